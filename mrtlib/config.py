@@ -1,0 +1,233 @@
+"""Every number of a run in one place: frozen dataclasses and the named profiles.
+
+One dial selects them all: the profile's name (`smoke`, `tiny`, `r1-distill-1.5b`). Nothing
+else in the library branches on size. Token counts are counts of the profile's own tokenizer.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TRAINED_METHODS = ("outcome", "episode_progress", "regret_to_go")
+
+
+class ProfileError(ValueError):
+    """A profile that does not exist, or values in one that contradict each other."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base model and how it is loaded."""
+
+    name: str = "data/reasoner"  # a folder of this repository, or a hub id
+    quantization: str = "nf4"  # "nf4" (4-bit NormalFloat, double quantisation) or "none"
+    dtype: str = "float32"  # load = compute = autocast type; "bfloat16" on a GPU
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685); always trained in float32."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How a trace is delimited, cut into episodes and brought to an end."""
+
+    open_tag: str = "<think>"
+    close_tag: str = "</think>"
+    segmenter: str = "official"  # "official", "markers" or "tokens"
+    min_paragraphs: int = 3  # paragraphs an episode needs before it can be cut
+    max_cuts: int = 49
+    group_size: int = 1  # raw episodes merged into one point of a curve
+    episode_tokens: int = 32  # episode length of the "tokens" segmenter
+    instruction: str = ""  # put behind the question in the user's turn
+    stop_text: str = "Time is up. I answer now."  # said when thinking is cut
+    close_text: str = "\n</think>\n\n"  # ends the thinking, forced or natural
+    answer_open: str = "The answer is \\boxed{"  # the answer up to where the reference begins
+    answer_close: str = "}"  # what must follow the reference
+    budget: int = 160  # C0: thinking tokens
+    answer_tokens: int = 32  # at most so many tokens for the closing text and the answer
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which problems are used, and how many of each level."""
+
+    family: str = "countdown"
+    folder: str = "data/problems"
+    levels: tuple[str, ...] = ("three", "four")
+    train: int = 1500
+    validation: int = 100
+    test: int = 250
+
+
+@dataclass(frozen=True)
+class Prover:
+    """How J is measured at a boundary."""
+
+    estimator: str = "exact"  # "exact" or "sampled"
+    samples: int = 8  # answers drawn at each boundary by "sampled"
+    temperature: float = 1.0
+    pack_tokens: int = 16384  # bound on the tokens of one packed forward pass
+
+
+@dataclass(frozen=True)
+class Training:
+    """One reinforcement fine-tuning run. A group is the rollouts of one problem in one step."""
+
+    methods: tuple[str, ...] = TRAINED_METHODS
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 40
+    problems_per_step: int = 8
+    group_size: int = 8
+    learning_rate: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(TRAINED_METHODS, 3e-4)
+    )
+    alpha: float = 1.0  # weight of the information gain beside the outcome (paper, Eq. 2)
+    beta: float = 0.0  # weight of the KL term to the base
+    temperature: float = 1.0
+    warmup_steps: int = 2
+    micro_batch: int = 64  # rows in one forward and backward pass
+    save_every: int = 10
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Budget sweeps on the test problems."""
+
+    samples: int = 4  # rollouts a problem
+    temperature: float = 1.0
+    top_p: float = 1.0
+    budgets: tuple[int, ...] = (20, 40, 60, 80, 100, 120, 140, 160)
+    extension_tokens: int = 40  # thinking tokens of one forced continuation
+    extensions: int = 4  # 4 x 40 = another C0
+    bootstrap: int = 2000
+    batch_rows: int = 128
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that decides what a run does."""
+
+    name: str
+    model: Model = Model()
+    lora: Lora = Lora()
+    thinking: Thinking = Thinking()
+    data: Data = Data()
+    prover: Prover = Prover()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def runs(self) -> Path:
+        """Folder of everything that a run of this profile writes."""
+        return ROOT / "data" / "runs" / self.name
+
+    @property
+    def model_path(self) -> str:
+        """The model's folder as an absolute path when it is in the repository, else its hub id."""
+        local = ROOT / self.model.name
+        return str(local) if local.is_dir() else self.model.name
+
+    @property
+    def problems(self) -> Path:
+        """Folder that holds `train.jsonl`, `validation.jsonl` and `test.jsonl`."""
+        return ROOT / self.data.folder
+
+
+def _smoke() -> Profile:
+    return Profile(
+        name="smoke",
+        data=Data(train=32, validation=8, test=12),
+        training=Training(steps=2, problems_per_step=2, group_size=4, warmup_steps=0,
+                          micro_batch=8, save_every=1),
+        evaluation=Evaluation(samples=4, extensions=2, bootstrap=200),
+    )  # fmt: skip
+
+
+def _tiny() -> Profile:
+    return Profile(name="tiny")
+
+
+def _r1_distill() -> Profile:
+    return Profile(
+        name="r1-distill-1.5b",
+        model=Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "nf4", "bfloat16"),
+        thinking=Thinking(
+            group_size=5,
+            instruction="\nPut the final answer within \\boxed{}.",
+            stop_text="Time is up. Considering the time spent and the approaches tried, I should "
+            "stop thinking now and write the final answer from what I already have.",
+            close_text="\n</think>\n\n",
+            answer_open="**Step-by-step explanation and answer**\n\n1. **Answer:** \\boxed{",
+            budget=8192,
+            answer_tokens=1024,
+        ),
+        data=Data(family="math", folder="data/problems/math", levels=("math",),
+                  train=4000, validation=100, test=200),
+        training=Training(
+            steps=248, problems_per_step=16, group_size=8, micro_batch=1, beta=0.001,
+            learning_rate=dict.fromkeys(TRAINED_METHODS, 1e-5), temperature=0.9,
+            warmup_steps=25, save_every=20,
+        ),
+        evaluation=Evaluation(
+            samples=16, temperature=0.6, top_p=0.95, extension_tokens=2048, batch_rows=16,
+            budgets=(1024, 2048, 3072, 4096, 5120, 6144, 7168, 8192),
+        ),
+    )  # fmt: skip
+
+
+PROFILES = {"smoke": _smoke, "tiny": _tiny, "r1-distill-1.5b": _r1_distill}
+
+
+def load_profile(name: str) -> Profile:
+    """Return the named profile, checked.
+
+    Raises:
+        ProfileError: no such profile, or its values contradict each other.
+    """
+    if name not in PROFILES:
+        raise ProfileError(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
+    profile = PROFILES[name]()
+    check(profile)
+    return profile
+
+
+def check(profile: Profile) -> None:
+    """Raise ProfileError when values of a profile contradict each other."""
+    training, evaluation, thinking = profile.training, profile.evaluation, profile.thinking
+    for method in training.methods:
+        if method not in TRAINED_METHODS:
+            raise ProfileError(
+                f"unknown method {method!r}; choose from {', '.join(TRAINED_METHODS)}"
+            )
+        if method not in training.learning_rate:
+            raise ProfileError(f"no learning rate for {method!r} in training.learning_rate")
+    if training.group_size < 2:
+        raise ProfileError("training.group_size must be 2 or more: a group is its own baseline")
+    if (training.problems_per_step * training.group_size) % training.micro_batch:
+        raise ProfileError(
+            "training.micro_batch must divide problems_per_step * group_size "
+            f"({training.problems_per_step * training.group_size})"
+        )
+    if min(evaluation.budgets) < 1 or max(evaluation.budgets) > thinking.budget:
+        raise ProfileError(f"evaluation.budgets must lie between 1 and C0 = {thinking.budget}")
+    if profile.model.quantization not in ("nf4", "none"):
+        raise ProfileError(
+            f"quantization {profile.model.quantization!r} is not known; use 'nf4' or 'none'"
+        )
+
+
+def as_json(profile: Profile) -> str:
+    """Return the profile as JSON with sorted keys: the manifest's record, and a key's input."""
+    return json.dumps(dataclasses.asdict(profile), sort_keys=True)
