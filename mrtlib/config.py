@@ -51,8 +51,8 @@ class Thinking:
     group_size: int = 1  # raw episodes merged into one point of a curve
     episode_tokens: int = 32  # episode length of the "tokens" segmenter
     instruction: str = ""  # put behind the question in the user's turn
-    stop_text: str = "Time is up. I answer now."  # said when thinking is cut
-    close_text: str = "\n</think>\n\n"  # ends the thinking, forced or natural
+    stop_text: str = "Time is up. I answer now.\n\n"  # said when thinking is cut
+    close_text: str = "</think>\n\n"  # ends the thinking, forced or natural
     answer_open: str = "The answer is \\boxed{"  # the answer up to where the reference begins
     answer_close: str = "}"  # what must follow the reference
     budget: int = 160  # C0: thinking tokens

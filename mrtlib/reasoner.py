@@ -1,0 +1,310 @@
+"""The embedded reasoner: a small language model made from nothing by this file and a seed.
+
+A stock Llama with a word-level tokenizer (each number one token) learns next-token prediction on
+the traces of `searchers`. Part of the traces are cut, at a paragraph or at any token, and
+continued with the forced termination and an answer, so that the model answers sensibly wherever
+its thinking is cut. The last part of the training sees the weights as 4-bit loading will round
+them (`round_to_nf4`), so that the committed weights keep their skill in NF4.
+"""
+
+import itertools
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mrtlib.config import Thinking
+from mrtlib.countdown import render
+from mrtlib.problems import Problem
+from mrtlib.searchers import CHECK, FILLERS, MARKERS, draw_habits, expression, search, solve
+
+PAD, END, USER, ASSISTANT, UNKNOWN = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unk|>"
+LARGEST_NUMBER = 99  # larger numbers are <|unk|>
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}"
+)
+# Words with the space behind them, numbers bare, signs with both spaces: the tokens of a text,
+# joined, are the text again.
+WORDS = r"\.\n\n|\n\n|\n|\\boxed\{| ?[A-Za-z]+(?:-[a-z]+)* ?|\d+| ?[-+*=] ?|\( ?| ?\)|[.,] ?|[}]|."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the reasoner is made. Tokens count everything that goes through the model."""
+
+    seed: int = 0
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    feed_forward: int = 256
+    context: int = 512
+    tokens: int = 18_000_000
+    rounded_share: float = 0.15  # last part of the training, with weights rounded to NF4
+    batch_tokens: int = 6_144
+    learning_rate: float = 2e-3
+    warmup: float = 0.02
+    weight_decay: float = 0.01
+    cut_at_start: float = 0.1  # shares of traces that are cut and answered
+    cut_at_paragraph: float = 0.25
+    cut_anywhere: float = 0.15
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Build the word-level tokenizer with its chat template."""
+    split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+    thinking = Thinking()
+    said = [f"{marker}, " for marker in (*MARKERS, CHECK, "First")] + list(FILLERS)
+    said += ["Too high.\n\n", "Too low.\n\n", "So ( 1 + 2 ) * 3 works.\n\n", "1 - 2 = 3"]
+    said += ["\n", "\n\n"]
+    said += ["Reach 22 with 3, 5, 7.", thinking.stop_text, thinking.answer_open, "}", "user"]
+    pieces = [piece for text in said for piece, _ in split.pre_tokenize_str(text)]
+    special = [PAD, END, USER, ASSISTANT, UNKNOWN, thinking.open_tag, thinking.close_tag]
+    words = sorted(set(pieces) - {str(n) for n in range(LARGEST_NUMBER + 1)})
+    vocabulary = special + [str(n) for n in range(LARGEST_NUMBER + 1)] + words
+    core = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN)
+    )
+    # Added, so that the text around is split from them; not special, so that decoding keeps them.
+    core.add_tokens([thinking.open_tag, thinking.close_tag])
+    core.pre_tokenizer = split
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=PAD, eos_token=END, unk_token=UNKNOWN,
+        extra_special_tokens=[USER, ASSISTANT], chat_template=TEMPLATE, padding_side="left",
+        clean_up_tokenization_spaces=False, model_max_length=Recipe.context,
+    )  # fmt: skip
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Build the untrained model; hidden sizes are multiples of 64, as 4-bit kernels need."""
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=64 * math.ceil(len(tokenizer) / 64),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=recipe.context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def lesson(problem: Problem, recipe: Recipe, thinking: Thinking, rng: Random) -> list[tuple]:
+    """Write one training text as (piece, learned) pairs; pieces that are not learned are given.
+
+    Some traces are cut and answered by force; the words of the termination are given, so that
+    the model never says them by itself.
+    """
+    trace = search(problem, draw_habits(problem.level, rng), rng)
+    cut, draw = len(trace.text), rng.random()
+    if draw < recipe.cut_at_start:
+        cut = 0
+    elif draw < recipe.cut_at_start + recipe.cut_at_paragraph:
+        cut = rng.choice([match.end() for match in re.finditer("\n\n", trace.text)])
+    elif draw < recipe.cut_at_start + recipe.cut_at_paragraph + recipe.cut_anywhere:
+        cut = rng.choice([match.end() for match in re.finditer(WORDS, trace.text)])
+    answer = trace.answer_at(cut) or render(expression(solve(problem)))
+    kept, forced = trace.text[:cut], cut < len(trace.text)
+    gap = "\n\n" if kept and not kept.endswith("\n") else ""
+    close = thinking.close_text + thinking.answer_open
+    given = [(gap + thinking.stop_text + close, False)] if forced else [(close, True)]
+    prompt = f"{USER}{problem.question}{END}{ASSISTANT}{thinking.open_tag}\n"
+    return [(prompt, False), (kept, True), *given, (answer + thinking.answer_close + END, True)]
+
+
+def encode(lessons: list[list[tuple]], tokenizer) -> list[tuple[list[int], list[int]]]:
+    """Turn lessons into (token ids, labels); a label of -100 is not learned."""
+    flat = [piece for lesson_ in lessons for piece, _ in lesson_]
+    coded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
+    out = []
+    for lesson_ in lessons:
+        ids, labels = [], []
+        for _, learned in lesson_:
+            piece = next(coded)
+            ids += piece
+            labels += piece if learned else [-100] * len(piece)
+        out.append((ids, labels))
+    return out
+
+
+def batches(problems: list[Problem], recipe: Recipe, tokenizer, start: int) -> Iterator[dict]:
+    """Yield batches of similar length without end, from batch `start` on.
+
+    Each block of batches has a random generator of its own, so a resumed training sees what an
+    uninterrupted one would have seen.
+    """
+    thinking, block = Thinking(), 32
+    for number in itertools.count(start // block):
+        rng = Random(f"{recipe.seed}/{number}")
+        drawn: list[tuple] = []
+        while sum(len(ids) for ids, _ in drawn) < block * recipe.batch_tokens:
+            chosen = [rng.choice(problems) for _ in range(512)]
+            drawn += encode([lesson(p, recipe, thinking, rng) for p in chosen], tokenizer)
+        made = list(_by_length(drawn, recipe.batch_tokens, tokenizer.pad_token_id))
+        rng.shuffle(made)
+        yield from made[start - number * block if number == start // block else 0 : block]
+
+
+def _by_length(drawn, batch_tokens: int, pad: int) -> Iterator[dict]:
+    drawn = sorted(drawn, key=lambda pair: len(pair[0]))
+    while drawn:
+        rows = max(1, batch_tokens // len(drawn[-1][0]))
+        chunk, drawn = drawn[-rows:], drawn[:-rows]
+        width = len(chunk[-1][0])
+        yield {
+            "input_ids": torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in chunk]),
+            "labels": torch.tensor([lab + [-100] * (width - len(lab)) for _, lab in chunk]),
+        }
+
+
+NF4 = torch.tensor(
+    [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0,
+     0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
+)  # fmt: skip
+
+
+def round_to_nf4(weight: torch.Tensor, block: int = 64) -> torch.Tensor:
+    """Round a weight to 4-bit NormalFloat in blocks (arXiv 2305.14314); gradients pass through."""
+    flat = weight.detach().reshape(-1, block)
+    scale = flat.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
+    middles = (NF4[1:] + NF4[:-1]) / 2
+    rounded = NF4[torch.bucketize(flat / scale, middles)] * scale
+    return weight + (rounded.reshape(weight.shape) - weight.detach())
+
+
+class _Rounded(torch.nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return round_to_nf4(weight)
+
+
+def _round_linears(model: LlamaForCausalLM, on: bool) -> None:
+    """Let every linear layer of the blocks see its weights rounded, or end that."""
+    from torch.nn.utils import parametrize
+
+    for module in model.model.layers.modules():
+        if isinstance(module, torch.nn.Linear):
+            if on and not parametrize.is_parametrized(module):
+                parametrize.register_parametrization(module, "weight", _Rounded())
+            elif not on and parametrize.is_parametrized(module):
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+
+
+def learning_rate(recipe: Recipe, done: float) -> float:
+    """Return the learning rate after a share `done` of the tokens: warm-up, then cosine to 2 %."""
+    if done < recipe.warmup:
+        return recipe.learning_rate * (done + 1e-3) / (recipe.warmup + 1e-3)
+    part = (done - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1, part))) / 2)
+
+
+class Apprenticeship:
+    """The training of the reasoner: resumable, with progress and an estimate of the time left."""
+
+    def __init__(self, recipe: Recipe, problems: list[Problem], folder: Path) -> None:
+        self.recipe, self.problems, self.folder = recipe, problems, Path(folder)
+        self.tokenizer = build_tokenizer()
+        self.model = build_model(recipe, self.tokenizer)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98),
+            weight_decay=recipe.weight_decay,
+        )  # fmt: skip
+        self.step = self.tokens = 0
+        self.log: list[dict] = []
+
+    def run(self, seconds_between_saves: float = 120.0) -> LlamaForCausalLM:
+        """Train to the end, from the last checkpoint if there is one, and return the model."""
+        self._resume()
+        began, before, saved = time.monotonic(), self.tokens, time.monotonic()
+        for batch in batches(self.problems, self.recipe, self.tokenizer, self.step):
+            if self.tokens >= self.recipe.tokens:
+                break
+            self._learn(batch)
+            if self.step % 50 == 0:
+                rate = (self.tokens - before) / (time.monotonic() - began)
+                self._say(rate)
+            if time.monotonic() - saved > seconds_between_saves:
+                self._save()
+                saved = time.monotonic()
+        self._save()
+        _round_linears(self.model, False)
+        return self.model.eval()
+
+    def _learn(self, batch: dict) -> None:
+        done = self.tokens / self.recipe.tokens
+        if done >= 1 - self.recipe.rounded_share:
+            _round_linears(self.model, True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, done)
+        mask = batch["input_ids"] != self.tokenizer.pad_token_id
+        # Rows are padded on the right, so causal attention needs no mask.
+        loss = self.model(batch["input_ids"], labels=batch["labels"], use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += int(mask.sum())
+        if self.step % 50 == 0:
+            self.log.append({"step": self.step, "tokens": self.tokens, "loss": loss.item()})
+
+    def _say(self, rate: float) -> None:
+        left = (self.recipe.tokens - self.tokens) / max(rate, 1e-9) / 60
+        print(
+            f"step {self.step}: {self.tokens / 1e6:.2f} of {self.recipe.tokens / 1e6:.1f} million "
+            f"tokens, loss {self.log[-1]['loss']:.4f}, {rate:.0f} tokens/s, {left:.0f} min left",
+            flush=True,
+        )
+
+    def _save(self) -> None:
+        """Write a checkpoint: weights and optimiser as safetensors, the rest as JSON."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"weight/{name}": p.detach() for name, p in self._parameters()}
+        for name, p in self._parameters():
+            state = self.optimizer.state.get(p, {})
+            tensors |= {f"{key}/{name}": v.clone() for key, v in state.items()}
+        facts = {"recipe": asdict(self.recipe), "step": self.step, "tokens": self.tokens}
+        temporary = self.folder / "checkpoint.tmp"
+        state = {"state": json.dumps(facts | {"log": self.log})}
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, temporary, state)
+        temporary.replace(self.folder / "checkpoint.safetensors")
+
+    def _parameters(self):
+        """Yield the parameters under the names they have without rounding."""
+        for name, p in self.model.named_parameters():
+            yield name.replace("parametrizations.weight.original", "weight"), p
+
+    def _resume(self) -> None:
+        path = self.folder / "checkpoint.safetensors"
+        if not path.is_file():
+            return
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["state"])
+        if facts["recipe"] != json.loads(json.dumps(asdict(self.recipe))):
+            raise ValueError(f"{path} is of another recipe; move it away to start afresh")
+        tensors = load_file(path)
+        for name, p in self._parameters():
+            p.data.copy_(tensors[f"weight/{name}"])
+            self.optimizer.state[p] = {
+                key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}/{name}" in tensors
+            }  # fmt: skip
+        self.step, self.tokens, self.log = facts["step"], facts["tokens"], facts["log"]

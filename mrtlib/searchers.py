@@ -1,0 +1,199 @@
+"""Deliberately wasteful searchers over Countdown, who write the traces the reasoner learns from.
+
+A searcher makes attempts. An attempt takes two values at a time until one is left, writes each
+step as a paragraph and ends with a verdict in words:
+
+    Wait, 7 + 5 = 12.
+
+    12 * 3 = 36.
+
+    Too high.
+
+How it wastes tokens is drawn anew for each trace (`Habits`): steps in poor order, attempts
+repeated, failed attempts checked again, sentences that say nothing, more thinking after the
+answer was found, giving up early. A searcher never errs in arithmetic.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from mrtlib.countdown import render
+from mrtlib.problems import Problem
+
+MAX_VALUE = 60  # every intermediate result lies between 1 and this
+MARKERS = ("Wait", "Alternatively", "But wait", "But hold on")
+CHECK = "But let me double-check"
+FILLERS = (
+    "Hmm, that was not it.",
+    "Let me think about the numbers again.",
+    "I should try something else.",
+    "There must be a way to do this.",
+)
+
+# A value in the pool: (number, expression that made it).
+Value = tuple[int, object]
+# A step: (larger operand, sign, smaller operand, result).
+Step = tuple[int, str, int, int]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What one searcher does, as probabilities an attempt unless said otherwise."""
+
+    insight: float  # the next step is one from which the target can be reached
+    near: float  # the last step is the one that comes closest to the target
+    repeat: float  # the attempt is an earlier one, word for word
+    check: float  # the last failed attempt is done again as a check
+    filler: float  # a sentence that says nothing comes first
+    patience: int  # attempts before giving up
+    after: int  # episodes after the answer was found
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a searcher wrote, and the answers it found with the character where each was found."""
+
+    text: str  # ends with a blank line
+    found: tuple[tuple[int, str], ...]
+
+    def answer_at(self, cut: int) -> str | None:
+        """Return the answer found last in the first `cut` characters, or None."""
+        return next((answer for end, answer in reversed(self.found) if end <= cut), None)
+
+
+def draw_habits(level: str, rng: Random) -> Habits:
+    """Draw the habits of one searcher. Four kinds are mixed: hasty, stuck, rambling, thorough."""
+    kind = rng.random()
+    hard = level == "four"
+    return Habits(
+        insight=rng.choice((0.0, 0.1, 0.3) if hard else (0.0, 0.0, 0.2)),
+        near=rng.choice((0.3, 0.5, 0.8)),
+        repeat=0.35 if 0.25 < kind < 0.5 else 0.06,
+        check=0.25 if 0.5 < kind < 0.75 else 0.04,
+        filler=0.5 if 0.5 < kind < 0.8 else 0.08,
+        patience=rng.randint(2, 4) if kind < 0.2 else rng.randint(5, 9),
+        after=rng.choice((0, 0, 1, 1, 2, 3)),
+    )
+
+
+def steps_from(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
+    """List the steps from a pool that leave it open to end, each with the pool it leaves."""
+    out = []
+    for i in range(len(pool)):
+        for j in range(i + 1, len(pool)):
+            large, small = max(pool[i], pool[j]), min(pool[i], pool[j])
+            rest = tuple(v for k, v in enumerate(pool) if k not in (i, j))
+            results = (("+", large + small), ("-", large - small), ("*", large * small))
+            out += [
+                ((large, sign, small, result), (*rest, result))
+                for sign, result in results
+                if 1 <= result <= MAX_VALUE and reachable(tuple(sorted((*rest, result))))
+            ]
+    return out
+
+
+@cache
+def reachable(pool: tuple[int, ...]) -> frozenset[int]:
+    """Return the values that a pool (in ascending order) can end on."""
+    if len(pool) == 1:
+        return frozenset(pool)
+    return frozenset().union(*(reachable(tuple(sorted(p))) for _, p in steps_from(pool)))
+
+
+def search(problem: Problem, habits: Habits, rng: Random) -> Trace:
+    """Write one trace for a problem."""
+    text = ""
+    tried: list[tuple[Step, ...]] = []
+    found: list[tuple[int, str]] = []
+    left = habits.patience
+    while left > 0:
+        steps, check = _choose(habits, tried, bool(found), problem, rng)
+        text += _write(steps, _opener(tried, check, rng), habits, rng)
+        if steps[-1][3] == problem.target:
+            found.append((len(text), render(expression(steps))))
+            left = left if len(found) > 1 else habits.after + 1
+        text += verdict(steps, problem.target) + "\n\n"
+        tried.append(steps)
+        left -= 1
+    return Trace(text, tuple(found))
+
+
+def _choose(habits, tried, solved: bool, problem, rng) -> tuple[tuple[Step, ...], bool]:
+    """Choose the next attempt, and whether it is a check of the one before."""
+    draw = rng.random()
+    if tried and (draw < habits.check or (solved and draw < 0.6)):
+        return tried[-1], True
+    if tried and draw > 1 - habits.repeat:
+        return rng.choice(tried), False
+    for _ in range(8):
+        steps = attempt(problem, habits, rng)
+        if steps not in tried:
+            break
+    return steps, False
+
+
+def attempt(problem: Problem, habits: Habits, rng: Random) -> tuple[Step, ...]:
+    """Take two values at a time until one is left."""
+    pool, steps = tuple(problem.numbers), []
+    while len(pool) > 1:
+        options = steps_from(pool)
+        if len(pool) == 2 and rng.random() < habits.near:
+            options = [min(options, key=lambda o: abs(o[0][3] - problem.target))]
+        elif rng.random() < habits.insight:
+            good = [o for o in options if problem.target in reachable(tuple(sorted(o[1])))]
+            options = good or options
+        step, pool = rng.choice(options)
+        steps.append(step)
+    return tuple(steps)
+
+
+def solve(problem: Problem) -> tuple[Step, ...]:
+    """Return one solution, always the same for a problem: the answer of a searcher who guesses.
+
+    Raises:
+        ValueError: no solution keeps every result between 1 and MAX_VALUE.
+    """
+    pool, steps = tuple(problem.numbers), []
+    while len(pool) > 1:
+        good = [o for o in steps_from(pool) if problem.target in reachable(tuple(sorted(o[1])))]
+        if not good:
+            raise ValueError(f"{problem.id} has no solution with results from 1 to {MAX_VALUE}")
+        step, pool = good[0]
+        steps.append(step)
+    return tuple(steps)
+
+
+def expression(steps: tuple[Step, ...]):
+    """Join the steps of an attempt into one expression (nested tuples, see `problems.parse`)."""
+    made: dict[int, list] = {}
+    node = None
+    for large, sign, small, result in steps:
+        left = made[large].pop() if made.get(large) else large
+        right = made[small].pop() if made.get(small) else small
+        node = (sign, left, right)
+        made.setdefault(result, []).append(node)
+    return node
+
+
+def _opener(tried, check: bool, rng: Random) -> str:
+    if not tried:
+        return "First"
+    return CHECK if check else rng.choice(MARKERS)
+
+
+def _write(steps, opener: str, habits: Habits, rng: Random) -> str:
+    """Write the steps of an attempt; each line is a paragraph."""
+    lines = [f"{large} {sign} {small} = {result}." for large, sign, small, result in steps]
+    lines[0] = f"{opener}, {lines[0]}"
+    if rng.random() < habits.filler:
+        lines.insert(0, rng.choice(FILLERS))
+    return "\n\n".join(lines) + "\n\n"
+
+
+def verdict(steps: tuple[Step, ...], target: int) -> str:
+    """Say in words how an attempt ended."""
+    result = steps[-1][3]
+    if result == target:
+        return f"So {render(expression(steps))} works."
+    return "Too high." if result > target else "Too low."
