@@ -1,0 +1,54 @@
+"""Shared fixtures: one thread, no network, and a random two-layer Llama in a folder."""
+
+import os
+
+# Before torch is imported: on few cores, more threads cost more than they give.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mrtlib.config import Model, Profile, load_profile
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer():
+    """The embedded reasoner's own word-level tokenizer, built anew."""
+    from mrtlib.reasoner import build_tokenizer
+
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory, toy_tokenizer) -> Path:
+    """A folder with a random Llama (width 64, two layers, context 256) and its tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("toy")
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=len(toy_tokenizer), max_position_embeddings=256,
+        pad_token_id=toy_tokenizer.pad_token_id, eos_token_id=toy_tokenizer.eos_token_id,
+        bos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    toy_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def toy_profile(toy_folder) -> Callable[..., Profile]:
+    """Make the smoke profile over the toy model: `toy_profile("nf4", "bfloat16")`."""
+
+    def make(quantization: str = "none", dtype: str = "float32") -> Profile:
+        model = Model(str(toy_folder), quantization, dtype)
+        return replace(load_profile("smoke"), model=model)
+
+    return make

@@ -1,0 +1,239 @@
+"""Records: schemas that refuse what does not fit, and files that outlive a cut-off run."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mrtlib import store
+from mrtlib.config import ROOT, as_json, load_profile
+from mrtlib.store import Shards, StoreError, content_key
+
+SAMPLE = {"method": "base", "seed": 0, "level": "three", "problem": "p1", "sample": 0}
+
+
+def progress_row(j: int = 1, **changes) -> dict:
+    row = {"j": j, "tokens": 7 * j, "estimator": "exact", "answers": 0, "right": 0, "J": 0.5,
+           "low": 0.5, "high": 0.5, "progress": 0.1, "kind": "forced", "boxed": None}  # fmt: skip
+    return SAMPLE | row | changes
+
+
+def rollout_row(**changes) -> dict:
+    row = {"prompt_ids": [1, 2], "token_ids": np.array([3, 4, 5]), "text": "a \\boxed{ 1}",
+           "trace_tokens": 2, "closed": True, "truncated": False, "answer": None,
+           "correct": np.bool_(False), "boundaries": (1, 2), "episodes": np.int64(2)}  # fmt: skip
+    return SAMPLE | row | changes
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    path = tmp_path / "new" / "rollouts.parquet"
+    store.write_table(path, "rollouts", [rollout_row(), rollout_row(answer="1", sample=1)])
+    table = store.read_table(path, "rollouts")
+    assert [list(ids) for ids in table["token_ids"]] == [[3, 4, 5]] * 2
+    assert table["answer"].isna().tolist() == [True, False]
+    assert table["boundaries"][0].dtype == np.int32
+    assert table["correct"].dtype == bool
+    assert set(table.columns) == set(store.SCHEMAS["rollouts"].names)
+
+
+@pytest.mark.parametrize("name", store.SCHEMAS)
+def test_no_rows_still_make_a_table_of_the_schema(tmp_path, name):
+    store.write_table(tmp_path / "t.parquet", name, [])
+    table = store.read_table(tmp_path / "t.parquet", name)
+    assert list(table.columns) == store.SCHEMAS[name].names and len(table) == 0
+
+
+def test_what_was_read_can_be_written_again(tmp_path):
+    path = tmp_path / "t.parquet"
+    rows = [progress_row(0, progress=None), progress_row(1)]
+    store.write_table(path, "progress", rows)
+    first = store.read_table(path, "progress")
+    store.write_table(path, "progress", first.to_dict("records"))
+    assert store.read_table(path, "progress").equals(first)
+    assert np.isnan(first["progress"][0])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("tokens", 1.5), ("tokens", True), ("tokens", None), ("J", "0.5"), ("J", True),
+     ("J", float("nan")), ("kind", 3), ("method", None), ("progress", "none")],
+)  # fmt: skip
+def test_a_mistyped_value_is_refused_by_name(tmp_path, column, value):
+    with pytest.raises(StoreError, match=rf"row 1 .*column '{column}' needs"):
+        rows = [progress_row(), progress_row(**{column: value})]
+        store.write_table(tmp_path / "t.parquet", "progress", rows)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["ab", [1.0], [None], [-1], [2**31], 5])
+def test_mistyped_token_ids_are_refused(tmp_path, value):
+    with pytest.raises(StoreError, match="column 'token_ids' needs"):
+        store.write_table(tmp_path / "t.parquet", "rollouts", [rollout_row(token_ids=value)])
+
+
+def test_missing_and_unknown_columns_are_refused_by_name(tmp_path):
+    row = progress_row()
+    del row["J"]
+    with pytest.raises(StoreError, match="column 'J' is missing"):
+        store.write_table(tmp_path / "t.parquet", "progress", [row])
+    with pytest.raises(StoreError, match="column 'jay' is unknown"):
+        store.write_table(tmp_path / "t.parquet", "progress", [progress_row(jay=1)])
+    with pytest.raises(StoreError, match="unknown schema 'regrets'"):
+        store.write_table(tmp_path / "t.parquet", "regrets", [])
+
+
+def test_a_file_of_another_schema_is_refused_by_name(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"method": ["base"], "seed": ["0"]}), path)
+    with pytest.raises(StoreError, match="column 'seed' needs int64, has string"):
+        store.read_table(path, "steps")
+    pq.write_table(pa.table({"method": ["base"]}), path)
+    with pytest.raises(StoreError, match="column 'seed' needs int64, has no such column"):
+        store.read_table(path, "steps")
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(StoreError, match="does not exist; run"):
+        store.read_table(tmp_path / "t.parquet", "steps")
+    with pytest.raises(StoreError, match="does not exist; run"):
+        store.read_json(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_shard_is_reported_not_skipped(tmp_path, damage):
+    shards = Shards(tmp_path, "progress")
+    for key in "abc":
+        shards.write(key, [progress_row(j) for j in range(50)])
+    path, data = shards.path("b"), bytearray(shards.path("b").read_bytes())
+    if damage == "flipped":
+        data[len(data) // 8] ^= 0xFF
+    path.write_bytes({"truncated": data[: len(data) // 2], "empty": b""}.get(damage, data))
+    with pytest.raises(StoreError, match=r"1 shards .* delete the damaged[\s\S]*b\.parquet"):
+        shards.read_all()
+    path.unlink()
+    assert not shards.has("b")
+    assert len(shards.read_all()) == 100
+
+
+def test_a_run_that_was_cut_off_goes_on_from_what_it_has(tmp_path):
+    work, done = [content_key(problem=i) for i in range(5)], []
+
+    def run(stop: int) -> None:
+        shards = Shards(tmp_path, "progress")
+        for key in work:
+            if len(done) == stop:
+                return
+            if not shards.has(key):
+                shards.write(key, [progress_row(sample=work.index(key))])
+                done.append(key)
+
+    run(stop=2)
+    with pytest.raises(StoreError, match="3 shards"):
+        Shards(tmp_path, "progress").read(work)
+    run(stop=99)
+    assert done == work
+    assert Shards(tmp_path, "progress").read(work)["sample"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_shards_of_other_settings_stay_out(tmp_path):
+    shards = Shards(tmp_path, "progress")
+    old, new = content_key(budget=100), content_key(budget=160)
+    shards.write(old, [progress_row(J=0.1)])
+    shards.write(new, [progress_row(J=0.9)])
+    assert shards.read([new])["J"].tolist() == [0.9]
+    assert shards.keys() == sorted([old, new])
+    with pytest.raises(StoreError, match="content_key"):
+        shards.has("../elsewhere")
+
+
+def test_leftover_temporary_files_are_ignored_and_old_ones_removed(tmp_path):
+    old, new = tmp_path / ".a.parquet.1.tmp", tmp_path / ".b.parquet.2.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half a fi")
+    os.utime(old, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    shards = Shards(tmp_path, "progress")
+    assert not old.exists() and new.exists(), "a young one may belong to a live writer"
+    assert shards.keys() == [] and shards.read_all().empty
+
+
+def test_a_full_disk_is_explained_and_harms_nothing(tmp_path, monkeypatch):
+    shards = Shards(tmp_path, "progress")
+    shards.write("a", [progress_row(J=0.25)])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    for key in ("a", "b"):
+        with pytest.raises(StoreError, match=rf"{key}\.parquet: No space left.*Free space"):
+            shards.write(key, [progress_row(J=0.75)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet"]
+    assert shards.read_all()["J"].tolist() == [0.25]
+
+
+def test_a_file_that_really_cannot_grow_harms_nothing(tmp_path):
+    script = """
+import resource, sys
+from mrtlib import store
+store.write_text(sys.argv[1], "old")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+store.write_text(sys.argv[1], "x" * 100_000)
+"""
+    path = tmp_path / "t.csv"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert f"StoreError: cannot write {path}: File too large. Free space" in done.stderr
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        store.write_text(tmp_path / "file" / "t.csv", "")
+
+
+def test_keys_depend_on_values_alone():
+    key = content_key(model="m", budgets=[1, 2], t=0.5)
+    assert key == content_key(t=0.5, budgets=(1, 2), model="m")
+    assert len({key, content_key(model="m", budgets=[2, 1], t=0.5), content_key(model="m")}) == 3
+    assert len(key) == 32
+    for value in (float("nan"), np.int64(1), object()):
+        with pytest.raises(StoreError, match="plain JSON"):
+            content_key(value=value)
+
+
+def test_manifest_records_what_the_run_was_made_from(tmp_path):
+    root = tmp_path / "repo"
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "a.txt").write_text("abc")
+    (tmp_path / "far.bin").write_bytes(b"")
+    made = store.manifest(as_json(load_profile("smoke")), [0, 1],
+                          [root / "data", tmp_path / "far.bin"], root, "reproduce")  # fmt: skip
+    made.write(root / "manifest.json")
+    text = (root / "manifest.json").read_text()
+    read = json.loads(text)
+    assert read["config"]["name"] == "smoke" and read["seeds"] == [0, 1]
+    assert read["hashes"]["data/a.txt"].startswith("ba7816bf8f01cfea")
+    assert read["hashes"]["far.bin"].startswith("e3b0c44298fc1c14")
+    assert read["versions"]["pyarrow"] == pa.__version__ and "python" in read["versions"]
+    assert str(tmp_path) not in text
+    made.write(root / "again.json")
+    assert (root / "again.json").read_text() == text
+
+
+def test_json_refuses_nan_and_explains_damage(tmp_path):
+    path = tmp_path / "t.json"
+    with pytest.raises(StoreError, match="without NaN"):
+        store.write_json(path, {"x": float("nan")})
+    path.write_text("{")
+    with pytest.raises(StoreError, match="cannot be read as JSON"):
+        store.read_json(path)
+    store.write_json(path, {"b": 1, "a": [2]})
+    assert store.read_json(path) == {"a": [2], "b": 1}
