@@ -1,0 +1,206 @@
+"""Rewards and advantages, each form its own named function over plain arrays.
+
+G rollouts of one problem (a group), k episodes of a trace, T tokens. J: (k + 1,) success
+probabilities J_0 ... J_k; t: (k + 1,) boundaries in tokens, t_0 = 0. Each function says whether
+it returns rewards or advantages; `outcome` turns the rewards of a group into advantages.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+EPSILON = 1e-4  # TRL's; keeps a group without spread at advantage 0
+
+Array = NDArray[np.float64]
+
+
+def outcome(rewards: ArrayLike) -> Array:
+    """Return group-normalised advantages: GRPO.
+
+    A_i = (r_i - mean(r)) / (std(r) + 1e-4), std with ddof = 1, as TRL does.
+
+    Args:
+        rewards: (..., G); each last axis is one group.
+    Raises:
+        ValueError: a group of fewer than two.
+
+    Source: arXiv 2402.03300.
+    """
+    r = np.asarray(rewards, dtype=float)
+    if r.ndim == 0 or r.shape[-1] < 2:
+        raise ValueError("a group needs at least two rollouts: it is its own baseline")
+    centred = r - r.mean(-1, keepdims=True)
+    return centred / (r.std(-1, ddof=1, keepdims=True) + EPSILON)
+
+
+def length_penalty(correct: ArrayLike, lengths: ArrayLike, alpha: float) -> Array:
+    """Return the length-penalised rewards of a group.
+
+    r_i = f_i · (1 - alpha · sigmoid((n_i - mean(n)) / std(n))), mean and std (ddof = 0) over
+    the correct rollouts of the group; the argument is 0 where they all have one length.
+
+    Args:
+        correct: (G,) outcomes f in {0, 1}.
+        lengths: (G,) tokens of each rollout.
+        alpha: weight in [0, 1).
+
+    Source: arXiv 2502.04463 (Arora and Zanette), the paper's length baseline.
+    """
+    f, n = np.asarray(correct, dtype=float), np.asarray(lengths, dtype=float)
+    if f.shape != n.shape or not 0 <= alpha < 1:
+        raise ValueError("correct and lengths must have one shape, and alpha lie in [0, 1)")
+    if not f.any():
+        return np.zeros_like(f)
+    right = n[f > 0]
+    z = (n - right.mean()) / (right.std() or np.inf)
+    return f * (1 - alpha / (1 + np.exp(-z)))
+
+
+def shaped_constant(f: ArrayLike, c: float, alpha: float) -> Array:
+    """Return r_i = f_i + alpha · (f_i - c): GRPO in disguise, kept to show just that.
+
+    With c = J(mu | shared prefix) constant in the group, `outcome` of it is `outcome(f)` for
+    every alpha > -1, up to the epsilon 1e-4. It is not MRT, and no method trains on it.
+
+    Source: the authors' early public code (github.com/CohenQU/grpo-metaMATH).
+    """
+    f = np.asarray(f, dtype=float)
+    return f + alpha * (f - c)
+
+
+def mixed_group(continued: ArrayLike, terminated: ArrayLike) -> tuple[Array, Array]:
+    """Return the advantages of two halves of one group that share a stale prefix.
+
+    A = outcome(continued ∪ terminated). With equal halves the mean advantage of the half that
+    continues is (mean(continued) - mean(terminated)) / (2σ): the progress of going on.
+
+    Args:
+        continued: (m,) rewards of rollouts that kept thinking behind the prefix.
+        terminated: (n,) rewards of rollouts made to answer at the prefix.
+    Returns:
+        (m,) and (n,) advantages.
+
+    Source: MRT (RL), arXiv 2503.07572, figure 6.
+    """
+    going_on = np.asarray(continued, dtype=float)
+    advantages = outcome(np.concatenate([going_on, np.asarray(terminated, dtype=float)]))
+    return advantages[: len(going_on)], advantages[len(going_on) :]
+
+
+def termination_baseline(rewards: ArrayLike, prefix_value: ArrayLike) -> Array:
+    """Return A_i = R_i - J(mu | prefix): REINFORCE with the meta-prover as baseline.
+
+    No group mean and no std, so it does not vanish when a whole group agrees.
+
+    Args:
+        rewards: (G,) rewards of the continuations.
+        prefix_value: J at the prefix, a scalar or (G,).
+
+    Source: train/rl/README of github.com/CMU-AIRe/MRT (August 2025).
+    """
+    return np.asarray(rewards, dtype=float) - np.asarray(prefix_value, dtype=float)
+
+
+def progress(J: ArrayLike) -> Array:
+    """Return the progress J_j - J_{j-1} of each episode, (k,) in [-1, 1].
+
+    Sums to J_k - J_0 over a trace. Source: arXiv 2503.07572, definition 6.1.
+    """
+    return np.diff(_curve(J))
+
+
+def discounted_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
+    """Return g_j = (J_j - J_{j-1}) · max(0, 1 - t_j / C0), (k,).
+
+    The area that episode j's progress adds under the anytime curve, so that
+    1 - regret = J_0 + Σ_j g_j: unlike plain progress it says when the progress was made.
+
+    Args:
+        J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
+        budget: C0 in tokens.
+    """
+    J, t = _aligned(J, t)
+    if budget <= 0:
+        raise ValueError(f"the budget must be positive, not {budget}")
+    return np.diff(J) * np.maximum(0.0, 1.0 - t[1:] / budget)
+
+
+def episode_progress(J: ArrayLike) -> Array:
+    """Return the advantage of each episode's tokens: that episode's own progress, (k,).
+
+    A_j = J_j - J_{j-1}; nothing is summed over the trace, where it would telescope.
+
+    Source: the authors' online form (MRT-online, github.com/CMU-AIRe/MRT v0.1).
+    """
+    return progress(J)
+
+
+def regret_to_go(J: ArrayLike, t: ArrayLike, budget: float, baseline: ArrayLike = 0.0) -> Array:
+    """Return the advantage of each episode's tokens: regret removed from here on, (k,).
+
+    A_j = Σ_{i ≥ j} g_i - b, g from `discounted_progress`.
+
+    Args:
+        J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
+        budget: C0 in tokens.
+        baseline: b, a scalar or (k,); anything that does not depend on the tokens of episode j.
+    """
+    gains = discounted_progress(J, t, budget)
+    return np.cumsum(gains[::-1])[::-1] - np.asarray(baseline, dtype=float)
+
+
+def budget_relative(values: ArrayLike, prior: ArrayLike, decay: float = 0.5) -> Array:
+    """Return AnytimeReasoner's budget relative (BRPO) advantages, (G, m).
+
+    R_s = Σ_{i ≥ s} p_i J(b_i), the return of the tokens between budgets b_{s-1} and b_s. Then
+    A_s = R_s - (s/m) V1_s - (1 - s/m) V2_s for s = 0 ... m-1, where V1 is the discounted mean
+    of the same trace's values at earlier budgets (weights decay^(s-i)) times Σ_{i ≥ s} p_i,
+    and V2 is the group's mean return R_s. No division by a std.
+
+    Args:
+        values: (G, m) success probability of each rollout when cut at each of m budgets.
+        prior: (m,) weights of the budgets; normalised here.
+        decay: weight of a budget relative to the next one, in (0, 1].
+
+    Source: arXiv 2505.13438 and its public code.
+    """
+    J, p = np.asarray(values, dtype=float), np.asarray(prior, dtype=float)
+    if J.ndim != 2 or p.shape != J.shape[1:] or not 0 < decay <= 1:
+        raise ValueError("values must be (G, m), prior (m,), and decay lie in (0, 1]")
+    p = p / p.sum()
+    m = len(p)
+    returns = np.cumsum((J * p)[:, ::-1], axis=1)[:, ::-1]  # (G, m)
+    rest = np.cumsum(p[::-1])[::-1]  # (m,) Σ_{i ≥ s} p_i
+    s = np.arange(m)
+    weights = np.where(s[:, None] > s, float(decay) ** np.abs(s[:, None] - s), 0.0)  # (m, m)
+    weights[1:] /= weights[1:].sum(1, keepdims=True)
+    own_past = J @ weights.T * rest  # (G, m) V1, 0 at s = 0
+    return returns - (s / m) * own_past - (1 - s / m) * returns.mean(0)
+
+
+def spread(values: ArrayLike, boundaries: ArrayLike, length: int, tail: float) -> Array:
+    """Return (T,) per-token values: the tokens of episode j get values[j-1], the rest `tail`.
+
+    Args:
+        values: (k,) one value an episode.
+        boundaries: (k + 1,) with t_0 = 0; episode j is the tokens t_{j-1} <= n < t_j.
+        length: T >= t_k.
+        tail: value of the tokens behind the trace: closing tag and answer.
+    """
+    v, t = np.asarray(values, dtype=float), np.asarray(boundaries, dtype=int)
+    if t.shape != (len(v) + 1,) or t[0] != 0 or (np.diff(t) < 0).any() or t[-1] > length:
+        raise ValueError("boundaries must be (k + 1,), ascend from 0 and end within length")
+    return np.concatenate([np.repeat(v, np.diff(t)), np.full(length - t[-1], float(tail))])
+
+
+def _curve(J: ArrayLike) -> Array:
+    J = np.asarray(J, dtype=float)
+    if J.ndim != 1 or len(J) == 0:
+        raise ValueError(f"J must be (k + 1,) and hold at least J_0, not {J.shape}")
+    return J
+
+
+def _aligned(J: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
+    J, t = _curve(J), np.asarray(t, dtype=float)
+    if t.shape != J.shape or t[0] != 0 or (np.diff(t) < 0).any():
+        raise ValueError("t must have the shape of J, (k + 1,), and ascend from t_0 = 0")
+    return J, t

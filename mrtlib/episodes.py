@@ -1,0 +1,205 @@
+"""Cut a trace into episodes without losing a character or a token.
+
+A segmenter works on text and returns the END offset of every episode. The separator between
+two episodes stays with the earlier one, so the slices `text[end_{j-1}:end_j]` joined are the
+trace, and a token such as ".\\n\\n" ends its episode instead of straddling the cut.
+`token_boundaries` then turns offsets into the boundaries t_j: indices into the token ids that
+were sampled. The text is never tokenised again: a second tokenisation can differ from the
+sampled one, and every J_j would then be measured on a prefix that the model never wrote.
+"""
+
+import bisect
+import itertools
+import re
+from collections.abc import Callable, Sequence
+
+from mrtlib.config import Thinking
+
+# What opens a new episode in the authors' analysis notebooks (github.com/CMU-AIRe/MRT).
+MARKERS = (
+    "Wait",
+    "But wait",
+    "Alternatively",
+    "Is there another way to think about this?",
+    "But let me double-check",
+    "But hold on",
+)
+
+
+def official(
+    text: str,
+    max_cuts: int = 49,
+    group_size: int = 1,
+    min_paragraphs: int = 3,
+    markers: Sequence[str] = MARKERS,
+) -> list[int]:
+    """Segment by the rule of the authors' notebooks.
+
+    Paragraphs are split on "\\n\\n". One that starts with a marker (case-sensitive, nothing
+    stripped, "Waiting" counts) opens an episode if the current episode has `min_paragraphs`
+    already; a skipped marker does not restart the count. After `max_cuts` cuts the rest is one
+    episode. `group_size` consecutive episodes are then merged into one.
+
+    Returns:
+        End offset of each episode, in characters; the last is len(text). [] for "".
+
+    Source: analysis/code/break_into_meta_steps*.ipynb of github.com/CMU-AIRe/MRT.
+    """
+    paragraphs = text.split("\n\n")
+    starts = list(itertools.accumulate((len(p) + 2 for p in paragraphs[:-1]), initial=0))
+    opens = [p.startswith(tuple(markers)) for p in paragraphs]
+    return _ends(len(text), starts, opens, min_paragraphs, max_cuts, group_size)
+
+
+def by_markers(
+    text: str,
+    markers: Sequence[str] = MARKERS,
+    min_paragraphs: int = 1,
+    max_cuts: int = 49,
+    group_size: int = 1,
+) -> list[int]:
+    """Segment at every paragraph that opens with a marker as a whole word.
+
+    More tolerant of spacing than `official` and stricter about words: any run of blank lines
+    parts two paragraphs, white space before a marker is ignored, "Waiting" does not count.
+
+    Returns:
+        End offset of each episode, in characters; the last is len(text). [] for "".
+    """
+    gaps = re.finditer(r"\n[^\S\n]*\n\s*", text)
+    starts = [0, *(gap.end() for gap in gaps if gap.end() < len(text))]
+    opening = re.compile(r"\s*(?:" + "|".join(map(re.escape, markers)) + r")(?!\w)")
+    opens = [bool(markers) and opening.match(text, start) is not None for start in starts]
+    return _ends(len(text), starts, opens, min_paragraphs, max_cuts, group_size)
+
+
+def _ends(
+    length: int,
+    starts: list[int],
+    opens: list[bool],
+    min_paragraphs: int,
+    max_cuts: int,
+    group_size: int,
+) -> list[int]:
+    """Return the episodes' ends, given where paragraphs start and which open an episode."""
+    if min(min_paragraphs, group_size) < 1 or max_cuts < 0:
+        raise ValueError("min_paragraphs and group_size must be 1 or more, max_cuts 0 or more")
+    if length == 0:
+        return []
+    cuts, first = [], 0
+    for i, (start, opening) in enumerate(zip(starts, opens, strict=True)):
+        # i > 0: with no paragraph before it, a marker opens the first episode and cuts nothing.
+        if opening and len(cuts) < max_cuts and i - first >= min_paragraphs and i > 0:
+            cuts.append(start)
+            first = i
+    return _grouped([*cuts, length], group_size)
+
+
+def _grouped(ends: list[int], size: int) -> list[int]:
+    """Merge `size` consecutive episodes into one; the last group may be short."""
+    return [*ends[size - 1 : -1 : size], ends[-1]]
+
+
+def texts(text: str, ends: Sequence[int]) -> list[str]:
+    """Return the text of each episode; joined they are the trace."""
+    return [text[a:b] for a, b in itertools.pairwise([0, *ends])]
+
+
+def official_texts(text: str, ends: Sequence[int]) -> list[str]:
+    """Return the episodes as the authors' notebooks keep them: without trailing newlines."""
+    return [episode.rstrip("\n") for episode in texts(text, ends)]
+
+
+def by_token_budget(n_tokens: int, size: int) -> list[int]:
+    """Return boundaries every `size` tokens; the last is n_tokens. [] for no tokens.
+
+    t_j = min(j · size, n_tokens). The control that knows nothing about the text
+    (AnytimeReasoner, arXiv 2505.13438, truncates its traces like this).
+    """
+    if size < 1:
+        raise ValueError(f"an episode needs at least one token, not {size}")
+    return [*range(size, n_tokens, size), n_tokens] if n_tokens else []
+
+
+def token_boundaries(
+    token_ids: Sequence[int], decode: Callable[[list[int]], str], char_ends: Sequence[int]
+) -> list[int]:
+    """Return the boundaries t_1 < ... < t_k of the episodes that end at `char_ends`.
+
+    t_j = min{n : decode(token_ids[:n]) starts with text[:char_ends[j-1]]}, t_k = T. A token
+    that reaches across a cut stays whole, in the earlier episode; a token that holds part of a
+    UTF-8 character covers a cut behind it only together with the tokens that complete it.
+    Cuts that fall into one token give one boundary.
+
+    Whether a prefix covers a cut is monotone in its length, so each cut is found by binary
+    search: O(k log T) decodes instead of one for each token, and no assumption that decoding
+    two halves and joining them gives the whole (SentencePiece and partial characters break it).
+
+    Args:
+        token_ids: (T,) the trace as it was sampled.
+        decode: ids to text, special tokens kept and no clean-up of spaces.
+        char_ends: ends of the episodes in decode(token_ids), ascending.
+    """
+    ids = list(token_ids)
+    text = decode(ids)
+    if list(char_ends) != sorted(set(char_ends)) or (char_ends and char_ends[-1] > len(text)):
+        raise ValueError(
+            "char_ends must ascend and end within the decoded text; segment decode(token_ids)"
+        )
+    bounds: list[int] = []
+    for end in char_ends[:-1]:
+        covers = _covers(ids, decode, text[:end])
+        # bisect takes `key` of the element: False for every prefix too short, True from t_j on.
+        low = bounds[-1] if bounds else 0
+        t = low + bisect.bisect_left(range(low, len(ids) + 1), True, key=covers)
+        if low < t < len(ids):
+            bounds.append(t)
+    return [*bounds, len(ids)] if ids else []
+
+
+def _covers(
+    ids: list[int], decode: Callable[[list[int]], str], prefix: str
+) -> Callable[[int], bool]:
+    """Return the test whether the first n tokens spell out the prefix."""
+    return lambda n: decode(ids[:n]).startswith(prefix)
+
+
+def segment(
+    token_ids: Sequence[int], decode: Callable[[list[int]], str], thinking: Thinking
+) -> list[int]:
+    """Return the boundaries [t_1, ..., t_k] of a sampled trace, by the profile's segmenter.
+
+    Raises:
+        ValueError: no such segmenter.
+    """
+    ids = list(token_ids)
+    if thinking.segmenter == "tokens":
+        return by_token_budget(len(ids), thinking.episode_tokens)
+    segmenters = {"official": official, "markers": by_markers}
+    if thinking.segmenter not in segmenters:
+        raise ValueError(
+            f"unknown segmenter {thinking.segmenter!r}; choose official, markers or tokens"
+        )
+    ends = segmenters[thinking.segmenter](
+        decode(ids),
+        max_cuts=thinking.max_cuts,
+        group_size=thinking.group_size,
+        min_paragraphs=thinking.min_paragraphs,
+    )
+    return token_boundaries(ids, decode, ends)
+
+
+def find_trace(token_ids: Sequence[int], close_ids: Sequence[int]) -> tuple[int, bool]:
+    """Return (tokens before the closing tag, True), or (all tokens, False) if it never closes.
+
+    Args:
+        token_ids: (T,) the whole rollout.
+        close_ids: the tokens of the closing tag, one or several.
+    """
+    ids, close = list(token_ids), list(close_ids)
+    if not close:
+        raise ValueError("close_ids is empty; give the token ids of the closing tag")
+    for n in range(len(ids) - len(close) + 1):
+        if ids[n : n + len(close)] == close:
+            return n, True
+    return len(ids), False

@@ -1,0 +1,174 @@
+"""Anytime curves, regret over a token budget, and efficiency at equal accuracy.
+
+A trace has boundaries t_0 = 0 <= t_1 ... <= t_k (tokens) and success probabilities J_0 ... J_k.
+Its anytime curve is a step function: J(n) = J_j for t_j <= n < t_{j+1}, held at J_k after t_k.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def anytime(J: ArrayLike, t: ArrayLike, grid: ArrayLike) -> Array:
+    """Return J(n) at each budget of `grid`: what the trace is worth when cut there.
+
+    Args:
+        J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
+        grid: budgets in tokens, any shape, >= 0.
+    """
+    J, t = _checked(J, t)
+    grid = np.asarray(grid, dtype=float)
+    if (grid < 0).any():
+        raise ValueError("a budget cannot be negative")
+    return J[np.searchsorted(t, grid, side="right") - 1]
+
+
+def area(J: ArrayLike, t: ArrayLike, budget: ArrayLike) -> Array:
+    """Return the area under the anytime curve, ∫_0^C0 J(n) dn.
+
+    = C0 · J_0 + Σ_j (J_j - J_{j-1}) · max(0, C0 - t_j): each step up or down counts from t_j on.
+
+    Args:
+        J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
+        budget: C0 in tokens, any shape; the result has the same.
+    """
+    J, t = _checked(J, t)
+    budget = np.asarray(budget, dtype=float)
+    left = np.maximum(0.0, budget[..., None] - t[1:])  # (..., k) tokens that a step lasts
+    return budget * J[0] + left @ np.diff(J)
+
+
+def normalised_regret(J: ArrayLike, t: ArrayLike, budget: ArrayLike) -> Array:
+    """Return 1 - area / C0: the regret against an oracle that is right from the first token.
+
+    In [0, 1], and 1 - regret = J_0 + Σ_j g_j with g from `credit.discounted_progress`.
+
+    Args:
+        J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
+        budget: C0 in tokens, positive, any shape; the result has the same.
+
+    Source: arXiv 2503.07572, definition 4.1 over tokens with comparator 1 (figure 9).
+    """
+    budget = np.asarray(budget, dtype=float)
+    if (budget <= 0).any():
+        raise ValueError("normalised regret needs a positive budget")
+    return 1.0 - area(J, t, budget) / budget
+
+
+def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: float) -> float:
+    """Return normalised regret as the authors' notebook draws it.
+
+    1 - (1/C0) · ∫_0^C0 of the LINEAR interpolation through (0, 0) and the points, flat after the
+    last. The ramp charges a trace for tokens before its first point, so this is larger than
+    `normalised_regret` wherever accuracy climbs; use it only to compare with the paper's figures.
+
+    Args:
+        accuracy, tokens: (k + 1,) points of the curve, tokens ascending (prompt, prefix, stop
+            text and mean answer counted).
+        budget: C0 in tokens.
+
+    Source: analysis/code/regret.ipynb of github.com/CMU-AIRe/MRT.
+    """
+    if budget <= 0:
+        raise ValueError("normalised regret needs a positive budget")
+    y = np.concatenate([[0.0], np.asarray(accuracy, dtype=float)])
+    x = np.concatenate([[0.0], np.asarray(tokens, dtype=float)])
+    if x.shape != y.shape or (np.diff(x) < 0).any():
+        raise ValueError("accuracy and tokens must have one shape, and tokens ascend from 0")
+    knots = np.concatenate([x[x < budget], [budget]])
+    return float(1.0 - np.trapezoid(np.interp(knots, x, y), knots) / budget)
+
+
+def many(curves: Sequence[tuple[ArrayLike, ArrayLike]], budgets: ArrayLike) -> tuple[Array, Array]:
+    """Return (N, B) anytime accuracy and (N, B) normalised regret of N traces at B budgets.
+
+    Args:
+        curves: N pairs (J, t).
+        budgets: (B,) in tokens, positive.
+    """
+    accuracy = np.stack([anytime(J, t, budgets) for J, t in curves])
+    return accuracy, np.stack([normalised_regret(J, t, budgets) for J, t in curves])
+
+
+def extrapolate(
+    J: ArrayLike, t: ArrayLike, extension_J: ArrayLike, extension_tokens: ArrayLike
+) -> tuple[Array, Array]:
+    """Return the curve (J, t) of a trace with the points of its forced continuations.
+
+    Continuation w ends at t_k + Σ_{v <= w} n_v. Area and regret at budgets beyond t_k then see
+    what the extra thinking did instead of a flat line.
+
+    Args:
+        J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
+        extension_J: (W,) success probability after each continuation.
+        extension_tokens: (W,) tokens n_w that each continuation added, >= 0.
+
+    Source: the paper's extrapolation experiment (figure 9, appendix F).
+    """
+    J, t = _checked(J, t)
+    extra, tokens = np.asarray(extension_J, float), np.asarray(extension_tokens, float)
+    if extra.shape != tokens.shape or extra.ndim != 1 or (tokens < 0).any():
+        raise ValueError("extension_J and extension_tokens must both be (W,), tokens >= 0")
+    return np.concatenate([J, extra]), np.concatenate([t, t[-1] + np.cumsum(tokens)])
+
+
+def tokens_to_reach(tokens: ArrayLike, accuracy: ArrayLike, target: float) -> float:
+    """Return the fewest tokens at which a curve reaches an accuracy.
+
+    Horizontal interpolation, linear between points, on the monotone envelope max_{n' <= n} of
+    the curve: a curve that dips has still reached what it reached before. A target at or below
+    the first point gives the first point's tokens (no extrapolation); one never reached, ∞.
+
+    Args:
+        tokens, accuracy: (n,) points of the curve, in any order.
+        target: accuracy to reach.
+    """
+    x, y = _envelope(tokens, accuracy)
+    i = int(np.searchsorted(y, target, side="left"))  # first point at or above the target
+    if i == len(y):
+        return math.inf
+    if i == 0:
+        return float(x[0])
+    return float(x[i - 1] + (x[i] - x[i - 1]) * (target - y[i - 1]) / (y[i] - y[i - 1]))
+
+
+def efficiency_at_equal_accuracy(
+    tokens: ArrayLike, accuracy: ArrayLike, rival_tokens: ArrayLike, rival_accuracy: ArrayLike
+) -> float:
+    """Return how many times fewer tokens we need for the best accuracy that the rival reaches.
+
+    tokens_to_reach(rival, a*) / tokens_to_reach(ours, a*), a* = max of the rival's curve. Above
+    1 we are cheaper. 0 when our curve never reaches a*: no number of tokens that was measured
+    buys the rival's accuracy, and 0 stays the worst value in a percentile interval. ∞ when we
+    reach it with no tokens and the rival does not; 1 when both do.
+
+    Args:
+        tokens, accuracy: (n,) our curve; rival_tokens, rival_accuracy: (m,) the rival's.
+
+    Source: arXiv 2503.07572, figures 7 and 8 (horizontal arrows).
+    """
+    target = float(np.max(np.asarray(rival_accuracy, dtype=float)))
+    ours = tokens_to_reach(tokens, accuracy, target)
+    theirs = tokens_to_reach(rival_tokens, rival_accuracy, target)
+    if ours == 0:
+        return 1.0 if theirs == 0 else math.inf
+    return theirs / ours
+
+
+def _envelope(tokens: ArrayLike, accuracy: ArrayLike) -> tuple[Array, Array]:
+    x, y = np.asarray(tokens, dtype=float), np.asarray(accuracy, dtype=float)
+    if x.shape != y.shape or x.ndim != 1 or len(x) == 0:
+        raise ValueError("a curve needs tokens and accuracy of one length, at least one point")
+    order = np.lexsort((y, x))
+    return x[order], np.maximum.accumulate(y[order])
+
+
+def _checked(J: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
+    J, t = np.asarray(J, dtype=float), np.asarray(t, dtype=float)
+    if J.ndim != 1 or len(J) == 0 or t.shape != J.shape or t[0] != 0 or (np.diff(t) < 0).any():
+        raise ValueError("J and t must both be (k + 1,), and t ascend from t_0 = 0")
+    return J, t
