@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +121,16 @@ def test_a_damaged_shard_is_reported_not_skipped(tmp_path, damage):
     path.unlink()
     assert not shards.has("b")
     assert len(shards.read_all()) == 100
+
+
+def test_a_flipped_byte_never_changes_a_number_unnoticed(tmp_path):
+    path = tmp_path / "t.parquet"
+    store.write_table(path, "progress", [progress_row(j, J=j / 40) for j in range(40)])
+    whole, data = store.read_table(path, "progress"), path.read_bytes()
+    for at in range(4, len(data) // 3, 5):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with suppress(StoreError):
+            assert store.read_table(path, "progress").equals(whole), f"byte {at}"
 
 
 def test_a_run_that_was_cut_off_goes_on_from_what_it_has(tmp_path):

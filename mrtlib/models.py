@@ -1,0 +1,225 @@
+"""The 4-bit base with its adapters, and the tokenizer: everything that is loaded from a folder.
+
+Nothing here unpickles and no model code from outside is run: weights are safetensors and
+`trust_remote_code` stays off. One number type, the profile's, serves as load and compute type.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from mrtlib.config import ROOT, Lora, Profile, Thinking
+from mrtlib.fourbit import ModelError, check_4bit_dimensions, guard_4bit
+from mrtlib.fourbit import assert_unpacked as assert_unpacked  # read here by the trainer
+from mrtlib.store import write_json
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+
+def device() -> torch.device:
+    """Return this process's accelerator when there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def dtype_of(profile: Profile) -> torch.dtype:
+    """Return the one number type of a profile: load, compute and autocast."""
+    if profile.model.dtype not in DTYPES:
+        raise ModelError(f"dtype {profile.model.dtype!r} is not known; use {', '.join(DTYPES)}")
+    return DTYPES[profile.model.dtype]
+
+
+# --- tokenizer -------------------------------------------------------------------------------
+
+
+def load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, padded on the left, and check what a trace needs of it.
+
+    Raises:
+        ModelError: it cannot be found, has no chat template, no end token or no think tags.
+    """
+    tokenizer = _fetch(AutoTokenizer, profile)
+    if not tokenizer.chat_template or tokenizer.eos_token_id is None:
+        missing = "end-of-text token" if tokenizer.chat_template else "chat template"
+        raise ModelError(f"the tokenizer of {profile.model.name} has no {missing}; add one")
+    think_ids(tokenizer, profile.thinking)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def think_ids(
+    tokenizer: PreTrainedTokenizerBase, thinking: Thinking
+) -> tuple[list[int], list[int]]:
+    """Return the token ids of the opening and of the closing think tag, one each.
+
+    Raises:
+        ModelError: a tag is not one token, so that its neighbours could swallow a part of it.
+    """
+    found = []
+    for tag in (thinking.open_tag, thinking.close_tag):
+        ids = tokenizer.encode(tag, add_special_tokens=False)
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise ModelError(
+                f"the tokenizer has no token {tag!r}; name its tags in thinking.open_tag and "
+                "thinking.close_tag, or add them as tokens and train the model on them"
+            )
+        found.append(ids)
+    return found[0], found[1]
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thinking) -> list[int]:
+    """Return the prompt up to and with the opening think tag.
+
+    Template versions differ in whether they end with the tag (mrt official code, forced points);
+    where one does not, the tag and a newline are put behind it. No system prompt. The template
+    writes the start token itself, so none is added.
+    """
+    messages = [{"role": "user", "content": question + thinking.instruction}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if not text.rstrip().endswith(thinking.open_tag):
+        text += thinking.open_tag + "\n"
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def check_context(config: PretrainedConfig, prompt_tokens: int, new_tokens: int) -> None:
+    """Raise ModelError when prompt and new tokens together exceed the model's context."""
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and prompt_tokens + new_tokens > context:
+        raise ModelError(
+            f"a prompt of {prompt_tokens} tokens and {new_tokens} new ones do not fit into the "
+            f"model's context of {context}; lower thinking.budget or leave out long problems"
+        )
+
+
+# --- base and adapters -----------------------------------------------------------------------
+
+
+def load_base(profile: Profile, guard: bool = True) -> PreTrainedModel:
+    """Load the base in eval mode on `device()`, in 4 bits when the profile says "nf4".
+
+    4 bits means NormalFloat with double quantisation (QLoRA, arXiv 2305.14314). `guard` keeps
+    the CPU from re-packing layers (see `guard_4bit`).
+
+    Raises:
+        ModelError: the model cannot be found, or its sizes do not suit 4-bit layers.
+    """
+    config, dtype, quantised = _fetch(AutoConfig, profile), dtype_of(profile), None
+    if profile.model.quantization == "nf4":
+        check_4bit_dimensions(config)
+        quantised = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )  # fmt: skip
+    model = _fetch(
+        AutoModelForCausalLM, profile, config=config, dtype=dtype, use_safetensors=True,
+        quantization_config=quantised, device_map={"": device()},
+    )  # fmt: skip
+    if guard and quantised:
+        guard_4bit(model)
+    return model.requires_grad_(False).eval()
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, seed: int) -> PreTrainedModel:
+    """Put freshly drawn float32 adapters on a base: W x + (α/r) B A x, with B = 0 (2106.09685).
+
+    A depends on `seed` alone; the global random state is left as it was.
+
+    Raises:
+        ModelError: the model has adapters already, or lacks a layer that `lora` names.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if isinstance(model, PeftModel):
+        raise ModelError("the model already carries adapters; load the base again")
+    layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := sorted(set(lora.targets) - layers):
+        raise ModelError(f"the model has no layers {', '.join(missing)}; change lora.targets")
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        target_modules=list(lora.targets), bias="none", task_type="CAUSAL_LM",
+    )  # fmt: skip
+    cuda = [model.device.index] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        policy = get_peft_model(model, config)
+    return adapters_to_float32(policy)
+
+
+def adapters_to_float32(policy: PreTrainedModel) -> PreTrainedModel:
+    """Cast what is trained to float32; TRL makes it bfloat16, where small steps round to none."""
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return policy
+
+
+def save_adapter(policy: PreTrainedModel, folder: str | Path) -> None:
+    """Write the adapters as safetensors with their settings, each file whole or not at all.
+
+    The settings name the base relative to the repository, never a path of this machine.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as name:
+        written = Path(name)
+        policy.save_pretrained(written, safe_serialization=True, save_embedding_layers=False)
+        settings = json.loads((written / ADAPTER_FILES[1]).read_text())
+        base = Path(settings["base_model_name_or_path"] or "")
+        if base.is_absolute():
+            base = base.relative_to(ROOT) if base.is_relative_to(ROOT) else Path(base.name)
+        settings["base_model_name_or_path"] = str(base)
+        write_json(written / ADAPTER_FILES[1], settings)
+        for file in ADAPTER_FILES:
+            os.replace(written / file, folder / file)
+
+
+def load_policy(profile: Profile, adapter: str | Path | None = None) -> PreTrainedModel:
+    """Load the base and, when a folder is given, the adapters saved there, in eval mode.
+
+    Raises:
+        ModelError: the folder lacks a file of `save_adapter`, or does not fit the base.
+    """
+    from peft import PeftModel
+
+    base = load_base(profile)
+    if adapter is None:
+        return base
+    for file in ADAPTER_FILES:
+        if not (Path(adapter) / file).is_file():
+            raise ModelError(f"{adapter} holds no {file}; write it with save_adapter, or train")
+    try:
+        policy = PeftModel.from_pretrained(base, str(adapter))
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"the adapter {adapter} does not fit {profile.model.name}: {error}"
+        ) from error
+    return policy.eval()
+
+
+def _fetch(loader: Any, profile: Profile, **options: Any) -> Any:
+    """Call a transformers loader on the profile's model, with a message when it is not there."""
+    try:
+        return loader.from_pretrained(profile.model_path, trust_remote_code=False, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"cannot load {profile.model.name}: it is neither a whole model folder nor in reach "
+            f"on the hub (offline?). {error}"
+        ) from error
