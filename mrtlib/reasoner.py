@@ -308,3 +308,14 @@ class Apprenticeship:
                 if f"{key}/{name}" in tensors
             }  # fmt: skip
         self.step, self.tokens, self.log = facts["step"], facts["tokens"], facts["log"]
+
+
+def export(apprenticeship: Apprenticeship, folder: Path) -> None:
+    """Write the trained model, its tokenizer, the recipe and the loss curve to a folder."""
+    model = apprenticeship.model
+    _round_linears(model, False)
+    model.generation_config.pad_token_id = apprenticeship.tokenizer.pad_token_id
+    model.save_pretrained(folder, safe_serialization=True)
+    apprenticeship.tokenizer.save_pretrained(folder)
+    facts = {"recipe": asdict(apprenticeship.recipe), "log": apprenticeship.log}
+    (Path(folder) / "training.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -1,0 +1,225 @@
+"""Evaluation of one model: rollouts, J at every boundary, accuracy at every budget, beyond C0.
+
+Works problem by problem in shards, so that a run that was cut off goes on from what it has.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mrtlib import prover
+from mrtlib.config import Profile
+from mrtlib.models import check_context, load_policy, load_tokenizer, prompt_ids
+from mrtlib.problems import Problem, load_problems
+from mrtlib.rollouts import Reader, Rollout
+from mrtlib.sampling import Sample, Sampler, TransformersSampler
+from mrtlib.store import Shards, content_key, file_hashes
+
+# The cycle of words that make a model think on (the paper's budget-forced extrapolation).
+EXTENSIONS = ("Wait", "But wait", "Alternatively", "But hold on")
+SHARD = 64  # problems
+TABLES = ("rollouts", "progress", "budgets")
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One model with its tokenizer and sampler, ready to be measured."""
+
+    profile: Profile
+    method: str
+    seed: int
+    model: object
+    sampler: Sampler
+    reader: Reader
+    termination: prover.Termination
+
+    @classmethod
+    def load(cls, profile: Profile, method: str, seed: int, adapter: Path | None) -> "Evaluator":
+        """Load the base, with an adapter when one is given."""
+        model, tokenizer = load_policy(profile, adapter), load_tokenizer(profile)
+        reader = Reader(tokenizer, profile.thinking)
+        sampler = TransformersSampler(
+            model, tokenizer.pad_token_id, profile.evaluation.batch_rows
+        )
+        termination = prover.Termination.build(tokenizer, profile.thinking)
+        return cls(profile, method, seed, model, sampler, reader, termination)
+
+    def rollouts(self, problems: list[Problem]) -> list[list[Rollout]]:
+        """Sample the profile's number of rollouts for each problem."""
+        settings, thinking = self.profile.evaluation, self.profile.thinking
+        prompts = [prompt_ids(self.reader.tokenizer, p.question, thinking) for p in problems]
+        longest = max(map(len, prompts)) + settings.extensions * settings.extension_tokens
+        check_context(self.model.config, longest, thinking.budget + 2 * thinking.answer_tokens)
+        drawn = self.sampler.sample(
+            prompts, settings.samples, thinking.budget + thinking.answer_tokens,
+            settings.temperature, settings.top_p, {self.reader.tokenizer.eos_token_id},
+            seed=_seed(self.seed, problems[0].id),
+        )  # fmt: skip
+        return [
+            [self.reader.read(problem, prompt, sample) for sample in samples]
+            for problem, prompt, samples in zip(problems, prompts, drawn, strict=True)
+        ]
+
+    def success(self, rollouts: list[Rollout], marks: list[list[int]]) -> list[np.ndarray]:
+        """Return J at t_0 = 0 and at the marks (tokens, ascending) of each rollout's trace."""
+        settings = self.profile.prover
+        probes = [
+            prover.Probe(
+                r.prompt_ids, r.trace_ids, list(m), r.closed and m[-1:] == [r.trace_tokens],
+                self.reader.references(r.problem),
+            )
+            for r, m in zip(rollouts, marks, strict=True)
+        ]  # fmt: skip
+        return prover.exact(
+            self.model, probes, self.termination, settings.temperature, settings.pack_tokens
+        )
+
+    def extensions(self, rollouts: list[Rollout]) -> list[list[Rollout]]:
+        """Force thinking on, again and again; return the longer traces after each extension.
+
+        Each extension takes off the ending, appends the next word of the cycle and samples up to
+        `extension_tokens` more; an unfinished last paragraph is dropped.
+        """
+        settings, steps = self.profile.evaluation, []
+        for turn in range(settings.extensions):
+            word = self.reader.tokenizer.encode(
+                EXTENSIONS[turn % len(EXTENSIONS)], add_special_tokens=False
+            )
+            starts = [r.trace_ids + self._gap(r) + word for r in rollouts]
+            drawn = self.sampler.sample(
+                [r.prompt_ids + start for r, start in zip(rollouts, starts, strict=True)],
+                1, settings.extension_tokens - len(word), settings.temperature, settings.top_p,
+                set(self.reader.close_ids), seed=_seed(self.seed, f"extension {turn}"),
+            )  # fmt: skip
+            rollouts = [
+                self._extended(rollout, start, samples[0])
+                for rollout, start, samples in zip(rollouts, starts, drawn, strict=True)
+            ]
+            steps.append(rollouts)
+        return steps
+
+    def _gap(self, rollout: Rollout) -> list[int]:
+        """Return a blank line's tokens when the trace stops inside a paragraph."""
+        ends_line = not rollout.trace_ids or self.termination.ends_line(rollout.trace_ids[-4:])
+        return [] if ends_line else list(self.termination.blank)
+
+    def _extended(self, rollout: Rollout, start: list[int], sample: Sample) -> Rollout:
+        new = sample.token_ids[:-1] if sample.finished else sample.token_ids
+        trace = start + new
+        if not sample.finished:
+            while len(trace) > len(start) and not self.termination.ends_line(trace[-1:]):
+                trace = trace[:-1]
+        return Rollout(
+            rollout.problem, rollout.prompt_ids, trace, len(trace), sample.finished, [],
+            rollout.grade,
+        )  # fmt: skip
+
+
+def _seed(seed: int, text: str) -> int:
+    """Return a sampling seed for a training seed and a place in the evaluation."""
+    return int(content_key(seed=seed, at=text)[:12], 16)
+
+
+def measure(evaluator: Evaluator, problems: list[Problem]) -> dict[str, list[dict]]:
+    """Return the rows of all three tables for some problems."""
+    rows: dict[str, list[dict]] = {name: [] for name in TABLES}
+    groups = evaluator.rollouts(problems)
+    flat = [(r, sample) for group in groups for sample, r in enumerate(group)]
+    budgets = evaluator.profile.evaluation.budgets
+    marks = [
+        sorted({*r.boundaries, *(b for b in budgets if b < r.trace_tokens)}) for r, _ in flat
+    ]
+    J = evaluator.success([r for r, _ in flat], marks)
+    for (rollout, sample), at, values in zip(flat, marks, J, strict=True):
+        key = _place(evaluator, rollout, sample)
+        curve = dict(zip([0, *at], values, strict=True))
+        rows["rollouts"].append(
+            evaluator.reader.row(rollout, evaluator.method, evaluator.seed, sample)
+        )
+        rows["progress"] += list(_progress(key, rollout, curve))
+        rows["budgets"] += [_budget(key, rollout, curve, b) for b in budgets]
+    rows["budgets"] += _extrapolated(evaluator, [group[0] for group in groups])
+    return rows
+
+
+def _place(evaluator: Evaluator, rollout: Rollout, sample: int) -> dict:
+    return {
+        "method": evaluator.method, "seed": evaluator.seed, "level": rollout.problem.level,
+        "problem": rollout.problem.id, "sample": sample,
+    }  # fmt: skip
+
+
+def _progress(key: dict, rollout: Rollout, curve: dict[int, float]) -> Iterator[dict]:
+    before = None
+    for j, t in enumerate([0, *rollout.boundaries]):
+        natural = rollout.closed and j > 0 and t == rollout.trace_tokens
+        yield key | {
+            "j": j, "tokens": t, "estimator": "exact", "answers": 0, "right": 0,
+            "J": curve[t], "low": None, "high": None, "boxed": None,
+            "progress": None if before is None else curve[t] - before,
+            "kind": "natural" if natural else "forced",
+        }  # fmt: skip
+        before = curve[t]
+
+
+def _budget(key: dict, rollout: Rollout, curve: dict[int, float], budget: int) -> dict:
+    used = min(budget, rollout.trace_tokens)
+    return key | {
+        "budget": budget, "accuracy": curve[used], "tokens": used,
+        "forced": budget < rollout.trace_tokens or not rollout.closed, "extrapolated": False,
+    }  # fmt: skip
+
+
+def _extrapolated(evaluator: Evaluator, rollouts: list[Rollout]) -> list[dict]:
+    """Return budget rows beyond C0: J of the first rollouts after each forced extension."""
+    settings, rows = evaluator.profile.evaluation, []
+    for turn, longer in enumerate(evaluator.extensions(rollouts), start=1):
+        ends = evaluator.success(longer, [[r.trace_tokens] for r in longer])
+        rows += [
+            _place(evaluator, r, 0) | {
+                "budget": evaluator.profile.thinking.budget + turn * settings.extension_tokens,
+                "accuracy": J[-1], "tokens": r.trace_tokens, "forced": True,
+                "extrapolated": True,
+            }
+            for r, J in zip(longer, ends, strict=True)
+        ]  # fmt: skip
+    return rows
+
+
+def evaluate(profile: Profile, method: str, seed: int, adapter: Path | None = None) -> Path:
+    """Measure one model on the test problems; return the folder of its tables.
+
+    Goes on from the shards that are there; says how far it is and how long it will take.
+    """
+    folder = profile.runs / "evaluation" / f"{method}-{seed}"
+    shards = {name: Shards(folder / name, name) for name in TABLES}
+    problems = load_problems(profile.problems / "test.jsonl", profile.data.test)
+    weights = list(file_hashes([adapter / "adapter_model.safetensors"], adapter).values()) \
+        if adapter else []
+    parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
+    keys = [
+        content_key(problems=[p.id for p in part], weights=weights, model=profile.model.name,
+                    evaluation=repr(profile.evaluation), thinking=repr(profile.thinking))
+        for part in parts
+    ]  # fmt: skip
+    missing = [i for i, key in enumerate(keys) if not shards[TABLES[-1]].has(key)]
+    if not missing:
+        return folder
+    evaluator, began = Evaluator.load(profile, method, seed, adapter), time.monotonic()
+    for done, i in enumerate(missing, start=1):
+        rows = measure(evaluator, parts[i])
+        for name in TABLES:  # the last one marks the part as whole
+            shards[name].write(keys[i], rows[name])
+        left = (time.monotonic() - began) / done * (len(missing) - done) / 60
+        print(f"evaluate {method}, seed {seed}: part {done} of {len(missing)}, "
+              f"{left:.0f} min left", flush=True)  # fmt: skip
+    return folder
+
+
+def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read the three tables of one evaluated model."""
+    return {name: Shards(folder / name, name).read_all() for name in TABLES}

@@ -1,0 +1,114 @@
+"""Figures about the instruments: is J measured right, at what cost, and is the reasoner fit?"""
+
+from collections.abc import Sequence
+from math import comb
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mrtlib.drawing import (
+    FAINT,
+    SHADE,
+    curve,
+    few_ticks,
+    name_curves,
+    need,
+    panels,
+    paper,
+    series_look,
+)
+
+
+@paper
+def exact_against_sampled(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw sampled J over exact J; shaded is where 95% of honest samples of K answers fall.
+
+    Args:
+        table: exact, sampled, answers (K, the same in every row).
+
+    Raises:
+        ValueError: several K; their bands differ, so each needs its own figure.
+    """
+    need(table, "exact sampled answers", "exact_against_sampled")
+    if table["answers"].nunique() > 1:
+        raise ValueError("exact_against_sampled: rows of several K; give those of one")
+    k = int(table["answers"].iloc[0])
+    (ax,) = panels(ax, height=2.6)
+    p = np.linspace(0, 1, 501)
+    low, high = binomial_band(p, k)
+    ax.fill_between(p, low, high, color=SHADE, linewidth=0, label=f"95% of samples, $K$ = {k}")
+    ax.plot((0, 1), (0, 1), color=FAINT, linewidth=0.7)
+    ax.plot(table["exact"], table["sampled"], "o", color="#0072B2", alpha=0.35, markersize=2.4,
+            markeredgewidth=0, clip_on=False)  # fmt: skip
+    r = table["exact"].corr(table["sampled"])
+    note = f"n = {len(table)}" + ("" if pd.isna(r) else f", r = {r:.3f}")
+    ax.text(0.02, 0.99, note, transform=ax.transAxes, va="top", fontsize=6.5)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1),
+           xlabel="exact $J$", ylabel="sampled $J$")  # fmt: skip
+    ax.legend(loc="lower right")
+    return ax
+
+
+def binomial_band(p: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 2.5% and 97.5% quantiles of Binomial(K, p) / K, each with the shape of p."""
+    p = np.asarray(p, dtype=float)[:, None]
+    n = np.arange(k + 1)
+    ways = np.array([comb(k, int(i)) for i in n], dtype=float)
+    reached = np.cumsum(ways * p**n * (1 - p) ** (k - n), axis=1)  # P(X <= n)
+    # Rounding must not push a certain outcome (p = 0 or 1) past the last column.
+    low, high = (np.argmax(reached >= q - 1e-12, axis=1) / k for q in (0.025, 0.975))
+    return low, high
+
+
+@paper
+def reasoner_card(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw measured shares as bars with their intervals, and the thresholds they had to meet.
+
+    Args:
+        table: name, estimate, low, high, at_least, at_most (NaN where there is no threshold).
+    """
+    need(table, "name estimate low high at_least at_most", "reasoner_card")
+    (ax,) = panels(ax, height=0.17 * len(table) + 0.62)
+    y = np.arange(len(table))
+    ax.barh(y, table["estimate"], height=0.62, color="#9ecae1")
+    ax.hlines(y, table["low"], table["high"], color="#333333", linewidth=0.8)
+    for column, marker, words in (("at_least", "4", "at least"), ("at_most", "3", "at most")):
+        rows = table[column].notna().to_numpy()
+        if rows.any():
+            at = table[column][rows]
+            ax.vlines(at, y[rows] - 0.36, y[rows] + 0.36, color="#D55E00", linewidth=1.0)
+            ax.plot(at, y[rows], marker, color="#D55E00", markersize=6, label=words,
+                    clip_on=False)  # fmt: skip
+    for i, value in enumerate(table["estimate"]):
+        ax.text(1.02, i, f"{value:.2f}", va="center", fontsize=6.5)
+    ax.set(xlim=(0, 1), ylim=(len(table) - 0.5, -0.5), xlabel="share", xticks=(0, 0.5, 1))
+    ax.set_yticks(y, table["name"])
+    ax.tick_params(axis="y", length=0)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1)
+    return ax
+
+
+@paper
+def cost_by_boundaries(
+    table: pd.DataFrame, axes: Sequence[Axes] | None = None
+) -> list[Axes]:
+    """Draw what measuring J costs by the number of boundaries, in tokens and in seconds.
+
+    Args:
+        table: way, boundaries, tokens, seconds, low, high (of the seconds).
+    """
+    need(table, "way boundaries tokens seconds low high", "cost_by_boundaries")
+    axes = panels(axes, 2)
+    for i, way in enumerate(table["way"].unique()):
+        rows, look = table[table["way"] == way], series_look(str(way), i)
+        exact = rows.assign(low=rows["tokens"], high=rows["tokens"])
+        curve(axes[0], exact, "boundaries", look, y="tokens")
+        curve(axes[1], rows, "boundaries", look, y="seconds")
+    for ax, name in zip(axes, ("tokens through the model", "seconds"), strict=True):
+        ax.set_yscale("log")
+        few_ticks(ax)
+        ax.set(xlabel="boundaries of a trace", ylabel=name)
+    name_curves(axes)
+    return axes

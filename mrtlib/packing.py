@@ -1,0 +1,130 @@
+"""Many token sequences with shared prefixes in few rows of one forward pass: plain arrays only.
+
+The sequences become a trie. A token attends to itself and to its ancestors, and its position is
+its depth, so every sequence meets exactly the context that it would have had in a row of its
+own, while a shared prefix is computed once. L tokens of a row, B rows of a pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+ROOT = -1
+
+
+@dataclass
+class Trie:
+    """Token sequences in which a shared prefix is held once; parents come before children."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    _children: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def extend(self, node: int, tokens: Sequence[int]) -> list[int]:
+        """Add a sequence below a node (`ROOT`, or one returned before); return its nodes."""
+        path = []
+        for token in tokens:
+            child = self._children.get((node, token))
+            if child is None:
+                child = len(self.tokens)
+                self._children[node, token] = child
+                self.tokens.append(token)
+                self.parents.append(node)
+                self.depths.append(0 if node == ROOT else self.depths[node] + 1)
+            node = child
+            path.append(node)
+        return path
+
+
+def ancestors(parents: Sequence[int]) -> np.ndarray:
+    """Return what each token attends to, seen[i, j] = (j = i or j is an ancestor of i): (L, L)."""
+    seen = np.eye(len(parents), dtype=bool)
+    for node, parent in enumerate(parents):
+        if parent != ROOT:
+            seen[node, :node] |= seen[parent, :node]
+    return seen
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The rows of one forward pass, padded on the right: ids, positions (B, L), seen (B, L, L)."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    seen: np.ndarray
+
+
+def collate(tries: Sequence[Trie], pad_id: int = 0) -> Pass:
+    """Lay tries out as the rows of one pass. Padding sees only itself, and nothing sees it."""
+    shape = len(tries), max(len(trie) for trie in tries)
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
+    seen = np.zeros((*shape, shape[1]), dtype=bool)
+    seen[:] = np.eye(shape[1], dtype=bool)
+    for row, trie in enumerate(tries):
+        length = len(trie)
+        ids[row, :length] = trie.tokens
+        positions[row, :length] = trie.depths
+        seen[row, :length, :length] = ancestors(trie.parents)
+    return Pass(ids, positions, seen)
+
+
+def by_length(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Group rows of similar length so that no group holds more than `limit` padded tokens.
+
+    Returns:
+        Indices into `lengths`, longest first, so that a pass too large for memory fails at once.
+
+    Raises:
+        ValueError: one row alone is over the limit.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if lengths[index] > limit:
+            raise ValueError(
+                f"a row of {lengths[index]} tokens does not fit a pass of {limit}; "
+                "raise the limit (prover.pack_tokens)"
+            )
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= limit:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def families(prompts: Sequence[Sequence[int]], small: int = 512) -> list[list[int]]:
+    """Group prompts that share at least half of their tokens with a neighbour in sorted order.
+
+    Attention over a packed row costs its length squared, so a family's trie is kept below the
+    larger of `small` tokens and three times its longest prompt.
+
+    Returns:
+        Groups of indices, ordered by their longest prompt: the forks of one trace come together,
+        and groups of similar length stand side by side.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    groups: list[list[int]] = []
+    size = longest = 0
+    for position, index in enumerate(order):
+        length = len(prompts[index])
+        shared = _shared(prompts[order[position - 1]], prompts[index]) if position else 0
+        size, longest = size + length - shared, max(longest, length)
+        shortest = min(length, len(prompts[order[position - 1]]))
+        if position and 2 * shared >= shortest and size <= max(small, 3 * longest):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            size = longest = length
+    return sorted(groups, key=lambda group: -max(len(prompts[i]) for i in group))
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Count the tokens that two sequences have in common at their beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    different = (position for position, (a, b) in pairs if a != b)
+    return next(different, min(len(first), len(second)))

@@ -1,0 +1,200 @@
+"""The meta-prover mu: a trace is cut at a boundary, the thinking is closed, and mu answers.
+
+J_j is the probability that this answer is right. `exact` sums the probabilities of the reference
+answers by teacher forcing; `sampled` draws answers and grades them. k boundaries of a trace,
+t_0 = 0 added to them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from mrtlib import forks
+from mrtlib.probes import Probe, ProverError, Termination
+from mrtlib.problems import Grade, Problem
+from mrtlib.sampling import Sampler
+from mrtlib.scoring import answer_logprobs
+from mrtlib.stats import wilson
+
+
+def exact(
+    model: PreTrainedModel,
+    probes: Sequence[Probe],
+    termination: Termination,
+    temperature: float = 1.0,
+    pack_tokens: int = 16384,
+) -> list[np.ndarray]:
+    """Return the probability that mu writes a reference answer, at every boundary.
+
+    J_j = Σ_y Π_i p(y_i | prompt, z_{0:j}, termination text, y_{<i}), y a reference with its
+    closing tokens, p at the given temperature. All boundaries and references of a trace share
+    one row of a packed pass. Only the references' own tokenisation counts.
+
+    Args:
+        pack_tokens: bound on the padded tokens of a pass; a trace over it is split.
+
+    Returns:
+        For each probe J_0 ... J_k, float64 (k+1,).
+
+    Raises:
+        ProverError: references that are not prefix-free; a model that takes no mask of ours
+            (use `exact_unpacked`).
+        ValueError: one boundary with one reference alone exceeds `pack_tokens`.
+    """
+    _require_custom_mask(model)
+    return _total(
+        probes,
+        answer_logprobs(model, probes, termination, temperature, pack_tokens, packed=True),
+    )
+
+
+def exact_unpacked(
+    model: PreTrainedModel,
+    probes: Sequence[Probe],
+    termination: Termination,
+    temperature: float = 1.0,
+    pack_tokens: int = 16384,
+) -> list[np.ndarray]:
+    """Return what `exact` returns from one plain row per boundary and reference: any model."""
+    return _total(
+        probes,
+        answer_logprobs(model, probes, termination, temperature, pack_tokens, packed=False),
+    )
+
+
+def self_check(model: PreTrainedModel, seed: int = 0) -> float:
+    """Compare packed with unpacked log-probabilities on a short random input.
+
+    Returns:
+        The largest difference, in nats over an answer of three tokens.
+
+    Raises:
+        ProverError: the model takes no mask of ours, or the two differ by more than rounding;
+            in both cases use `exact_unpacked`.
+    """
+    _require_custom_mask(model)
+    ids = np.random.default_rng(seed).integers(0, model.config.vocab_size, 40).tolist()
+    termination = Termination(
+        stop=tuple(ids[:3]), blank=(), close=tuple(ids[3:5]), answer_open=(ids[5],),
+        answer_close=(ids[6],), ends_line=lambda tail: True,
+    )  # fmt: skip
+    references = [[ids[7], ids[8]], [ids[7], ids[9]]] if ids[8] != ids[9] else [ids[7:9]]
+    probe = Probe(ids[10:16], ids[16:], [5, 11, 24], natural=True, references=references)
+    first, second = (
+        answer_logprobs(model, [probe], termination, 1.0, 4096, packed) for packed in (True, False)
+    )
+    gap = max(abs(first[job] - second[job]) for job in first)
+    allowed = 1e-3 if model.dtype == torch.float32 else 0.5
+    if not gap <= allowed:
+        raise ProverError(
+            f"packed and plain passes differ by {gap:.2g} nats (at most {allowed} expected): "
+            "this architecture does not keep to the mask; use exact_unpacked"
+        )
+    return gap
+
+
+def _require_custom_mask(model: PreTrainedModel) -> None:
+    if not forks.takes_custom_mask(model):
+        raise ProverError(
+            f"{type(model).__name__} with {model.config._attn_implementation!r} attention takes "
+            "no custom mask (sliding-window or hybrid layers, or a kernel other than sdpa and "
+            "eager); use exact_unpacked"
+        )
+
+
+def _total(probes: Sequence[Probe], logp: Mapping[tuple[int, int, int], float]) -> list[np.ndarray]:
+    """Add the probabilities of the references of each boundary."""
+    totals = [np.zeros(len(probe.ends)) for probe in probes]
+    for (index, j, _), value in logp.items():
+        totals[index][j] += np.exp(value)
+    return totals
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sampled answers at every boundary of a trace; arrays (k+1,)."""
+
+    answers: int  # K
+    right: np.ndarray
+    boxed: np.ndarray  # answers in which the grader found an answer at all
+    tokens: np.ndarray  # tokens generated
+
+    @property
+    def J(self) -> np.ndarray:
+        """Share of right answers (k+1,)."""
+        return self.right / self.answers
+
+
+def sampled(
+    sampler: Sampler,
+    probes: Sequence[Probe],
+    problems: Sequence[Problem],
+    termination: Termination,
+    grade: Callable[[Problem, str], Grade],
+    decode: Callable[[list[int]], str],
+    *,
+    answers: int,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    stop_ids: set[int],
+    seed: int,
+) -> list[Counts]:
+    """Draw and grade `answers` answers at every boundary of every probe; one problem a probe.
+
+    All prompts go to the sampler in one call, so that it computes a trace once for all its
+    boundaries and forks. The text graded is the answer opening with what was drawn.
+    Source: arXiv 2503.07572, section 4 and its analysis code (8 answers).
+    """
+    prompts = [termination.prompt(probe, j) for probe in probes for j in range(len(probe.ends))]
+    drawn = iter(sampler.sample(prompts, answers, max_tokens, temperature, top_p, stop_ids, seed))
+    counts = []
+    for probe, problem in zip(probes, problems, strict=True):
+        groups = [next(drawn) for _ in probe.ends]
+        grades = [
+            [grade(problem, decode([*termination.answer_open, *s.token_ids])) for s in group]
+            for group in groups
+        ]
+        counts.append(
+            Counts(
+                answers,
+                np.array([sum(g.correct for g in row) for row in grades]),
+                np.array([sum(g.answer is not None for g in row) for row in grades]),
+                np.array([sum(len(s.token_ids) for s in group) for group in groups]),
+            )
+        )
+    return counts
+
+
+def records(labels: Mapping[str, Any], probe: Probe, measured: np.ndarray | Counts) -> list[dict]:
+    """Return the rows of the `progress` schema of one probe: one for each of t_0 ... t_k.
+
+    Args:
+        labels: method, seed, level, problem and sample.
+        measured: what `exact` or `sampled` returned for the probe. An exact J is its own
+            interval; a sampled one has Wilson's at 95 %, and `boxed` is a share of its answers.
+    """
+    counts = measured if isinstance(measured, Counts) else None
+    J = measured if counts is None else counts.J
+    low, high = (J, J) if counts is None else wilson(counts.right, counts.answers)
+    return [
+        {
+            **labels,
+            "j": j,
+            "tokens": tokens,
+            "estimator": "sampled" if counts else "exact",
+            "answers": counts.answers if counts else 0,
+            "right": int(counts.right[j]) if counts else 0,
+            "J": float(J[j]),
+            "low": float(low[j]),
+            "high": float(high[j]),
+            "progress": float(J[j] - J[j - 1]) if j else None,
+            "kind": probe.kind(j),
+            "boxed": float(counts.boxed[j] / counts.answers) if counts else None,
+        }
+        for j, tokens in enumerate(probe.ends)
+    ]

@@ -1,0 +1,107 @@
+"""Log-probabilities of given answers by teacher forcing, in packed or in plain passes.
+
+L tokens of a row, N positions of a pass whose logits are needed, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from mrtlib import forks, packing
+from mrtlib.probes import Probe, ProverError, Termination
+
+Job = tuple[int, int]  # boundary j, reference
+LOGIT_ROWS = 2048  # rows of logits turned into float32 at a time
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One row of a pass: its trie, and for each job the nodes of the reference and its closing."""
+
+    trie: packing.Trie
+    paths: dict[Job, list[int]]
+
+
+def answer_logprobs(
+    model: PreTrainedModel,
+    probes: Sequence[Probe],
+    termination: Termination,
+    temperature: float,
+    pack_tokens: int,
+    packed: bool,
+) -> dict[tuple[int, int, int], float]:
+    """Return log p(reference and closing | what mu reads), keyed (probe, boundary, reference).
+
+    Args:
+        pack_tokens: bound on the padded tokens of a pass.
+        packed: all boundaries and references of a probe in one row (split when over the bound),
+            or a row for each.
+
+    Raises:
+        ProverError: a temperature of 0, or references that are not prefix-free.
+        ValueError: one boundary with one reference alone exceeds `pack_tokens`.
+    """
+    if temperature <= 0:
+        raise ProverError(f"temperature is {temperature}; a probability needs one above 0")
+    owned: list[tuple[int, _Plan]] = []
+    for index, probe in enumerate(probes):
+        answers = termination.answers(probe)
+        jobs = [(j, r) for j in range(len(probe.ends)) for r in range(len(answers))]
+        groups = [jobs] if packed else [[job] for job in jobs]
+        for group in groups:
+            plans = _split(probe, termination, answers, group, pack_tokens) if group else []
+            owned += [(index, plan) for plan in plans]
+    found = {}
+    with forks.evaluating(model):
+        for rows in packing.by_length([len(plan.trie) for _, plan in owned], pack_tokens):
+            scores = _score(model, [owned[row][1] for row in rows], temperature, packed)
+            for row, logp in zip(rows, scores, strict=True):
+                index, plan = owned[row]
+                found |= {(index, *job): logp[path].sum() for job, path in plan.paths.items()}
+    return found
+
+
+def _split(
+    probe: Probe, termination: Termination, answers: list[list[int]], jobs: list[Job], limit: int
+) -> list[_Plan]:
+    """Plan the jobs as one row, or as several when one would hold more than `limit` tokens."""
+    trie, paths, openings = packing.Trie(), {}, {}
+    longest = probe.ends[max(j for j, _ in jobs)]
+    trace = trie.extend(packing.ROOT, [*probe.prompt_ids, *probe.trace_ids[:longest]])
+    for j, r in jobs:
+        if j not in openings:
+            cut = trace[len(probe.prompt_ids) + probe.ends[j] - 1]
+            openings[j] = [cut, *trie.extend(cut, termination.suffix(probe, j))][-1]
+        paths[j, r] = trie.extend(openings[j], answers[r])
+    if len(trie) <= limit or len(jobs) == 1:
+        return [_Plan(trie, paths)]
+    halves = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
+    return [plan for half in halves for plan in _split(probe, termination, answers, half, limit)]
+
+
+def _score(
+    model: PreTrainedModel, plans: list[_Plan], temperature: float, packed: bool
+) -> list[np.ndarray]:
+    """Return log p of every answer node given its ancestors: (L,) for each plan, 0 elsewhere."""
+    keep = np.zeros((len(plans), max(len(plan.trie) for plan in plans)), dtype=bool)
+    nodes = [sorted({node for path in plan.paths.values() for node in path}) for plan in plans]
+    parents = [[p.trie.parents[i] for i in row] for p, row in zip(plans, nodes, strict=True)]
+    for row, at in enumerate(parents):
+        keep[row, at] = True
+    tries, picked = [plan.trie for plan in plans], torch.from_numpy(keep).to(model.device)
+    run = forks.forward_packed if packed else forks.forward_plain
+    logits = run(model, tries, logits_to_keep=picked)  # (N, V)
+    norm = torch.cat(
+        [torch.logsumexp(part.float() / temperature, -1) for part in logits.split(LOGIT_ROWS)]
+    )  # (N,)
+    slots = keep.cumsum().reshape(keep.shape) - 1  # where a kept position landed among the N
+    scores = [np.zeros(len(plan.trie)) for plan in plans]
+    for row, (plan, targets, at) in enumerate(zip(plans, nodes, parents, strict=True)):
+        slot = torch.from_numpy(slots[row, at]).to(logits.device)
+        token = torch.tensor([plan.trie.tokens[i] for i in targets], device=logits.device)
+        logp = logits[slot, token].float() / temperature - norm[slot]
+        scores[row][targets] = logp.double().cpu().numpy()
+    return scores

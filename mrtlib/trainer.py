@@ -1,0 +1,241 @@
+"""MRT on TRL: rollouts by our sampler, and one override that turns credit into advantages.
+
+Every private name of TRL that the project touches is in this file. The trainer samples through
+`rollout_func`, so that a rollout depends on (seed, step, row) alone: all methods see the same
+first batch, and probing for J cannot disturb the stream. B rollouts, G of them a group, T tokens.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from mrtlib import credit, prover, regret
+from mrtlib.advantages import CREDITS, Curve
+from mrtlib.config import Profile
+from mrtlib.models import (
+    adapters_to_float32,
+    add_lora,
+    check_context,
+    device,
+    load_base,
+    load_tokenizer,
+    prompt_ids,
+    save_adapter,
+)
+from mrtlib.problems import load_problems
+from mrtlib.rollouts import Reader, Rollout
+from mrtlib.sampling import TransformersSampler
+from mrtlib.store import write_table
+
+
+class MRTTrainer(GRPOTrainer):
+    """GRPO for the outcome plus alpha times the information gain of each episode (Eq. 2)."""
+
+    def __init__(self, profile: Profile, method: str, seed: int, folder: Path) -> None:
+        """Build base, adapters and data from the profile; `folder` takes the checkpoints."""
+        self.profile, self.method, self.mrt_seed = profile, method, seed
+        self.problem_list = load_problems(profile.problems / "train.jsonl", profile.data.train)
+        self.tokenizer = load_tokenizer(profile)
+        self.reader = Reader(self.tokenizer, profile.thinking)
+        self.termination = prover.Termination.build(self.tokenizer, profile.thinking)
+        self.prompts = {p.question: prompt_ids(self.tokenizer, p.question, profile.thinking)
+                        for p in self.problem_list}  # fmt: skip
+        policy = add_lora(load_base(profile), profile.lora, seed)
+        longest = max(len(ids) for ids in self.prompts.values())
+        check_context(policy.config, longest, profile.thinking.budget + _answer_room(profile))
+        rows = [{"prompt": p.question, "index": i} for i, p in enumerate(self.problem_list)]
+        self.rollouts: list[Rollout] = []
+        self.seconds = {"sampling_s": 0.0, "probing_s": 0.0}
+        super().__init__(
+            model=policy,
+            reward_funcs=[self._outcome],
+            args=_arguments(profile, method, seed, folder),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=self.tokenizer,
+            rollout_func=_sample_rollouts,
+        )
+        adapters_to_float32(self.model)  # TRL casts them to bfloat16 on a 4-bit base
+
+    def _outcome(self, prompts, completions, index, **_) -> list[float]:
+        """Grade the rollouts of the step: 1 for a right answer within the budget, else 0."""
+        self.rollouts = [
+            self.reader.read(self.problem_list[i], self.prompts[p], sample)
+            for i, p, sample in zip(index, prompts, self.samples, strict=True)
+        ]
+        return [float(r.grade.correct) for r in self.rollouts]
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        """Let TRL sample, grade and normalise; then add the credit of each episode's tokens."""
+        out = super()._generate_and_score_completions(inputs)
+        began = time.perf_counter()
+        width = out["completion_ids"].shape[1]
+        gains = np.zeros((len(self.rollouts), width))
+        if self.method != "outcome":
+            curves = self._curves()
+            size = self.profile.training.group_size
+            for first in range(0, len(curves), size):
+                group = CREDITS[self.method](curves[first : first + size], self.budget)
+                for row, values in enumerate(group, start=first):
+                    marks = [0, *self.rollouts[row].boundaries]
+                    gains[row, :] = credit.spread(values, marks, width, 0.0)
+            self._log_curves(curves)
+        self.seconds["probing_s"] = time.perf_counter() - began
+        shared = out["advantages"][:, None].expand(-1, width)
+        extra = torch.tensor(gains, dtype=shared.dtype, device=shared.device)
+        out["advantages"] = shared + self.profile.training.alpha * extra
+        self._log_rollouts()
+        return out
+
+    @property
+    def budget(self) -> int:
+        """C0 in tokens."""
+        return self.profile.thinking.budget
+
+    def _curves(self) -> list[Curve]:
+        """Measure J at every boundary of the step's rollouts, under the current weights."""
+        settings, model = self.profile.prover, self.accelerator.unwrap_model(self.model)
+        probes = [
+            prover.Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed,
+                         self.reader.references(r.problem))
+            for r in self.rollouts
+        ]  # fmt: skip
+        measured = prover.exact(
+            model, probes, self.termination, settings.temperature, settings.pack_tokens
+        )
+        return [(J, np.array(p.ends)) for J, p in zip(measured, probes, strict=True)]
+
+    def _log_curves(self, curves: list[Curve]) -> None:
+        left = [float(regret.normalised_regret(J, t, self.budget)) for J, t in curves]
+        self._metrics["train"]["progress"].append(float(np.mean([J[-1] - J[0] for J, _ in curves])))
+        self._metrics["train"]["regret"].append(float(np.mean(left)))
+
+    def _log_rollouts(self) -> None:
+        metrics, rollouts = self._metrics["train"], self.rollouts
+        metrics["length"].append(float(np.mean([r.trace_tokens for r in rollouts])))
+        metrics["episodes"].append(float(np.mean([len(r.boundaries) for r in rollouts])))
+        metrics["truncated"].append(float(np.mean([r.truncated for r in rollouts])))
+        metrics["generated"].append(float(sum(len(r.token_ids) for r in rollouts)))
+        for name, seconds in self.seconds.items():
+            metrics[name].append(seconds)
+
+
+def _answer_room(profile: Profile) -> int:
+    return profile.thinking.answer_tokens + 32  # the termination text stands before the answer
+
+
+def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
+    """Sample one rollout for each row. TRL repeats a question for each member of its group."""
+    began, profile = time.perf_counter(), trainer.profile
+    prompts = [trainer.prompts[q] for q in questions]
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    sampler = TransformersSampler(model, trainer.tokenizer.pad_token_id, len(prompts))
+    drawn = sampler.sample(
+        prompts, 1, profile.thinking.budget + profile.thinking.answer_tokens,
+        profile.training.temperature, 1.0, {trainer.tokenizer.eos_token_id},
+        seed=1_000_003 * trainer.mrt_seed + trainer.state.global_step,
+    )  # fmt: skip
+    trainer.samples = [trainer.reader.within_budget(samples[0]) for samples in drawn]
+    trainer.seconds["sampling_s"] = time.perf_counter() - began
+    return {
+        "prompt_ids": prompts,
+        "completion_ids": [sample.token_ids for sample in trainer.samples],
+        "logprobs": [sample.logprobs for sample in trainer.samples],
+    }
+
+
+def _arguments(profile: Profile, method: str, seed: int, folder: Path) -> GRPOConfig:
+    training, cuda = profile.training, device().type == "cuda"
+    rows = training.problems_per_step * training.group_size
+    return GRPOConfig(
+        output_dir=str(folder),
+        seed=seed,
+        use_cpu=not cuda,
+        bf16=cuda and profile.model.dtype == "bfloat16",
+        per_device_train_batch_size=training.micro_batch,
+        gradient_accumulation_steps=rows // training.micro_batch,
+        num_generations=training.group_size,
+        max_completion_length=profile.thinking.budget + profile.thinking.answer_tokens,
+        max_steps=training.steps,
+        learning_rate=training.learning_rate[method],
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=training.warmup_steps,
+        beta=training.beta,
+        temperature=training.temperature,
+        loss_type="dapo",
+        scale_rewards="group",
+        gradient_checkpointing=cuda,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=training.save_every,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+class Progress(TrainerCallback):
+    """Say what the training does, how it fares, and how long it will still take."""
+
+    def __init__(self, name: str, every: int) -> None:
+        self.name, self.every = name, every
+        self.began = self.first = None
+
+    def on_step_begin(self, args, state, control, **_) -> None:
+        if self.began is None:
+            self.began, self.first = time.monotonic(), state.global_step
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        if "reward" not in (logs or {}) or state.global_step % self.every:
+            return
+        pace = (time.monotonic() - self.began) / max(1, state.global_step - self.first)
+        left = pace * (state.max_steps - state.global_step) / 60
+        print(
+            f"{self.name}: step {state.global_step} of {state.max_steps}, "
+            f"reward {logs['reward']:.2f}, {logs['length']:.0f} thinking tokens, "
+            f"{pace:.1f} s a step, {left:.0f} min left",
+            flush=True,
+        )
+
+
+def train(profile: Profile, method: str, seed: int) -> Path:
+    """Train one adapter, from its last checkpoint if there is one; return its folder.
+
+    Writes the adapter and `steps.parquet`. A folder that holds both is not trained again.
+
+    Raises:
+        ProfileError, ProblemError, ModelError: before any training.
+    """
+    folder = profile.runs / "adapters" / f"{method}-{seed}"
+    if (folder / "steps.parquet").is_file():
+        return folder
+    work = profile.runs / "checkpoints" / f"{method}-{seed}"
+    trainer = MRTTrainer(profile, method, seed, work)
+    trainer.add_callback(Progress(f"{method}, seed {seed}", max(1, profile.training.steps // 10)))
+    trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")) or None)
+    save_adapter(trainer.model, folder)
+    write_table(folder / "steps.parquet", "steps", steps_of(trainer, method, seed))
+    return folder
+
+
+def steps_of(trainer: MRTTrainer, method: str, seed: int) -> list[dict]:
+    """Return the training log as rows of the `steps` schema."""
+    rows, generated = [], 0
+    for log in trainer.state.log_history:
+        if "reward" not in log:
+            continue
+        generated += int(log["generated"])
+        spent = log["sampling_s"] + log["probing_s"]
+        rows.append({
+            "method": method, "seed": seed, "step": log["step"], "generated_tokens": generated,
+            "learning_s": log["step_time"] - spent, "kl": log.get("kl"),
+            **{name: log.get(name) for name in (
+                "reward", "progress", "regret", "length", "episodes", "truncated",
+                "learning_rate", "grad_norm", "sampling_s", "probing_s",
+            )},
+        })  # fmt: skip
+    return rows
