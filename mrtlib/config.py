@@ -134,6 +134,11 @@ class Profile:
         return ROOT / "data" / "runs" / self.name
 
     @property
+    def figures(self) -> Path:
+        """Folder of the figures: the repository's own for `tiny`, the run's for the others."""
+        return ROOT / "figures" if self.name == "tiny" else self.runs / "figures"
+
+    @property
     def model_path(self) -> str:
         """The model's folder as an absolute path when it is in the repository, else its hub id."""
         local = ROOT / self.model.name
