@@ -1,0 +1,63 @@
+"""Tries and masks on cases small enough to write down."""
+
+import numpy as np
+import pytest
+
+from mrtlib.packing import ROOT, Trie, ancestors, by_length, collate, families
+
+
+def test_a_shared_prefix_is_held_once():
+    trie = Trie()
+    assert trie.extend(ROOT, [5, 6, 7]) == [0, 1, 2]
+    assert trie.extend(ROOT, [5, 6, 8]) == [0, 1, 3]
+    assert trie.extend(1, [7, 9]) == [2, 4]
+    assert trie.tokens == [5, 6, 7, 8, 9]
+    assert trie.parents == [ROOT, 0, 1, 1, 2]
+    assert trie.depths == [0, 1, 2, 2, 3]
+
+
+def test_a_token_sees_itself_and_its_ancestors():
+    expected = [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 1, 1, 0, 1],
+    ]
+    np.testing.assert_array_equal(ancestors([ROOT, 0, 1, 1, 2]), np.array(expected, dtype=bool))
+
+
+def test_padding_neither_sees_nor_is_seen():
+    long, short = Trie(), Trie()
+    long.extend(ROOT, [4, 5, 6])
+    short.extend(ROOT, [7])
+    rows = collate([long, short], pad_id=9)
+    np.testing.assert_array_equal(rows.ids, [[4, 5, 6], [7, 9, 9]])
+    np.testing.assert_array_equal(rows.positions[0], [0, 1, 2])
+    np.testing.assert_array_equal(rows.seen[0], np.tril(np.ones((3, 3), dtype=bool)))
+    np.testing.assert_array_equal(rows.seen[1], np.eye(3, dtype=bool))
+
+
+def test_groups_stay_within_the_limit():
+    lengths = np.random.default_rng(0).integers(1, 40, 60).tolist()
+    groups = by_length(lengths, 100)
+    assert sorted(index for group in groups for index in group) == list(range(60))
+    assert all(len(group) * max(lengths[i] for i in group) <= 100 for group in groups)
+    assert lengths[groups[0][0]] == max(lengths)
+    with pytest.raises(ValueError, match="39 tokens does not fit a pass of 38"):
+        by_length(lengths, 38)
+
+
+def test_families_are_forks_of_one_trace():
+    rng = np.random.default_rng(0)
+    traces = [rng.integers(0, 99, 50).tolist() for _ in range(3)]
+    prompts = [trace[:cut] + [7] for cut in (20, 50, 30) for trace in traces]
+    groups = families(prompts)
+    assert sorted(map(sorted, groups)) == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    alike = [[1, 2, 3, n, n + 1] for n in range(10)]
+    assert len(families(alike)) == 1
+    assert [len(group) for group in families(alike, small=12)] == [6, 4]  # 5 + 5 * 2 <= 3 * 5
+
+
+def test_no_prompts_no_families():
+    assert families([]) == []

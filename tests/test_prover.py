@@ -1,0 +1,319 @@
+"""J by packed teacher forcing against plain rows, enumeration of all answers, and sampling."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from mrtlib import packing, prover, scoring
+from mrtlib.config import Thinking
+from mrtlib.fourbit import assert_unpacked, guard_4bit
+from mrtlib.probes import Probe, ProverError, Termination
+from mrtlib.problems import Grade, countdown
+from mrtlib.records import SCHEMAS
+from mrtlib.sampling import TransformersSampler
+from mrtlib.stats import wilson
+
+VOCAB = 50
+CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+LABELS = {"method": "base", "seed": 0, "level": "three", "problem": "p", "sample": 1}
+
+
+def build(kind="llama", attention="sdpa", vocab=VOCAB, **changes):
+    config = CONFIGS[kind](
+        vocab_size=vocab, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=512,
+        pad_token_id=0, bos_token_id=None, eos_token_id=1, **changes,
+    )  # fmt: skip
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        for name, parameter in model.named_parameters():  # far from uniform
+            if "proj" in name or "lm_head" in name:
+                parameter *= 4
+    return model
+
+
+def termination(close=3):
+    """Stop 30 31, closing 5 6, answer opening 7; even tokens end a line."""
+    return Termination((30, 31), (32,), (5, 6), (7,), (close,), lambda tail: tail[-1] % 2 == 0)
+
+
+def some_probes(references=None):
+    rng = np.random.default_rng(3)
+    references = references or [[10, 11, 12], [10, 11, 13], [10, 14], [15]]
+    return [
+        Probe(
+            rng.integers(8, 30, 5 + length % 3).tolist(),
+            rng.integers(8, 30, length).tolist(),
+            cuts,
+            natural,
+            references,
+        )
+        for length, cuts, natural in (
+            (21, [4, 9, 21], True), (12, [12], False), (0, [], False), (30, [3, 8, 20, 27], False),
+        )
+    ]  # fmt: skip
+
+
+def assert_close(found, expected, tolerance=1e-4):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.float64 and one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=1e-12)
+
+
+def tokens_of(model, action):
+    """Run an action; return the padded tokens of each forward pass."""
+    fed = []
+    embedding = model.get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda _, x: fed.append(x[0].numel()))
+    result = action()
+    hook.remove()
+    return result, fed
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_packed_is_unpacked(kind, attention):
+    model = build(kind, attention)
+    packed, fed = tokens_of(model, lambda: prover.exact(model, some_probes(), termination()))
+    plain, more = tokens_of(
+        model, lambda: prover.exact_unpacked(model, some_probes(), termination())
+    )
+    assert_close(packed, plain)
+    assert len(fed) == 1 and 3 * fed[0] < sum(more)
+    assert min(J.min() for J in packed) > 0
+    assert prover.self_check(model) < 1e-3
+
+
+def test_packed_is_unpacked_with_lora():
+    policy = get_peft_model(
+        build(), LoraConfig(r=4, target_modules=["q_proj", "o_proj"], lora_dropout=0.5)
+    )
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    policy.train()
+    packed = prover.exact(policy, some_probes(), termination())
+    assert_close(packed, prover.exact_unpacked(policy, some_probes(), termination()))
+    with policy.disable_adapter():
+        base = prover.exact(policy, some_probes(), termination())
+    assert max(abs(a - b).max() for a, b in zip(packed, base, strict=True)) > 1e-4
+    assert policy.training and prover.self_check(policy) < 1e-3
+
+
+def test_packed_is_unpacked_in_four_bits(tmp_path):
+    build().save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+        ),
+        dtype=torch.float32,
+    )
+    guard_4bit(model)
+    packed = prover.exact(model, some_probes(), termination())
+    assert_close(packed, prover.exact_unpacked(model, some_probes(), termination()))
+    assert_unpacked(model)
+
+
+@pytest.mark.parametrize("limit", [25, 60, 90])
+def test_split_passes_give_the_same(limit):
+    model, cases = build(), some_probes()
+    if limit == 25:  # the longest chain of the first three is 6 + 21 + 3 + 4 = 34
+        with pytest.raises(ValueError, match="does not fit a pass of 25"):
+            prover.exact(model, cases, termination(), pack_tokens=limit)
+        return
+    whole = prover.exact(model, cases, termination())
+    split, fed = tokens_of(
+        model, lambda: prover.exact(model, cases, termination(), pack_tokens=limit)
+    )
+    assert_close(split, whole)
+    assert len(fed) > 2 and max(fed) <= limit
+    assert_close(prover.exact_unpacked(model, cases, termination(), pack_tokens=limit), whole)
+
+
+def test_temperature_divides_the_logits():
+    model, cases = build(), some_probes()
+    cold = prover.exact(model, cases, termination(), temperature=0.5)
+    assert_close(cold, prover.exact_unpacked(model, cases, termination(), temperature=0.5))
+    with torch.no_grad():
+        model.lm_head.weight *= 2
+    assert_close(cold, prover.exact(model, cases, termination()))
+
+
+def enumerated(model, probe, ending, accepted, length, close):
+    """Return J by brute force: the probability of every sequence, if its answer is accepted."""
+    every = torch.tensor(list(product(range(model.config.vocab_size), repeat=length)))
+    right = [close in row and tuple(row[: row.index(close)]) in accepted for row in every.tolist()]
+    totals = []
+    for j, cut in enumerate([0, *probe.boundaries]):
+        before = probe.prompt_ids + probe.trace_ids[:cut] + ending[j]
+        rows = torch.cat([torch.tensor(before).expand(len(every), -1), every], dim=1)
+        with torch.no_grad():
+            logp = torch.log_softmax(model(rows).logits[:, len(before) - 1 : -1].double(), -1)
+        logp = logp.gather(-1, every[:, :, None])[..., 0].sum(-1)
+        totals.append(float(logp.exp()[torch.tensor(right)].sum()))
+    return totals
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A model with six tokens, a probe, and answers of up to three tokens closed by token 5."""
+    rng = np.random.default_rng(0)
+    answers = [seq for size in (1, 2, 3) for seq in product(range(5), repeat=size)]
+    accepted = {answers[i] for i in rng.choice(len(answers), 70, replace=False)}
+    references = [list(answer) for answer in sorted(accepted)]
+    probe = Probe([1, 2, 4], [0, 3, 3, 1, 2, 4, 0], [2, 5, 7], True, references)
+    ending = Termination((4, 0), (2, 2), (1, 3), (0,), (5,), lambda tail: tail[-1] == 1)
+    # By hand: t_0 empty, t_1 ends with 3 (open), t_2 with 2 (open), t_3 natural.
+    by_hand = [[4, 0, 1, 3, 0], [2, 2, 4, 0, 1, 3, 0], [2, 2, 4, 0, 1, 3, 0], [1, 3, 0]]
+    model = build(vocab=6)
+    return model, probe, ending, by_hand, accepted
+
+
+def test_exact_is_the_sum_over_all_answers(tiny):
+    model, probe, ending, by_hand, accepted = tiny
+    expected = enumerated(model, probe, by_hand, accepted, length=4, close=5)
+    assert min(expected) > 0.05 and max(expected) < 0.95
+    for J in (prover.exact(model, [probe], ending), prover.exact_unpacked(model, [probe], ending)):
+        np.testing.assert_allclose(J[0], expected, atol=1e-5)
+
+
+def test_sampled_agrees_with_exact(tiny):
+    model, probe, ending, _, accepted = tiny
+    [J] = prover.exact(model, [probe], ending)
+
+    def grade(problem, text):
+        answer = tuple(map(int, text.split()[1:-1])) if text.endswith("5") else None
+        return Grade(answer in accepted, str(answer) if answer else None, "")
+
+    settings = {"answers": 600, "max_tokens": 4, "temperature": 1.0, "top_p": 1.0, "stop_ids": {5}}
+    sampler = TransformersSampler(model, 0, 600)
+    problem = countdown((1, 2, 3), 6, "three")
+    [counts] = prover.sampled(
+        sampler, [probe], [problem], ending, grade,
+        lambda ids: " ".join(map(str, ids)), seed=0, **settings,
+    )  # fmt: skip
+    low, high = wilson(counts.right, 600, level=0.99)
+    assert ((low <= J) & (high >= J)).all()
+    assert (counts.right <= counts.boxed).all() and (counts.boxed < 600).all()
+    assert (counts.tokens >= 600).all() and (counts.tokens <= 2400).all()
+    rows = prover.records(LABELS, probe, counts)
+    assert [row["J"] for row in rows] == (counts.right / 600).tolist()
+    assert all(row["low"] < row["J"] < row["high"] for row in rows)
+    assert [row["kind"] for row in rows] == ["forced"] * 3 + ["natural"]
+
+
+def test_records_fit_the_schema():
+    probe = some_probes()[0]
+    rows = prover.records(LABELS, probe, np.array([0.1, 0.4, 0.3, 0.9]))
+    assert all(list(row) and set(row) == set(SCHEMAS["progress"].names) for row in rows)
+    assert [row["tokens"] for row in rows] == [0, 4, 9, 21]
+    assert rows[0]["progress"] is None
+    np.testing.assert_allclose([row["progress"] for row in rows[1:]], [0.3, -0.1, 0.6])
+    assert all(row["estimator"] == "exact" and row["answers"] == 0 for row in rows)
+
+
+def test_suffix_closes_what_is_open():
+    ending = termination()
+    probe = Probe([8], [9, 10, 11, 12, 5], [1, 2, 5], True, [[10]])
+    assert ending.suffix(probe, 0) == [30, 31, 5, 6, 7]  # nothing to close
+    assert ending.suffix(probe, 1) == [32, 30, 31, 5, 6, 7]  # cut inside a paragraph
+    assert ending.suffix(probe, 2) == [30, 31, 5, 6, 7]
+    assert ending.suffix(probe, 3) == [6, 7]  # the trace has written the closing's 5 already
+    forced = Probe([8], [9, 10, 11, 12, 5], [1, 2, 5], False, [[10]])
+    assert ending.suffix(forced, 3) == [32, 30, 31, 5, 6, 7]
+    assert ending.prompt(forced, 1) == [8, 9, 32, 30, 31, 5, 6, 7]
+
+
+def test_termination_from_a_tokenizer():
+    from mrtlib.reasoner import build_tokenizer
+
+    tokenizer, thinking = build_tokenizer(), Thinking()
+    ending = Termination.build(tokenizer, thinking)
+
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    trace = ids("First, 7 + 5 = 12.\n\n12 * 3 = 36.\n\n")
+    cuts = [len(ids("First, 7 +")), len(ids("First, 7 + 5 = 12.\n\n")), len(trace)]
+    probe = Probe(ids("Reach 22 with 3, 5, 7."), trace, cuts, True, [ids("7 + 5")])
+    read = [tokenizer.decode(ending.suffix(probe, j)) for j in range(4)]
+    forced = thinking.stop_text + thinking.close_text + thinking.answer_open
+    expected = [forced, "\n\n" + forced, forced, thinking.close_text + thinking.answer_open]
+    assert ["".join(text.split()) for text in read] == ["".join(t.split()) for t in expected]
+    assert list(ending.blank) == ids("\n\n") and ending.suffix(probe, 1)[0] == ids("\n\n")[0]
+    assert ending.suffix(probe, 2)[0] == ids(thinking.stop_text)[0]
+
+
+def test_a_model_that_takes_no_mask_is_told_so():
+    model = build("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    for action in (
+        lambda: prover.exact(model, some_probes(), termination()),
+        lambda: prover.self_check(model),
+    ):
+        with pytest.raises(ProverError, match="sliding-window.*exact_unpacked"):
+            action()
+    [J, *_] = prover.exact_unpacked(model, some_probes(), termination())
+    assert ((J > 0) & (J < 1)).all()
+
+
+def test_self_check_sees_a_mask_that_is_not_kept(monkeypatch):
+    monkeypatch.setattr(packing, "ancestors", lambda parents: np.tri(len(parents), dtype=bool))
+    with pytest.raises(ProverError, match="does not keep to the mask"):
+        prover.self_check(build())
+
+
+@pytest.mark.parametrize(
+    "references", [[[10, 11], [10, 11]], [[10, 3, 4], [10]]], ids=["repeated", "prefix"]
+)
+def test_references_must_not_count_twice(references):
+    with pytest.raises(ProverError, match="prefix-free"):
+        prover.exact(build(), some_probes(references), termination())
+
+
+def test_bad_probes_are_refused():
+    with pytest.raises(ProverError, match="must increase"):
+        Probe([8], [9, 10], [1, 1], False, [])
+    with pytest.raises(ProverError, match="behind 2 trace tokens"):
+        Probe([8], [9, 10], [1, 3], False, [])
+    with pytest.raises(ProverError, match="prompt is empty"):
+        Probe([], [9, 10], [1], False, [])
+    with pytest.raises(ProverError, match="temperature is 0"):
+        prover.exact(build(), some_probes(), termination(), temperature=0.0)
+
+
+def test_no_references_no_success():
+    probe = Probe([8], [9, 10], [1, 2], False, [])
+    assert_close(prover.exact(build(), [probe], termination()), [np.zeros(3)])
+    assert prover.exact(build(), [], termination()) == []
+
+
+def test_logits_are_normalised_in_parts(monkeypatch):
+    model = build()
+    whole = prover.exact(model, some_probes(), termination())
+    monkeypatch.setattr(scoring, "LOGIT_ROWS", 3)
+    assert_close(prover.exact(model, some_probes(), termination()), whole)
+
+
+def test_probing_leaves_training_alone():
+    model = build()
+    model.train()
+    state = torch.get_rng_state()
+    prover.exact(model, some_probes(), termination())
+    assert model.training and torch.equal(torch.get_rng_state(), state)
+    ids = torch.tensor([[8, 9, 10, 11]])
+    model(ids, labels=ids).loss.backward()
+    assert model.lm_head.weight.grad.abs().sum() > 0
