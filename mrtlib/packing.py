@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 ROOT = -1
+SIMILAR = 0.75  # rows of one pass are at least so long, measured by its longest
 
 
 @dataclass
@@ -90,7 +91,9 @@ def by_length(lengths: Sequence[int], limit: int) -> list[list[int]]:
                 f"a row of {lengths[index]} tokens does not fit a pass of {limit}; "
                 "raise the limit (prover.pack_tokens)"
             )
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= limit:
+        longest = lengths[groups[-1][0]] if groups else 0
+        similar = lengths[index] >= SIMILAR * longest
+        if groups and similar and (len(groups[-1]) + 1) * longest <= limit:
             groups[-1].append(index)
         else:
             groups.append([index])

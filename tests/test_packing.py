@@ -44,6 +44,8 @@ def test_groups_stay_within_the_limit():
     assert sorted(index for group in groups for index in group) == list(range(60))
     assert all(len(group) * max(lengths[i] for i in group) <= 100 for group in groups)
     assert lengths[groups[0][0]] == max(lengths)
+    padded = sum(len(group) * lengths[group[0]] for group in groups)
+    assert padded <= sum(lengths) / 0.75
     with pytest.raises(ValueError, match="39 tokens does not fit a pass of 38"):
         by_length(lengths, 38)
 

@@ -91,7 +91,7 @@ def test_packed_is_unpacked(kind, attention):
         model, lambda: prover.exact_unpacked(model, some_probes(), termination())
     )
     assert_close(packed, plain)
-    assert len(fed) == 1 and 3 * fed[0] < sum(more)
+    assert len(fed) <= 4 and 4 * sum(fed) < sum(more)
     assert min(J.min() for J in packed) > 0
     assert prover.self_check(model) < 1e-3
 
