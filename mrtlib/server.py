@@ -83,19 +83,23 @@ class ServerSampler:
         }
         # Sorted, so that prompts with a common prefix arrive while it is in the server's cache.
         order = sorted(range(len(prompts)), key=lambda i: prompts[i])
-        requests = [
-            {**shared, "prompt": list(prompts[i]), "seed": _prompt_seed(seed, i)} for i in order
-        ]
+        answers = self._ask_all(
+            [{**shared, "prompt": list(prompts[i]), "seed": _prompt_seed(seed, i)} for i in order]
+        )
         found: list[list[Sample]] = [[] for _ in prompts]
+        for index, answer in zip(order, answers, strict=True):
+            found[index] = _read(answer, n)
+        return found
+
+    def _ask_all(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Send requests side by side, in their order; the first failure cancels the rest."""
         with ThreadPoolExecutor(self.workers) as pool:
             futures = [pool.submit(self._ask, request) for request in requests]
             try:
-                for index, future in zip(order, futures, strict=True):
-                    found[index] = _read(future.result(), n)
+                return [future.result() for future in futures]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return found
 
     def _ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send one request; try again, a bounded number of times, when that may help."""
