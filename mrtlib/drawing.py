@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, WIDE = 3.25, 6.75  # inches: one column of a two-column page, and both
@@ -137,12 +137,17 @@ def curve(ax: Axes, rows: pd.DataFrame, x: str, look: Look, y: str = "estimate")
         ax.fill_between(at, low, high, color=look.colour, alpha=0.16, linewidth=0)
 
 
-def few_ticks(ax: Axes, integer_x: bool = True) -> None:
-    """Put three or four ticks on each linear axis."""
-    if ax.get_xscale() == "linear":
-        ax.xaxis.set_major_locator(MaxNLocator(3, integer=integer_x, min_n_ticks=3))
+def few_ticks(ax: Axes) -> None:
+    """Put three or four ticks on each axis, written out in full on a logarithmic one."""
+    ax.xaxis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=3))
     if ax.get_yscale() == "linear":
         ax.yaxis.set_major_locator(MaxNLocator(3, min_n_ticks=3))
+        return
+    low, high = ax.get_ylim()
+    steps = (1, 3) if high / low < 300 else (1,)
+    ax.yaxis.set_major_locator(LogLocator(subs=steps, numticks=5))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def name_curves(axes: Sequence[Axes]) -> None:
@@ -153,6 +158,8 @@ def name_curves(axes: Sequence[Axes]) -> None:
         fig = axes[0].figure
         inches = 0.5 + 0.048 * max(map(len, lines))  # of one entry at the legend's size
         columns = max(1, min(len(lines), int(fig.get_figwidth() / inches)))
+        # The panels keep their height when the legend takes more than one row.
+        fig.set_figheight(fig.get_figheight() + 0.13 * (-(-len(lines) // columns) - 1))
         fig.legend(lines.values(), lines, loc="outside upper center", ncols=columns)
 
 

@@ -6,6 +6,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
 
 from mrtlib.drawing import (
     FAINT,
@@ -73,13 +74,14 @@ def reasoner_card(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     y = np.arange(len(table))
     ax.barh(y, table["estimate"], height=0.62, color="#9ecae1")
     ax.hlines(y, table["low"], table["high"], color="#333333", linewidth=0.8)
-    for column, marker, words in (("at_least", "4", "at least"), ("at_most", "3", "at most")):
+    marks = (("at_least", CARETRIGHTBASE, "at least"), ("at_most", CARETLEFTBASE, "at most"))
+    for column, marker, words in marks:
         rows = table[column].notna().to_numpy()
         if rows.any():
             at = table[column][rows]
             ax.vlines(at, y[rows] - 0.36, y[rows] + 0.36, color="#D55E00", linewidth=1.0)
-            ax.plot(at, y[rows], marker, color="#D55E00", markersize=6, label=words,
-                    clip_on=False)  # fmt: skip
+            ax.plot(at, y[rows], linestyle="", marker=marker, color="#D55E00", markersize=4.5,
+                    label=words, clip_on=False)  # fmt: skip
     for i, value in enumerate(table["estimate"]):
         ax.text(1.02, i, f"{value:.2f}", va="center", fontsize=6.5)
     ax.set(xlim=(0, 1), ylim=(len(table) - 0.5, -0.5), xlabel="share", xticks=(0, 0.5, 1))

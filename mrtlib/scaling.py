@@ -15,6 +15,7 @@ from mrtlib.drawing import METHODS, look_of, panels, paper
 
 AXIS = {"accuracy": "accuracy", "regret": "normalised regret"}
 DIFFERENCE = "diff_to_outcome_"
+LESS = f"\u2212 {METHODS['outcome'].label}"
 GREY = "#555555"
 
 
@@ -83,11 +84,11 @@ def budget_panel(ax: Axes, results: pd.DataFrame, metric: str, c0: int | None) -
     rows = budget_rows(results, [metric])
     for method in drawing.in_order(rows["method"]):
         drawing.curve(ax, rows[rows["method"] == method], "budget", look_of(method))
-    last = rows["budget"].max()
+    last = 1.02 * rows["budget"].max()  # room for the marker of the last budget
     ax.set_xlim(0, last)
     drawing.few_ticks(ax)
     ax.set(xlabel="budget (thinking tokens)", ylabel=AXIS[metric])
-    if c0 is not None and last > c0:
+    if c0 is not None and rows["budget"].max() > c0:
         above = {"transform": ax.get_xaxis_transform(), "color": GREY, "fontsize": 6.5,
                  "ha": "center", "va": "bottom"}  # fmt: skip
         ax.axvspan(c0, last, color=drawing.SHADE, zorder=0, linewidth=0)
@@ -161,10 +162,7 @@ def _lines(numbers: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]
             rows = part[part["method"] == method].set_index("heading")
             cells = [(rows.at[h, "text"], rows.at[h, "interval"]) if h in rows.index
                      else ("\u2013", "") for h in headings]  # fmt: skip
-            label = look_of(method).label
-            if block == "difference":
-                label += f" \u2212 {METHODS['outcome'].label}"
-            lines.append((block, label, cells))
+            lines.append((block, look_of(method).label, cells))
     return lines
 
 
@@ -173,7 +171,8 @@ def results_markdown(results: pd.DataFrame, c0: int) -> str:
     numbers = results_rows(results, c0)
     headings = list(numbers["heading"].unique())
     text = ["| method | " + " | ".join(headings) + " |", "|:--" + "|--:" * len(headings) + "|"]
-    for _, label, cells in _lines(numbers):
+    for block, label, cells in _lines(numbers):
+        label = label if block == "method" else f"{label} {LESS}"
         text.append("| " + " | ".join([label, *(" ".join(c).strip() for c in cells)]) + " |")
     return "\n".join(text) + "\n"
 
@@ -183,8 +182,9 @@ def results_table(results: pd.DataFrame, c0: int, ax: Axes | None = None) -> Axe
     """Draw the results table: one row a method, intervals under the numbers, differences last."""
     numbers = results_rows(results, c0)
     headings, lines = numbers["heading"].unique(), _lines(numbers)
-    head, left = 1.25, 0.2  # the heading's height in rows; the names' share of the width
-    depth = head + len(lines)
+    own = sum(block == "method" for block, _, _ in lines)  # rows before the differences
+    head, part, left = 1.25, 0.65, 0.17  # heights in rows; the names' share of the width
+    depth = head + len(lines) + part * (len(lines) > own)
     (ax,) = panels(ax, height=0.28 * depth + 0.06, width=drawing.WIDE)
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(depth, 0))
@@ -192,14 +192,23 @@ def results_table(results: pd.DataFrame, c0: int, ax: Axes | None = None) -> Axe
     for x, heading in zip(middles, headings, strict=True):
         name, _, rest = heading.partition(" ")
         ax.text(x, head / 2, f"{name}\n{rest}".strip(), ha="center", va="center")
-    for y, (block, label, cells) in enumerate(lines):
-        y += head
-        if block == "difference" and lines[int(y - head) - 1][0] == "method":
-            ax.axhline(y, color="black", linewidth=0.5)
-        ax.text(0, y + 0.5, label, va="center")
-        for x, (number, interval) in zip(middles, cells, strict=True):
-            ax.text(x, y + (0.32 if interval else 0.5), number, ha="center", va="center")
-            ax.text(x, y + 0.74, interval, ha="center", va="center", fontsize=6, color=GREY)
-    for y, width in ((0, 0.9), (head, 0.5), (depth, 0.9)):
+    for i, (block, label, cells) in enumerate(lines):
+        _table_row(ax, head + i + part * (block == "difference"), label, middles, cells)
+    rules = [(0, 0.9), (head, 0.5), (depth, 0.9)]
+    if len(lines) > own:
+        rules.append((head + own, 0.5))
+        ax.text(0, head + own + 0.42, f"difference to {METHODS['outcome'].label}, paired",
+                va="center", style="italic")  # fmt: skip
+    for y, width in rules:
         ax.axhline(y, color="black", linewidth=width, clip_on=False)
     return ax
+
+
+def _table_row(
+    ax: Axes, y: float, label: str, middles: list[float], cells: list[tuple[str, str]]
+) -> None:
+    """Write one row of the table from y down, each interval under its number."""
+    ax.text(0, y + 0.5, label, va="center")
+    for x, (number, interval) in zip(middles, cells, strict=True):
+        ax.text(x, y + (0.32 if interval else 0.5), number, ha="center", va="center")
+        ax.text(x, y + 0.74, interval, ha="center", va="center", fontsize=6, color=GREY)

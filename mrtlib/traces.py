@@ -17,11 +17,11 @@ from mrtlib.drawing import METHODS, WIDE, few_ticks, panels, paper
 TINTS = ("#cfe3f1", "#fbe6c2", "#c6e8dc", "#f3d9e7", "#e4e4e4", "#fbd9c4")
 MONO, MONO_SIZE = "DejaVu Sans Mono", 6.3
 LINE, GAP = 0.115, 0.09  # inches of one line of words, and around a block of them
-WORDS = 0.79  # share of the width that words take
-COLUMNS = int(WORDS * WIDE * 72 / (MONO_SIZE * 0.602)) - 3  # characters of a line
+LEFT, WORDS = 0.034, 0.79  # where words begin and end, as shares of the width
+COLUMNS = int((WORDS - LEFT) * (WIDE - 0.1) * 72 / (MONO_SIZE * 0.602)) - 1  # characters
 BAR = (0.805, 0.07)  # left end and length of the bar for J = 1, as shares of the width
 STOP = "#D55E00"
-MAX_BLOCKS, MAX_LINES = 14, 5  # of words; a longer trace is abridged, its curve never
+MAX_BLOCKS, MAX_LINES = 10, 4  # of words; a longer trace is abridged, its curve never
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def trace_rows(view: TraceView) -> pd.DataFrame:
 
 
 def signed(value: float) -> str:
-    """Format progress: a sign, two digits, a true minus."""
-    return f"{value:+.2f}".replace("-", "\u2212")
+    """Format progress: a sign, two digits, a true minus and no minus before 0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\u2212")
 
 
 def verdict(view: TraceView) -> str:
@@ -122,15 +122,18 @@ def annotated_trace(view: TraceView, ax: Axes | None = None) -> Axes:
         The axes of the words; the curve is in an inset under them.
     """
     blocks, heads = _blocks(view), _wrapped(view.question, COLUMNS, 3)
-    top = 0.17 + LINE * len(heads) + 0.2
+    titles = textwrap.wrap(_drawable(verdict(view)), 104)
+    head = 0.05 + 0.13 * len(titles)
+    top = head + LINE * len(heads) + 0.2
     stopped = any(j == view.stop_at for j, _ in blocks[:-1])
     words = top + sum(LINE * len(lines) + GAP for _, lines in blocks) + 0.14 * stopped
     height = words + 0.1 + 0.78 + 0.36  # a gap, the curve, its axis
     (ax,) = panels(ax, height=height, width=WIDE)
     ax.set(xlim=(0, 1), ylim=(height, 0))  # y is in inches from the top
     ax.set_axis_off()
-    ax.text(0, 0.06, verdict(view), va="center", fontweight="bold", parse_math=False)
-    _write(ax, 0.17, heads)
+    for i, title in enumerate(titles):
+        ax.text(0, 0.06 + 0.13 * i, title, va="center", fontweight="bold", parse_math=False)
+    _write(ax, head, heads)
     for x, name in ((BAR[0], "$J$"), (0.93, "progress")):
         ax.text(x, top - 0.07, name, va="center", fontsize=6.5)
     y = top
@@ -149,7 +152,7 @@ def _tint(j: int) -> str:
 def _write(ax: Axes, y: float, lines: list[str]) -> None:
     """Write lines of a model's words from y down, never as mathematics."""
     for i, line in enumerate(lines):
-        ax.text(0.008, y + (i + 0.5) * LINE, line, family=MONO, fontsize=MONO_SIZE,
+        ax.text(LEFT, y + (i + 0.5) * LINE, line, family=MONO, fontsize=MONO_SIZE,
                 va="center_baseline", parse_math=False)  # fmt: skip
 
 
@@ -162,6 +165,8 @@ def _block(ax: Axes, view: TraceView, j: int | None, lines: list[str], y: float)
     box = {"linewidth": 0, "zorder": 0.5}
     ax.add_patch(Rectangle((0, y + 0.01), WORDS, height - 0.02, color=_tint(j), **box))
     _write(ax, y + GAP / 2, lines)
+    if j:
+        ax.text(0.008, y + (GAP + LINE) / 2, str(j), va="center_baseline", fontsize=6.3)
     middle, (left, wide) = y + height / 2, BAR
     ax.add_patch(Rectangle((left, middle - 0.035), wide, 0.07, color="#e4e4e4", **box))
     ax.add_patch(Rectangle((left, middle - 0.035), wide * view.J[j], 0.07, color="#333333"))

@@ -1,0 +1,369 @@
+"""Every figure on synthetic records: it draws, fits, can be read and is saved byte for byte."""
+
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+
+from mrtlib import drawing, figures
+from mrtlib.instruments import binomial_band
+
+METHODS = ("base", "outcome", "episode_progress", "regret_to_go")
+C0 = 160
+EPISODES = [
+    "First, 7 + 5 = 12.\n\n12 * 3 = 36.\n\nToo high.\n\n",
+    "Wait, 7 - 5 = 2.\n\n2 * 3 = 6.\n\nToo low.\n\n",
+    "Alternatively, 5 * 3 = 15.\n\n15 + 7 = 22.\n\nThat is it. So 5 * 3 + 7 works.\n\n",
+    "Wait, 7 + 5 = 12.\n\n12 * 3 = 36.\n\nToo high. So 5 * 3 + 7 works.\n\n",
+]
+
+
+def banded(rows, columns, width=0.03):
+    """Return rows as a table with an interval around the last column, `estimate`."""
+    table = pd.DataFrame(rows, columns=[*columns, "estimate"])
+    return table.assign(low=table["estimate"] - width, high=table["estimate"] + width)
+
+
+def a_trace(**changes):
+    J = [0.08, 0.11, 0.07, 0.83, 0.81]
+    whole = figures.TraceView(
+        question="Reach 22 with 3, 5, 7.", method="outcome", problem="three-3.5.7-22", sample=2,
+        episodes=EPISODES, tokens=[0, 16, 31, 56, 78], J=J, progress=list(np.diff(J)),
+        stop_at=3, correct=True,
+    )  # fmt: skip
+    return replace(whole, **changes)
+
+
+def some_results():
+    rows = []
+    for i, method in enumerate(METHODS):
+        for budget in range(20, 2 * C0 + 1, 20):
+            accuracy = (0.35 + 0.06 * i) * (1 - np.exp(-budget / (60 - 8 * i))) + 0.05
+            rows += [(method, "all", "all", "accuracy", budget, accuracy),
+                     (method, "all", "all", "regret", budget, 1 - 0.8 * accuracy)]  # fmt: skip
+            rows.append((method, "0", "all", "accuracy", budget, 0.99))  # one seed: never drawn
+        for metric, value in (("tokens", 91.3 - 7 * i), ("episodes", 3.21), ("truncated", 0.052),
+                              ("pass@4", 0.71), ("maj@4", 0.503)):  # fmt: skip
+            rows.append((method, "all", "all", metric, C0, value))
+        if i > 1:
+            for metric, value in (("accuracy", 0.031), ("regret", -0.044), ("tokens", -12.4)):
+                rows.append((method, "all", "all", f"diff_to_outcome_{metric}", C0, value))
+    table = banded(rows, ["method", "seed", "level", "metric", "budget"])
+    return table.assign(problems=250, samples=4)
+
+
+def some_counts():
+    return pd.DataFrame(
+        [(m, level, n, np.exp(-0.5 * (n - 3 + 0.4 * i) ** 2) / 2.5)
+         for i, m in enumerate(METHODS) for level in ("three", "four") for n in range(1, 9)],
+        columns=["method", "level", "episodes", "share"],
+    )  # fmt: skip
+
+
+def some_accuracy(step):
+    curves = {"maj@1": 0.0, "maj@2": 0.04, "maj@4": 0.12, "maj@8": 0.15, "direct": 0.18}
+    return banded(
+        [(c, x * step, bucket, 0.3 + plus + (0.02 * x if c == "direct" else 0.003 * x))
+         for c, plus in curves.items() for bucket in ("1–4 episodes", "5–8", "9 or more")
+         for x in range(8)],
+        ["curve", "x", "bucket"],
+    )  # fmt: skip
+
+
+def some_progress():
+    return banded([(m, j, 0.3 / j - 0.02 * i) for i, m in enumerate(METHODS) for j in range(1, 7)],
+                  ["method", "j"])  # fmt: skip
+
+
+def some_pairs():
+    rng = np.random.default_rng(0)
+    exact = rng.beta(0.5, 0.7, 400)
+    return pd.DataFrame({"exact": exact, "sampled": rng.binomial(8, exact) / 8, "answers": 8})
+
+
+def some_steps():
+    quantities = {"reward": (0.4, 0.01), "regret": (0.7, -0.008), "length": (110, -0.9)}
+    return banded(
+        [(m, step, q, start + slope * step * (1 + 0.3 * i))
+         for i, m in enumerate(METHODS[1:]) for q, (start, slope) in quantities.items()
+         for step in range(0, 41, 2)],
+        ["method", "step", "quantity"],
+    )  # fmt: skip
+
+
+def some_seeds():
+    steps = some_steps()[["method", "step", "quantity", "estimate"]]
+    return pd.concat([steps.assign(seed=s, estimate=steps["estimate"] * (1 + 0.03 * s))
+                      for s in (-1, 0, 1)])  # fmt: skip
+
+
+def some_card():
+    nan = float("nan")
+    rows = [("boxed at the end of thinking", 0.99, 0.95, nan), ("boxed when cut", 0.97, 0.9, nan),
+            ("accuracy, three numbers", 0.62, 0.35, 0.75),
+            ("accuracy, four numbers", 0.31, 0.1, 0.5),
+            ("truncated at C0", 0.06, nan, 0.15)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["name", "estimate", "at_least", "at_most"])
+    return table.assign(low=table["estimate"] - 0.02, high=(table["estimate"] + 0.02).clip(upper=1))
+
+
+def some_costs():
+    rows = [(way, b, 200 + b * each, b * each / 3000 + 0.05)
+            for way, each in (("packed", 40), ("one pass each", 230), ("sampled, K = 8", 900))
+            for b in (1, 2, 4, 8, 16)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["way", "boundaries", "tokens", "seconds"])
+    return table.assign(low=0.9 * table["seconds"], high=1.1 * table["seconds"])
+
+
+RESULTS = some_results()
+# figure: (arguments, the table that is saved beside it, figure width in inches)
+CASES = {
+    "episode_counts": ((some_counts(),), some_counts(), 6.75),
+    "accuracy_by_episode": ((some_accuracy(1),), some_accuracy(1), 6.75),
+    "accuracy_by_token": ((some_accuracy(15),), some_accuracy(15), 6.75),
+    "annotated_trace": ((a_trace(),), figures.trace_rows(a_trace()), 6.75),
+    "progress_by_episode": ((some_progress(),), some_progress(), 3.25),
+    "exact_against_sampled": ((some_pairs(),), some_pairs(), 3.25),
+    "learning_curves": ((some_steps(), None, some_seeds()), some_steps(), 6.75),
+    "accuracy_by_budget": ((RESULTS, C0), figures.budget_rows(RESULTS, ["accuracy"]), 3.25),
+    "regret_by_budget": ((RESULTS, C0), figures.budget_rows(RESULTS, ["regret"]), 3.25),
+    "headline": ((RESULTS, C0), figures.budget_rows(RESULTS), 6.75),
+    "results_table": ((RESULTS, C0), figures.results_rows(RESULTS, C0), 6.75),
+    "reasoner_card": ((some_card(),), some_card(), 3.25),
+    "cost_by_boundaries": ((some_costs(),), some_costs(), 6.75),
+}  # fmt: skip
+
+
+def first(drawn):
+    return drawn if isinstance(drawn, Axes) else drawn[0]
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("stem", CASES)
+def test_figure_draws_fits_and_can_be_read(stem):
+    arguments, _, width = CASES[stem]
+    before = dict(mpl.rcParams)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fig = first(getattr(figures, stem)(*arguments)).figure
+        fig.draw_without_rendering()
+    assert dict(mpl.rcParams) == before  # a figure leaves the user's settings alone
+    assert fig.get_figwidth() == width
+    page = fig.bbox.padded(1)
+    for text in shown_texts(fig):
+        assert text.get_fontsize() >= 6, text.get_text()
+        box = text.get_window_extent()
+        corners = np.array([*(box.min - page.min), *(page.max - box.max)])
+        assert corners.min() >= 0, f"{text.get_text()!r} is clipped: {box}"
+
+
+def shown_texts(fig):
+    """Return the texts that are drawn; matplotlib keeps ticks beyond the limits as well."""
+    beyond = set()
+    for ax in fig.findobj(Axes):
+        for axis in (ax.xaxis, ax.yaxis):
+            drawn = set(map(id, axis._update_ticks())) if ax.axison else set()
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            beyond |= {id(label) for tick in ticks if id(tick) not in drawn
+                       for label in (tick.label1, tick.label2)}  # fmt: skip
+            if not ax.axison:
+                beyond.add(id(axis.label))
+    texts = [text for text in fig.findobj(Text) if text.get_visible() and id(text) not in beyond]
+    return [text for text in texts if text.get_text().strip()]
+
+
+@pytest.mark.parametrize("stem", [s for s in CASES if s != "results_table"])
+def test_texts_do_not_collide(stem):
+    fig = first(getattr(figures, stem)(*CASES[stem][0])).figure
+    fig.draw_without_rendering()
+    texts = shown_texts(fig)
+    boxes = [text.get_window_extent().padded(-1) for text in texts]
+    for i, box in enumerate(boxes):
+        for other in range(i):
+            pair = texts[i].get_text(), texts[other].get_text()
+            assert not box.overlaps(boxes[other]), pair
+
+
+def test_results_table_cells_stay_in_their_columns():
+    ax = figures.results_table(RESULTS, C0)
+    ax.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
+    for i, box in enumerate(boxes):
+        for other in boxes[:i]:
+            across = min(box.x1, other.x1) - max(box.x0, other.x0)
+            down = min(box.y1, other.y1) - max(box.y0, other.y0)
+            # Only the line height of a number and its interval may touch.
+            assert across <= 0 or down <= 0.35 * min(box.height, other.height)
+
+
+@pytest.mark.parametrize("stem", ["headline", "annotated_trace", "exact_against_sampled"])
+def test_saving_twice_gives_the_same_bytes(stem, tmp_path):
+    arguments, table, _ = CASES[stem]
+    kept = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        fig = first(getattr(figures, stem)(*arguments)).figure
+        paths = figures.save(fig, stem, table, folder)
+        assert [p.name for p in paths] == [f"{stem}.pdf", f"{stem}.png", f"{stem}.csv"]
+        kept.append([p.read_bytes() for p in paths])
+    assert kept[0] == kept[1]
+    pdf, png, _ = kept[0]
+    assert b"/CreationDate" not in pdf and b"/Type3" not in pdf and b"/Subtype /Type3" not in pdf
+    width = int.from_bytes(png[16:20], "big")
+    assert width == int(CASES[stem][2] * 300)
+
+
+def test_saved_csv_holds_what_was_drawn(tmp_path):
+    ax = figures.accuracy_by_budget(RESULTS, C0)
+    table = figures.budget_rows(RESULTS, ["accuracy"])
+    written = pd.read_csv(figures.save(ax.figure, "x", table, tmp_path)[2])
+    drawn = {line.get_label(): line.get_ydata() for line in ax.get_lines()
+             if not line.get_label().startswith("_")}  # fmt: skip
+    assert drawn.keys() == {figures.METHODS[m].label for m in METHODS}
+    for method, rows in written.groupby("method"):
+        np.testing.assert_allclose(drawn[figures.METHODS[method].label], rows["estimate"], 1e-5)
+    assert set(written["seed"]) == {"all"}
+
+
+def test_the_part_beyond_the_budget_is_marked_only_if_there_is_one():
+    beyond = figures.accuracy_by_budget(RESULTS, C0)
+    assert "extrapolated" in {t.get_text() for t in beyond.texts}
+    within = figures.accuracy_by_budget(RESULTS[RESULTS["budget"] <= C0], C0)
+    assert not within.texts
+
+
+def test_axes_that_are_given_are_used():
+    fig, grid = plt.subplots(1, 2, layout="constrained")
+    assert figures.headline(RESULTS, C0, grid) == list(grid)
+    assert figures.exact_against_sampled(some_pairs(), grid[0]) is grid[0]
+    with pytest.raises(ValueError, match="needs 2 axes, got 1"):
+        figures.headline(RESULTS, C0, grid[:1])
+
+
+def test_raw_seeds_are_drawn_only_if_few():
+    few = figures.learning_curves(some_steps(), None, some_seeds())
+    many = pd.concat([some_seeds().assign(seed=s) for s in range(6)])
+    assert len(few[0].get_lines()) == 3 + 9
+    assert len(figures.learning_curves(some_steps(), None, many)[0].get_lines()) == 3
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_binomial_band_by_enumeration(k):
+    for p in (0.0, 0.2, 0.5, 0.97, 1.0):
+        low, high = binomial_band(np.array([p]), k)
+        draws = [bin(n).count("1") for n in range(2**k)]
+        chance = [p**d * (1 - p) ** (k - d) for d in draws]
+        below = sum(c for c, d in zip(chance, draws, strict=True) if d < low[0] * k - 1e-9)
+        above = sum(c for c, d in zip(chance, draws, strict=True) if d > high[0] * k + 1e-9)
+        assert below <= 0.025 + 1e-9 and above <= 0.025 + 1e-9
+        assert 0 <= low[0] <= p + 1 / k and p - 1 / k <= high[0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("J", "expected"),
+    [([0.5], 0), ([0.1, 0.2], 1), ([0.1, 0.14], 0), ([0.1, 0.9, 0.2, 0.93], 1), ([0.9, 0.1], 0)],
+)
+def test_stop_point(J, expected):
+    assert figures.stop_point(J) == expected
+
+
+def test_looks_differ_in_greyscale():
+    looks = list(drawing.METHODS.values())
+    assert len({(look.linestyle, look.marker) for look in looks}) == len(looks)
+    assert len({look.label for look in looks}) == len(looks)
+
+
+def test_results_table_and_markdown_say_the_same():
+    text = figures.results_markdown(RESULTS, C0)
+    lines = text.splitlines()
+    assert len(lines) == 2 + 4 + 2
+    assert len({line.count("|") for line in lines}) == 1
+    assert "| 5.2 [2.2, 8.2] |" in lines[2]
+    assert lines[-1].startswith("| regret-to-go \u2212 outcome RL | +3.1 [0.1, 6.1] | \u2013 |")
+    drawn = {t.get_text() for t in figures.results_table(RESULTS, C0).texts}
+    for number in re.findall(r"[+\u2212]?\d+\.\d+(?= \[)", text):
+        assert number in drawn
+
+
+def test_a_measure_that_is_missing_has_no_column_but_accuracy_must_be_there():
+    fewer = RESULTS[RESULTS["metric"] != "pass@4"]
+    assert "pass@4" not in figures.results_markdown(fewer, C0)
+    with pytest.raises(ValueError, match="no accuracy at C0 = 170"):
+        figures.results_table(RESULTS, 170)
+
+
+def test_hostile_and_long_words_are_drawn_as_words():
+    words = "$x_{ \\frac{ \u4e2d\u6587 \U0001f600 \x00 % ^ $ " + "very long indeed " * 200
+    view = a_trace(
+        episodes=[words] * 30, tokens=list(range(0, 3100, 100)), J=[0.5] * 31,
+        progress=[0.0] * 30, stop_at=0, question=words,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ax = figures.annotated_trace(view)
+        ax.figure.draw_without_rendering()
+    said = [t.get_text() for t in ax.texts]
+    assert any("21 more episodes" in line for line in said)
+    assert any(line.startswith("$x_{ \\frac{ \u25a1\u25a1 \u25a1") for line in said)
+    assert ax.figure.get_figheight() < 9
+    bar = min(p.get_window_extent().x0 for p in ax.patches if p.get_facecolor()[0] < 0.25)
+    lines = [t for t in ax.texts if t.get_fontfamily() == ["DejaVu Sans Mono"]]
+    assert max(t.get_window_extent().x1 for t in lines) < bar  # words end before the bars
+
+
+def test_a_trace_whose_parts_do_not_fit_is_refused():
+    with pytest.raises(ValueError, match="k \\+ 1 tokens and J"):
+        a_trace(J=[0.1])
+    with pytest.raises(ValueError, match="stop_at"):
+        a_trace(stop_at=5)
+
+
+@pytest.mark.parametrize("stem", [s for s in CASES if s != "annotated_trace"])
+@pytest.mark.parametrize("fault", ["none", "empty", "column"])
+def test_a_table_that_cannot_be_drawn_is_refused(stem, fault):
+    table, *others = CASES[stem][0]
+    bad = {"none": None, "empty": table.iloc[:0], "column": table[[table.columns[0]]]}[fault]
+    with pytest.raises(ValueError, match="empty|is missing"):
+        getattr(figures, stem)(bad, *others)
+
+
+def test_what_cannot_be_drawn_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no look for method 'mrt'"):
+        figures.progress_by_episode(some_progress().assign(method="mrt"))
+    with pytest.raises(ValueError, match="several K"):
+        figures.exact_against_sampled(some_pairs().assign(answers=range(400)))
+    with pytest.raises(ValueError, match="quantity must be one of"):
+        figures.learning_curves(some_steps().assign(quantity="loss"))
+    with pytest.raises(ValueError, match="no rows of metric 'regret'"):
+        figures.headline(RESULTS[RESULTS["metric"] == "accuracy"], C0)
+    with pytest.raises(ValueError, match="empty"):
+        figures.save(plt.figure(), "x", pd.DataFrame(), tmp_path)
+
+
+@pytest.mark.parametrize("module", ["figures", "explorer"])
+def test_no_torch_and_no_effect_on_import(module):
+    script = (
+        "import matplotlib, sys; before = dict(matplotlib.rcParams)\n"
+        f"import mrtlib.{module}\n"
+        "print(sorted({'torch', 'transformers'} & sys.modules.keys()),"
+        " before == dict(matplotlib.rcParams))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          cwd=drawing.STYLE.parents[1], check=True)  # fmt: skip
+    assert done.stdout.split() == ["[]", "True"]
