@@ -6,6 +6,7 @@ else in the library branches on size. Token counts are counts of the profile's o
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,8 +131,12 @@ class Profile:
 
     @property
     def runs(self) -> Path:
-        """Folder of everything that a run of this profile writes."""
-        return ROOT / "data" / "runs" / self.name
+        """Folder of everything that a run of this profile writes.
+
+        The environment variable MRT_RUNS, where it is set, stands for data/runs: for a larger
+        disk, or for a run that shall leave the repository alone.
+        """
+        return Path(os.environ.get("MRT_RUNS") or ROOT / "data" / "runs").absolute() / self.name
 
     @property
     def figures(self) -> Path:

@@ -1,0 +1,51 @@
+# make reproduce [PROFILE=tiny] [SEEDS=1]   run the notebooks, print the results
+# make test                                 lint, then the tests
+# make lab                                  JupyterLab on the notebooks
+# make lint                                 lint only
+# Needs make and Python 3.11 or newer; the rest is installed into .venv (or MRT_VENV=FOLDER).
+
+PROFILE ?= tiny
+SEEDS ?= 1
+PYTHON ?= python3
+VENV := $(or $(MRT_VENV),.venv)
+BIN := $(VENV)/bin
+# One stamp for each state of requirements.txt: another hash, another environment.
+STAMP := $(VENV)/.requirements-$(shell cksum < requirements.txt | cut -d ' ' -f 1)
+
+# What is in the repository is all that the small profiles need.
+ifneq ($(filter $(PROFILE),tiny smoke),)
+export HF_HUB_OFFLINE := 1
+endif
+# glibc hands each large block back to the kernel when a tensor dies, and then faults its pages in
+# again for the next one. With these it keeps them, which training on a CPU notices.
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 20000000000
+export MALLOC_TOP_PAD_ := 268435456
+# Threads of the tokenizers' own do not survive a fork, and would print a warning at each.
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: reproduce test lab lint
+.DEFAULT_GOAL := reproduce
+
+reproduce: $(STAMP)
+	$(BIN)/python -m mrtlib reproduce --profile $(PROFILE) --seeds $(SEEDS)
+
+# One thread: on few cores the toy models of the tests lose more time to threads than they gain.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks
+
+# An environment with a stamp of ours in it is made anew; one from elsewhere is only added to.
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+	"Python 3.11 or newer is needed, and $(PYTHON) is missing or older." \
+	"Name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing requirements.txt into $(VENV); this takes several minutes, and only once."
+	@$(PYTHON) -m venv $$(ls $(VENV)/.requirements-* >/dev/null 2>&1 && echo --clear) "$(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

@@ -1,0 +1,113 @@
+"""The command line: `python -m mrtlib reproduce | train | evaluate | problems`.
+
+`train` runs unchanged under `accelerate launch -m mrtlib train ...`. Libraries are imported by
+the command that needs them, so that a mistyped option is answered at once.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mrtlib.config import PROFILES, ROOT, TRAINED_METHODS, Profile, ProfileError, load_profile
+from mrtlib.records import StoreError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each names its function as `run`."""
+    top = argparse.ArgumentParser(prog="python -m mrtlib", description="MRT, from data to figures.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    command = _add(commands, "reproduce", reproduce, "run the notebooks and print the results")
+    command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
+    command = _add(commands, "train", train, "train one adapter")
+    command.add_argument("--method", required=True, help=", ".join(TRAINED_METHODS))
+    command = _add(commands, "evaluate", evaluate, "measure the base or a trained adapter")
+    command.add_argument("--method", required=True, help=", ".join(("base", *TRAINED_METHODS)))
+    command = commands.add_parser("problems", help="make the Countdown problem sets anew")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=problems)
+    return top
+
+
+def _add(commands, name: str, run, words: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=words)
+    command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
+    command.add_argument("--seed", type=int, default=0, help="training seed, the first of several")
+    command.set_defaults(run=run)
+    return command
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"needs a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    """Run all notebooks, then print the results table and where the figures are."""
+    profile = load_profile(options.profile)
+    from mrtlib import batch
+
+    batch.reproduce(profile, options.seed, options.seeds)
+    print("\n" + batch.summary(profile))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train one method with one seed, from its last checkpoint on."""
+    profile = load_profile(options.profile)
+    _known(options.method, TRAINED_METHODS)
+    from mrtlib import trainer
+
+    print(trainer.train(profile, options.method, options.seed))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure the base or one trained adapter on the test problems."""
+    profile = load_profile(options.profile)
+    _known(options.method, ("base", *TRAINED_METHODS))
+    adapter = None if options.method == "base" else _adapter(profile, options)
+    from mrtlib import evaluate as evaluation
+
+    print(evaluation.evaluate(profile, options.method, options.seed, adapter))
+
+
+def problems(options: argparse.Namespace) -> None:
+    """Write the problem sets of a seed into data/problems; prints how many."""
+    from mrtlib.problem_sets import write_splits
+
+    for name, count in write_splits(ROOT / "data" / "problems", options.seed).items():
+        print(f"{name}: {count} problems")
+
+
+def _known(method: str, methods: tuple[str, ...]) -> None:
+    if method not in methods:
+        raise ProfileError(f"unknown method {method!r}; choose one of {', '.join(methods)}")
+
+
+def _adapter(profile: Profile, options: argparse.Namespace) -> Path:
+    folder = profile.runs / "adapters" / f"{options.method}-{options.seed}"
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise StoreError(
+            f"no trained adapter in {folder}; train it first: python -m mrtlib train "
+            f"--profile {profile.name} --method {options.method} --seed {options.seed}"
+        )
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return 0, 2 after an error of ours, 130 after an interrupt."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ValueError as error:
+        if not type(error).__module__.startswith("mrtlib."):
+            raise  # a fault that we did not foresee: its traceback is the news
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from what is done", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Run the numbered notebooks one after the other, say what they do, and keep executed copies.
+
+A notebook that was cut off runs again from its first cell; the library calls in it skip what is
+done, so a run goes on from what it has.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import nbformat
+import pandas as pd
+import papermill
+from nbformat import NotebookNode
+
+from mrtlib.comparison import verdict
+from mrtlib.config import ROOT, Profile, as_json
+from mrtlib.figures import results_markdown
+from mrtlib.store import manifest, write_text
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+class BatchError(ValueError):
+    """A notebook that stopped, or one that does not exist."""
+
+
+class Relay:
+    """A stream that passes a kernel's printed lines on, each with the notebook's name."""
+
+    def __init__(self, name: str, out: TextIO) -> None:
+        self.name, self.out, self.rest = name, out, ""
+
+    def write(self, text: str) -> int:
+        """Pass whole lines on; keep the rest until its end comes."""
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self.out.write(f"  {self.name[:2]} | {line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream behind this one."""
+        self.out.flush()
+
+
+def numbered() -> list[Path]:
+    """Return the numbered notebooks in order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout) -> list[Path]:
+    """Run every numbered notebook with a profile; return the paths of the executed copies.
+
+    Writes NAME.ipynb and manifest.json into the profile's runs folder.
+
+    Args:
+        seed, seeds: first training seed, and how many there are from it on.
+
+    Raises:
+        BatchError: a notebook stopped; the message names notebook, cell and error.
+    """
+    parameters = {"profile": profile.name, "seed": seed, "interactive": False, "seeds": seeds}
+    copies, books = [], numbered()
+    for at, path in enumerate(books, start=1):
+        print(f"{path.stem}: started ({at} of {len(books)})", file=out, flush=True)
+        began = time.monotonic()
+        copy = profile.runs / path.name
+        executed = execute(path, parameters, Relay(path.stem, out), profile.runs)
+        write_text(copy, nbformat.writes(executed) + "\n")
+        copies.append(copy)
+        print(f"{path.stem}: done in {time.monotonic() - began:.0f} s", file=out, flush=True)
+    made_from = [profile.problems, *[p for p in [Path(profile.model_path)] if p.is_dir()],
+                 *sorted(profile.runs.glob("*.csv"))]  # fmt: skip
+    command = f"python -m mrtlib reproduce --profile {profile.name} --seed {seed} --seeds {seeds}"
+    record = manifest(as_json(profile), range(seed, seed + seeds), made_from, ROOT, command)
+    record.write(profile.runs / "manifest.json")
+    return copies
+
+
+def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> NotebookNode:
+    """Run one notebook in the notebooks folder and return it, cleaned for committing.
+
+    Of the parameters, those that the notebook has are passed. No progress bars: in a batch run
+    each of their updates is a line.
+
+    Raises:
+        BatchError: a cell raised; what it had printed by then went to the stream, the whole
+            traceback is in NAME.error.txt in the runs folder.
+    """
+    known = papermill.inspect_notebook(str(path))
+    wanted = {name: value for name, value in parameters.items() if name in known}
+    trouble = runs / f"{path.stem}.error.txt"
+    try:
+        with _environment(TQDM_DISABLE="1", MRT_RUNS=str(runs.parent)):
+            book = papermill.execute_notebook(
+                path, None, wanted, kernel_name="python3", cwd=path.parent,
+                progress_bar=False, stdout_file=stream,
+                extra_arguments=["--IPKernelApp.log_level=50"],  # no notices at start and end
+            )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        write_text(trouble, "\n".join(error.traceback) + "\n")
+        raise BatchError(
+            f"{path.stem} stopped in cell {error.cell_index}: {error.ename}: "
+            f"{error.evalue.partition(chr(10))[0]} (all of it in {trouble})"
+        ) from error
+    trouble.unlink(missing_ok=True)
+    return cleaned(book, {str(runs): f"data/runs/{runs.name}", str(ROOT): ".", sys.prefix: "env"})
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables that the kernels inherit, and put the old ones back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def cleaned(book: NotebookNode, names: dict[str, str]) -> NotebookNode:
+    """Return an executed notebook without what belongs to the machine and the hour.
+
+    Removed are widget states (a viewer without the kernel cannot use them), papermill's and the
+    kernel's records of paths and times, and library notices on stderr.
+
+    Args:
+        names: local paths in outputs and what to write instead, tried in this order.
+    """
+    book = nbformat.from_dict(book)
+    for key in ("widgets", "papermill"):
+        book.metadata.pop(key, None)
+    for cell in book.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            cell.id = "injected-parameters"  # papermill draws one at random
+        if not tags:
+            cell.metadata.pop("tags", None)
+        if cell.cell_type == "code":
+            cell.outputs = [_portable(o, names) for o in cell.outputs if o.get("name") != "stderr"]
+    return book
+
+
+def _portable(output: NotebookNode, names: dict[str, str]) -> NotebookNode:
+    """Replace local paths in an output's texts; pictures are left as they are."""
+    for holder in (output, output.get("data", {})):
+        for key, value in holder.items():
+            if isinstance(value, str) and (key == "text" or key.startswith("text/")):
+                for local, name in names.items():
+                    value = value.replace(local, name)
+                holder[key] = value
+    return output
+
+
+def summary(profile: Profile) -> str:
+    """Return the results of a finished run: the table, what MRT removed, where the figures are.
+
+    Raises:
+        BatchError: the run has no results yet.
+    """
+    table, removed = profile.runs / "results.csv", profile.runs / "regret_removed.csv"
+    for path in (table, removed):
+        if not path.is_file():
+            raise BatchError(f"{path} does not exist; run reproduce with this profile first")
+    c0 = profile.thinking.budget
+    rows = [verdict(row) for row in pd.read_csv(removed).itertuples()]
+    figures = sorted(profile.figures.glob("*.pdf"))
+    return "\n".join([
+        results_markdown(pd.read_csv(table), c0), *(f"- {row}" for row in rows), "",
+        "Figures (each also as PNG, and its numbers as CSV):", *(f"  {p}" for p in figures),
+        f"Results: {table}",
+    ])  # fmt: skip

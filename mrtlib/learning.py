@@ -1,0 +1,104 @@
+"""The training logs of several methods and seeds as tables: curves, cost, and what must hold.
+
+Input is the `steps` records joined: one row a method, seed and optimiser step.
+"""
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.stats import bootstrap
+
+QUANTITIES = ("reward", "regret", "length")  # of the learning curves
+SECONDS = ("sampling_s", "probing_s", "learning_s")
+FIRST = ("generated_tokens", "length", "reward", "episodes")  # of the first batch
+
+
+def curves(
+    steps: pd.DataFrame, rng: np.random.Generator, window: int = 5, draws: int = 500
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what `figures.learning_curves` draws: means over seeds, and the seeds themselves.
+
+    Each seed's series is first the mean over the last `window` steps, as one step holds few
+    rollouts. Intervals are bootstrapped over seeds; with one seed there is none to give, and low
+    and high equal the estimate. A quantity that a method does not log is left out.
+
+    Returns:
+        (method, step, quantity, estimate, low, high) and (method, seed, step, quantity, estimate).
+    """
+    parts = []
+    for (method, seed), run in steps.sort_values("step").groupby(["method", "seed"]):
+        smooth = run[list(QUANTITIES)].rolling(window, min_periods=1).mean()
+        long = smooth.assign(method=method, seed=seed, step=run["step"])
+        parts.append(long.melt(["method", "seed", "step"], QUANTITIES, "quantity", "estimate"))
+    seeds = pd.concat(parts).dropna(subset="estimate")
+    rows = []
+    for key, part in seeds.groupby(["method", "step", "quantity"]):
+        values = part["estimate"].to_numpy()
+        interval = bootstrap(values[:, None], rng, draws)
+        rows.append((*key, interval.estimate, interval.low, interval.high))
+    columns = ["method", "step", "quantity", "estimate", "low", "high"]
+    return pd.DataFrame(rows, columns=columns), seeds.reset_index(drop=True)
+
+
+def cost(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return by method: mean seconds of a step and how they divide, and tokens generated.
+
+    `tokens_to_outcome` is the tokens of a run over those of `outcome` at the same seeds. The
+    tokens of forced answers are not among them: they are teacher-forced, and show in probing.
+    """
+    by = steps.groupby("method", sort=False)
+    table = by[list(SECONDS)].mean()
+    table.insert(0, "step_s", table.sum(axis=1))
+    for name in SECONDS:
+        table[name.replace("_s", "_share")] = table[name] / table["step_s"]
+    ends = steps.groupby(["method", "seed"])["generated_tokens"].max()
+    table["generated_tokens"] = ends.groupby("method").mean()
+    if "outcome" in table.index:
+        table["tokens_to_outcome"] = table["generated_tokens"] / ends["outcome"].mean()
+    return table
+
+
+def at_equal_tokens(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
+    """Return each method's reward, regret and length when all had generated as many tokens.
+
+    The count is the smallest total among the runs; values are the means over the `window` steps
+    before a run passes it, then over seeds. Methods that write shorter traces are at a later step.
+    """
+    total = int(steps.groupby(["method", "seed"])["generated_tokens"].max().min())
+    rows = []
+    for (method, seed), run in steps.sort_values("step").groupby(["method", "seed"], sort=False):
+        last = run[run["generated_tokens"] <= total].tail(window)
+        rows.append({"method": method, "seed": seed, "tokens": total, "step": last["step"].max(),
+                     **last[list(QUANTITIES)].mean()})  # fmt: skip
+    return pd.DataFrame(rows).groupby("method", sort=False).mean().drop(columns="seed")
+
+
+def first_batch(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the first step's rollouts by seed and method: equal seeds must agree in them."""
+    first = steps[steps["step"] == steps["step"].min()]
+    return first.set_index(["seed", "method"])[list(FIRST)].sort_index()
+
+
+def claims(steps: pd.DataFrame, methods: tuple[str, ...], seeds: int, length: int) -> pd.DataFrame:
+    """Return the claims of a training comparison as (claim, value, holds); none says who wins.
+
+    Args:
+        methods, seeds, length: what was to be trained: methods, number of seeds, steps.
+    """
+    runs = steps.groupby(["method", "seed"])
+    apart = first_batch(steps).groupby("seed").agg(np.ptp).to_numpy().max()
+    tokens = runs["generated_tokens"].agg(lambda t: bool((np.diff(t) > 0).all()))
+    measured = steps.loc[steps["method"] != "outcome", "regret"]
+    learned = steps[steps["method"] != "outcome"].groupby(["method", "seed"])["grad_norm"].max()
+    rows = [
+        ("every method has a run at every seed", runs.ngroups,
+         runs.ngroups == len(methods) * seeds),
+        ("every run has all its steps", runs.size().min(), (runs.size() == length).all()),
+        ("rewards are shares", steps["reward"].max(), steps["reward"].between(0, 1).all()),
+        ("at equal seed, methods start from one and the same batch", apart, apart == 0),
+        ("tokens only add up", tokens.mean(), tokens.all()),
+        ("regret is measured at each step of the MRT forms, in [0, 1]", measured.mean(),
+         measured.between(0, 1).all()),
+        ("every run of an MRT form has seen a gradient", learned.min(), (learned > 0).all()),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["claim", "value", "holds"])

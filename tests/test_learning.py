@@ -1,0 +1,76 @@
+"""Training logs as tables, on a log small enough to work out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mrtlib import learning
+
+
+def log(method: str, seed: int, rewards, tokens, regrets=None) -> pd.DataFrame:
+    n = len(rewards)
+    return pd.DataFrame({
+        "method": method, "seed": seed, "step": np.arange(1, n + 1), "reward": rewards,
+        "regret": regrets if regrets is not None else np.full(n, np.nan), "length": 10.0,
+        "episodes": 2.0, "generated_tokens": np.cumsum(tokens), "grad_norm": 0.1,
+        "sampling_s": 2.0, "probing_s": 0.0 if method == "outcome" else 1.0, "learning_s": 1.0,
+    })  # fmt: skip
+
+
+@pytest.fixture
+def steps() -> pd.DataFrame:
+    return pd.concat([
+        log("outcome", 0, [0.0, 0.5, 1.0], [10, 10, 10]),
+        log("outcome", 1, [0.0, 0.1, 0.2], [10, 10, 10]),
+        log("regret_to_go", 0, [0.0, 1.0, 1.0], [10, 5, 5], [0.9, 0.8, 0.7]),
+        log("regret_to_go", 1, [0.0, 0.0, 0.4], [10, 5, 5], [0.9, 0.9, 0.9]),
+    ])  # fmt: skip
+
+
+def test_curves_are_means_over_seeds(steps):
+    table, seeds = learning.curves(steps, np.random.default_rng(0), window=1)
+    found = table.set_index(["method", "step", "quantity"])
+    assert found.loc[("outcome", 3, "reward"), "estimate"] == pytest.approx(0.6)
+    assert (found["low"] <= found["estimate"]).all() and (found["estimate"] <= found["high"]).all()
+    assert found.loc[("outcome", 3, "reward"), "low"] == pytest.approx(0.2)
+    assert ("outcome", 1, "regret") not in found.index  # it is not measured there
+    assert len(seeds) == 2 * 3 * 2 + 2 * 3 * 3
+
+
+def test_window_looks_back_within_a_seed(steps):
+    _, seeds = learning.curves(steps, np.random.default_rng(0), window=2)
+    row = seeds.query("method == 'outcome' and seed == 0 and step == 3 and quantity == 'reward'")
+    assert row["estimate"].item() == pytest.approx(0.75)
+
+
+def test_one_seed_has_no_interval(steps):
+    table, _ = learning.curves(steps[steps["seed"] == 0], np.random.default_rng(0))
+    assert np.allclose(table["low"], table["high"])
+
+
+def test_cost_divides_a_step(steps):
+    table = learning.cost(steps)
+    assert table.loc["regret_to_go", "step_s"] == pytest.approx(4.0)
+    assert table.loc["regret_to_go", "probing_share"] == pytest.approx(0.25)
+    assert table.loc["regret_to_go", "tokens_to_outcome"] == pytest.approx(20 / 30)
+
+
+def test_equal_tokens_reads_each_run_at_the_same_total(steps):
+    table = learning.at_equal_tokens(steps, window=1)
+    assert (table["tokens"] == 20).all()
+    assert table.loc["outcome", "step"] == 2 and table.loc["regret_to_go", "step"] == 3
+    assert table.loc["outcome", "reward"] == pytest.approx(0.3)
+
+
+def test_claims_hold_and_can_fail(steps):
+    good = learning.claims(steps, ("outcome", "regret_to_go"), 2, 3)
+    assert good["holds"].all()
+    other = steps.copy()
+    first = (other["method"] == "outcome") & (other["step"] == 1) & (other["seed"] == 1)
+    other.loc[first, "length"] = 11.0
+    bad = learning.claims(other, ("outcome", "regret_to_go"), 3, 4)
+    assert list(bad.loc[~bad["holds"], "claim"]) == [
+        "every method has a run at every seed",
+        "every run has all its steps",
+        "at equal seed, methods start from one and the same batch",
+    ]

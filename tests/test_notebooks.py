@@ -1,0 +1,142 @@
+"""The notebooks keep their form, and all of them run, in order, from what is committed."""
+
+import ast
+import io
+import json
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+
+from mrtlib import batch
+from mrtlib.config import ROOT, load_profile
+from mrtlib.results import COLUMNS
+
+BOOKS = batch.numbered()
+
+
+def code_cells(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def faults(book) -> list[str]:
+    """Return what is wrong with a notebook's source."""
+    cells, found = code_cells(book), []
+    for cell in cells:
+        lines, tree = cell.source.splitlines(), ast.parse(cell.source)
+        long = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+                and n.end_lineno - n.lineno >= 5]  # fmt: skip
+        checks = {
+            "more than 15 lines": len(lines) > 15,
+            "a line over 100 characters": any(len(line) > 100 for line in lines),
+            "a function over 5 lines": bool(long),
+            "a class": any(isinstance(n, ast.ClassDef) for n in ast.walk(tree)),
+            "outputs": bool(cell.outputs) or cell.execution_count is not None,
+        }
+        found += [f"{cell.id}: {name}" for name, wrong in checks.items() if wrong]
+    if not any(isinstance(n, ast.Assert) for n in ast.walk(ast.parse(cells[-1].source))):
+        found.append("the last code cell asserts nothing")
+    if not book.cells[0].source.startswith("# ") or "Question" not in book.cells[0].source:
+        found.append("no title with the question at the top")
+    return found
+
+
+def parameters(book) -> dict:
+    """Return the parameters of a notebook: plain literals of the one cell with the tag."""
+    (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
+    body = ast.parse(cell.source).body
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in body}
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+def test_form(path):
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    assert faults(book) == []
+    assert book.metadata.kernelspec.name == "python3"
+    assert "widgets" not in book.metadata
+    assert len({cell.id for cell in book.cells}) == len(book.cells)
+    given = parameters(book)
+    assert given["profile"] == "tiny"
+    assert given["interactive"] is True
+    assert given["seed"] == 0
+
+
+def test_the_form_check_can_fail():
+    long = "def f():\n" + "    x = 1\n" * 5
+    cell = nbformat.v4.new_code_cell(long + "class A: pass\n" * 10 + "y = " + "1" * 100)
+    cell.execution_count = 1
+    found = " ".join(faults(nbformat.v4.new_notebook(cells=[cell])))
+    for fault in ("15 lines", "100 characters", "5 lines", "class", "outputs", "assert", "title"):
+        assert fault in found
+
+
+def test_numbers_are_in_order():
+    assert [int(path.stem[:2]) for path in BOOKS] == list(range(len(BOOKS)))
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """All notebooks run in the profile smoke, in a folder of their own; and what was said."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MRT_RUNS", str(tmp_path_factory.mktemp("runs")))
+        profile, out = load_profile("smoke"), io.StringIO()
+        copies = batch.reproduce(profile, seed=0, seeds=1, out=out)
+        yield profile, copies, out.getvalue(), batch.summary(profile), profile.runs
+
+
+def test_every_notebook_runs(reproduced):
+    _, copies, said, _, runs = reproduced
+    assert [path.name for path in copies] == [path.name for path in BOOKS]
+    for path in copies:
+        assert path.parent == runs
+        text, book = path.read_text(encoding="utf-8"), nbformat.read(path, as_version=4)
+        assert f"{path.stem}: started" in said and f"{path.stem}: done in" in said
+        assert any(cell.outputs for cell in code_cells(book))
+        assert not {"widgets", "papermill"} & set(book.metadata)
+        assert "injected-parameters" in [cell.id for cell in book.cells]
+        for local in (str(ROOT), str(runs), sys.prefix):
+            assert local not in text
+    assert "outcome, seed 0: step 2 of 2" in said
+    assert "%|" not in said  # no progress bars
+
+
+def test_what_a_run_leaves(reproduced):
+    profile, _, _, said, runs = reproduced
+    table = pd.read_csv(runs / "results.csv")
+    c0 = profile.thinking.budget
+    assert tuple(table.columns) == COLUMNS
+    assert set(table["method"]) == {"base", *profile.training.methods}
+    rows = table[table["metric"].isin(["accuracy", "regret"]) & (table["seed"] == "all")]
+    assert rows["estimate"].between(0, 1).all()
+    assert set(rows["budget"]) > {c0 // 2, c0}
+    removed = pd.read_csv(runs / "regret_removed.csv")
+    assert set(removed["method"]) == set(profile.training.methods) - {"outcome"}
+    assert (removed["low"] <= removed["high"]).all()
+    record = json.loads((runs / "manifest.json").read_text(encoding="utf-8"))
+    assert record["seeds"] == [0] and record["config"]["name"] == "smoke"
+    assert "results.csv" in record["hashes"]
+    for stem in ("learning_curves", "accuracy_by_budget", "regret_by_budget", "headline",
+                 "results_table"):  # fmt: skip
+        for kind in ("pdf", "png", "csv"):
+            assert (profile.figures / f"{stem}.{kind}").stat().st_size
+        assert f"{stem}.pdf" in said
+    assert "outcome RL" in said
+    assert said.count("`outcome`") == len(removed)
+
+
+def test_a_notebook_that_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "NOTEBOOKS", tmp_path)
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path / "runs"))
+    cell = nbformat.v4.new_code_cell("print('on the way')\nraise ValueError('no disk')")
+    book = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": {
+        "name": "python3", "display_name": "Python 3", "language": "python"}})  # fmt: skip
+    nbformat.write(book, tmp_path / "00_broken.ipynb")
+    out = io.StringIO()
+    with pytest.raises(batch.BatchError, match="00_broken stopped.*ValueError: no disk"):
+        batch.reproduce(load_profile("smoke"), 0, 1, out)
+    assert "00 | on the way" in out.getvalue()
+    trouble = tmp_path / "runs" / "smoke" / "00_broken.error.txt"
+    assert "no disk" in trouble.read_text(encoding="utf-8")
+    assert not (tmp_path / "runs" / "smoke" / "00_broken.ipynb").exists()
