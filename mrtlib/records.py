@@ -48,6 +48,12 @@ SCHEMAS: dict[str, pa.Schema] = {
     "budgets": _schema(
         _SAMPLE + "budget:int accuracy:float tokens:int forced:bool extrapolated:bool"
     ),
+    # one answer of mu, the k-th at boundary j; tokens is t_j, logprob the mean over the answer's
+    # own tokens in nats, answer_tokens how many those are
+    "answers": _schema(
+        _SAMPLE + "j:int tokens:int k:int correct:bool logprob:float kind:str answer_tokens:int",
+        "answer:str",
+    ),
     # one optimiser step; a measure that a method does not take is null
     "steps": _schema(
         "method:str seed:int step:int generated_tokens:int",

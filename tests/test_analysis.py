@@ -1,0 +1,145 @@
+"""Tables of the analysis against hand-made records, and answers drawn from a toy model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mrtlib import analysis, answers, evaluate, findings, information_gain, votes
+from mrtlib.config import Profile
+from mrtlib.problems import countdown
+
+LABELS = {"method": "base", "seed": 0, "level": "three", "sample": 0}
+
+
+def answer_rows(problem: str, right: list[list[bool]]) -> list[dict]:
+    """Two answers and more a boundary; right ones say 1, wrong ones each something else."""
+    return [
+        LABELS | {"problem": problem, "j": j, "tokens": 20 * j, "k": k, "correct": ok,
+                  "answer": "1" if ok else str(2 + k), "logprob": 0.0, "kind": "forced",
+                  "answer_tokens": 10}
+        for j, row in enumerate(right) for k, ok in enumerate(row)
+    ]  # fmt: skip
+
+
+def curve(problem: str, J: list[float], level: str = "three") -> list[dict]:
+    return [
+        LABELS | {"problem": problem, "level": level, "j": j, "tokens": 20 * j, "J": value,
+                  "progress": value - J[j - 1] if j else None}
+        for j, value in enumerate(J)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_one_vote_is_the_share_of_right_answers_and_more_votes_cost_more():
+    right = [[True, False, False, False], [True, True, False, False]]
+    table = votes.vote_table(pd.DataFrame(answer_rows("p", right)), (1, 4))
+    assert table.query("votes == 1")["accuracy"].tolist() == [0.25, 0.5]
+    assert table.query("votes == 4")["accuracy"].tolist() == [0.25, 1.0]  # a fair tie of four
+    assert table.query("votes == 4")["spent"].tolist() == [40, 60]
+
+
+def test_equal_values_vote_together():
+    assert votes.candidate("3 * 5 + 7") == votes.candidate("7 + 5 * 3") == "22"
+    assert votes.candidate("3 * ") == "3 * " and votes.candidate(None) is None
+
+
+def test_curves_hold_ended_traces_and_place_votes_by_their_cost(rng):
+    rows = pd.DataFrame(
+        answer_rows("a", [[False] * 4, [True] * 4])
+        + answer_rows("b", [[False] * 4, [False] * 4, [False] * 4])
+    )
+    table = votes.vote_table(rows, (1, 4))
+    table = votes.scaling_curves(table.assign(), rows, rng, "episodes")
+    one = table.query("curve == 'maj@1'").groupby("x")["estimate"].mean()
+    assert one.index.tolist() == [0, 1, 2]
+    assert table.query("curve == 'maj@4'")["x"].min() == 3
+    assert table.query("curve == 'direct'")["x"].max() == 3
+    with pytest.raises(ValueError, match="axis"):
+        votes.scaling_curves(table, rows, rng, "flops")
+
+
+def test_contest_pairs_the_same_traces(rng):
+    rows = pd.DataFrame(answer_rows("a", [[False] * 2, [True] * 2, [False] * 2]))
+    race = votes.contest(votes.vote_table(rows, (1, 2)), rng).set_index("name")
+    assert race.loc["2 votes half-way", "estimate"] == 1
+    assert race.loc["votes less end", "estimate"] == 1
+    assert race.loc["votes less end", "tokens"] == 40 - 50
+
+
+def test_waste_is_what_comes_after_the_stop_point(rng):
+    found = analysis.waste(pd.DataFrame(curve("a", [0.1, 0.9, 0.9, 0.5])), rng)
+    value = found.set_index("name")["estimate"]
+    assert value["share of tokens after the stop point"] == pytest.approx(2 / 3)
+    assert value["share of traces that end below their best J"] == 1
+    assert "0.50 [0.50, 0.50]" in findings.said(found.iloc[1])
+
+
+def test_the_story_is_the_trace_that_gains_in_the_middle():
+    rows = curve("flat", [0.5, 0.5, 0.5]) + curve("late", [0.1, 0.1, 0.9])
+    rows += curve("middle", [0.1, 0.9, 0.9])
+    assert analysis.story(pd.DataFrame(rows)) == ("middle", 0)
+
+
+def test_claims_hold_between_their_bounds():
+    table = findings.checked([("a", 1.0, 0.0, 1.0), ("b", 2.0, 0.0, 1.0), ("c", np.nan, 0, 1)])
+    assert table["holds"].tolist() == [True, False, False]
+
+
+def test_sampled_and_exact_are_paired_by_boundary(rng):
+    rows = pd.DataFrame(answer_rows("a", [[True, False], [True, True]]))
+    pairs = information_gain.paired(rows, pd.DataFrame(curve("a", [0.4, 1.0])))
+    assert (pairs["sampled"] - pairs["exact"]).tolist() == pytest.approx([0.1, 0.0])
+    assert pairs["inside"].all()
+    found = information_gain.agreement(pairs, rng)
+    assert found.bias.estimate == pytest.approx(0.05)
+    assert found.expected_noise == pytest.approx(np.sqrt(0.24 / 2 / 2))
+    with pytest.raises(ValueError, match="exact J"):
+        information_gain.paired(rows, pd.DataFrame(curve("b", [0.4, 1.0])))
+
+
+def test_credit_adds_up_to_regret_and_the_constant_form_is_grpo():
+    progress = pd.DataFrame(curve("a", [0.2, 0.6, 0.4]) + curve("b", [0.0, 1.0]))
+    assert information_gain.identity_gaps(progress, 50).max() < 1e-12
+    rollouts = pd.DataFrame({"problem": ["a"] * 4 + ["b"] * 4,
+                             "correct": [True, False, False, True] + [False] * 4})  # fmt: skip
+    shaped = information_gain.shaped_gaps(rollouts, progress, [0.5, 5.0])
+    assert shaped["gap"].max() < 1e-3
+    by_j = information_gain.by_episode(progress, np.random.default_rng(0))
+    assert by_j["estimate"].tolist() == pytest.approx([0.7, -0.2])
+    table = information_gain.credit_table([0.2, 0.6, 0.4], [0, 20, 40], 50)
+    assert table["regret_to_go"].iloc[0] == pytest.approx(table["discounted"].sum())
+
+
+def test_mass_outside_the_references_is_seen():
+    problem = countdown((3, 5, 7), 22, "three")
+    rows = pd.DataFrame(answer_rows(problem.id, [[True, True]]))
+    rows["answer"] = ["3 * 5 + 7", "22"]
+    mass = information_gain.probability_mass(
+        rows, pd.DataFrame(curve(problem.id, [0.5])), {problem.id: problem}
+    )
+    assert mass.set_index("quantity")["value"]["of these, share listed as a reference"] == 0.5
+
+
+def test_answers_are_drawn_once_at_every_boundary(toy_profile, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setattr(Profile, "runs", property(lambda self: tmp_path / "runs"))
+    profile = toy_profile()
+    profile = replace(
+        profile, data=replace(profile.data, test=1), prover=replace(profile.prover, samples=3),
+        thinking=replace(profile.thinking, budget=24, answer_tokens=12),
+        evaluation=replace(profile.evaluation, budgets=(24,), extensions=0, samples=2),
+    )  # fmt: skip
+    tables = evaluate.load_tables(evaluate.evaluate(profile, "base", 0))
+    some = answers.subset(profile, tables["rollouts"], 5)
+    assert len(some) == 2 and (some["sample"] == 0).all()
+    drawn = answers.everywhere(profile, some, 0)
+    assert len(drawn) == 3 * (some["episodes"] + 1).sum()
+    monkeypatch.setattr(answers.Evaluator, "load", lambda *_: pytest.fail("loaded again"))
+    assert answers.everywhere(profile, some, 0).equals(drawn)
+    with pytest.raises(ValueError, match="no rollout"):
+        answers.subset(profile, tables["rollouts"].iloc[:0], 5)
