@@ -26,6 +26,7 @@ class Model:
     name: str = "data/reasoner"  # a folder of this repository, or a hub id
     quantization: str = "nf4"  # "nf4" (4-bit NormalFloat, double quantisation) or "none"
     dtype: str = "float32"  # load = compute = autocast type; "bfloat16" on a GPU
+    twin: bool = True  # sample and probe with a plain copy that holds the merged weights
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Thinking:
     close_text: str = "</think>\n\n"  # ends the thinking, forced or natural
     answer_open: str = "The answer is \\boxed{"  # the answer up to where the reference begins
     answer_close: str = "}"  # what must follow the reference
-    budget: int = 160  # C0: thinking tokens
+    budget: int = 192  # C0: thinking tokens
     answer_tokens: int = 32  # at most so many tokens for the closing text and the answer
 
 
@@ -109,9 +110,9 @@ class Evaluation:
     samples: int = 4  # rollouts a problem
     temperature: float = 1.0
     top_p: float = 1.0
-    budgets: tuple[int, ...] = (20, 40, 60, 80, 100, 120, 140, 160)
-    extension_tokens: int = 40  # thinking tokens of one forced continuation
-    extensions: int = 4  # 4 x 40 = another C0
+    budgets: tuple[int, ...] = (24, 48, 72, 96, 120, 144, 168, 192)
+    extension_tokens: int = 48  # thinking tokens of one forced continuation
+    extensions: int = 4  # 4 x 48 = another C0
     bootstrap: int = 2000
     batch_rows: int = 128
 
@@ -172,7 +173,7 @@ def _tiny() -> Profile:
 def _r1_distill() -> Profile:
     return Profile(
         name="r1-distill-1.5b",
-        model=Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "nf4", "bfloat16"),
+        model=Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "nf4", "bfloat16", False),
         thinking=Thinking(
             group_size=5,
             instruction="\nPut the final answer within \\boxed{}.",

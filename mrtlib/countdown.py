@@ -18,7 +18,7 @@ MAX_LENGTH = 200  # characters of an expression
 MAX_NUMBER = 10**6  # largest number that an expression may name
 MAX_SYMBOLS = 40  # numbers, signs and parentheses of an expression; bounds the recursion
 
-_LEXEME = re.compile(r"\s*(\d+|[-+*()])")
+_LEXEME = re.compile(r"\s*([0-9]+|[-+*()])")
 
 
 class ExpressionError(ValueError):

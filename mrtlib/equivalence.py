@@ -11,6 +11,7 @@ from concurrent.futures import TimeoutError as Late
 from functools import cache
 
 SECONDS = 5.0
+START_SECONDS = 120.0  # importing sympy and compiling the grammar, once, on a slow machine
 _INTEGER = re.compile(r"[-+]?\d{1,30}")
 
 
@@ -52,7 +53,9 @@ def _verify(reference: str, answer: str) -> bool:
 @cache
 def _worker() -> ProcessPoolExecutor:
     # spawn: forking a process that holds torch threads can hang.
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    pool.submit(_verify, "\\frac{1}{2}", "0.5").result(timeout=START_SECONDS)
+    return pool
 
 
 def _end_worker() -> None:

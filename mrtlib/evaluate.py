@@ -18,6 +18,7 @@ from mrtlib.problems import Problem, load_problems
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import Sample, Sampler, TransformersSampler
 from mrtlib.store import Shards, content_key, file_hashes
+from mrtlib.twin import Twin
 
 # The cycle of words that make a model think on (the paper's budget-forced extrapolation).
 EXTENSIONS = ("Wait", "But wait", "Alternatively", "But hold on")
@@ -41,6 +42,7 @@ class Evaluator:
     def load(cls, profile: Profile, method: str, seed: int, adapter: Path | None) -> "Evaluator":
         """Load the base, with an adapter when one is given."""
         model, tokenizer = load_policy(profile, adapter), load_tokenizer(profile)
+        model = Twin(model).model if profile.model.twin else model
         reader = Reader(tokenizer, profile.thinking)
         sampler = TransformersSampler(
             model, tokenizer.pad_token_id, profile.evaluation.batch_rows

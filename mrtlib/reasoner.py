@@ -50,13 +50,13 @@ class Recipe:
     heads: int = 4
     feed_forward: int = 256
     context: int = 512
-    tokens: int = 18_000_000
+    tokens: int = 14_000_000
     rounded_share: float = 0.15  # last part of the training, with weights rounded to NF4
     batch_tokens: int = 6_144
     learning_rate: float = 2e-3
     warmup: float = 0.02
     weight_decay: float = 0.01
-    cut_at_start: float = 0.1  # shares of traces that are cut and answered
+    cut_at_start: float = 0.08  # shares of traces that are cut and answered
     cut_at_paragraph: float = 0.25
     cut_anywhere: float = 0.15
 
@@ -66,7 +66,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
     thinking = Thinking()
     said = [f"{marker}, " for marker in (*MARKERS, CHECK, "First")] + list(FILLERS)
-    said += ["Too high.\n\n", "Too low.\n\n", "So ( 1 + 2 ) * 3 works.\n\n", "1 - 2 = 3"]
+    said += ["Not ( 1 + 2 ) * 3.\n\n", "So 1 * ( 2 - 3 ) works.\n\n", "1 - 2 = 3"]
     said += ["\n", "\n\n"]
     said += ["Reach 22 with 3, 5, 7.", thinking.stop_text, thinking.answer_open, "}", "user"]
     pieces = [piece for text in said for piece, _ in split.pre_tokenize_str(text)]

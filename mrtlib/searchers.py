@@ -7,7 +7,7 @@ step as a paragraph and ends with a verdict in words:
 
     12 * 3 = 36.
 
-    Too high.
+    Not ( 7 + 5 ) * 3.
 
 How it wastes tokens is drawn anew for each trace (`Habits`): steps in poor order, attempts
 repeated, failed attempts checked again, sentences that say nothing, more thinking after the
@@ -192,8 +192,9 @@ def _write(steps, opener: str, habits: Habits, rng: Random) -> str:
 
 
 def verdict(steps: tuple[Step, ...], target: int) -> str:
-    """Say in words how an attempt ended."""
-    result = steps[-1][3]
-    if result == target:
-        return f"So {render(expression(steps))} works."
-    return "Too high." if result > target else "Too low."
+    """Say in words how an attempt ended, with the expression that it tried.
+
+    Writing the expression each time is what lets a small model learn to join steps into one.
+    """
+    tried = render(expression(steps))
+    return f"So {tried} works." if steps[-1][3] == target else f"Not {tried}."

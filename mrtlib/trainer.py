@@ -31,6 +31,7 @@ from mrtlib.problems import load_problems
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import TransformersSampler
 from mrtlib.store import write_table
+from mrtlib.twin import Twin
 
 
 class MRTTrainer(GRPOTrainer):
@@ -60,6 +61,13 @@ class MRTTrainer(GRPOTrainer):
             rollout_func=_sample_rollouts,
         )
         adapters_to_float32(self.model)  # TRL casts them to bfloat16 on a 4-bit base
+        self.twin = Twin(self.accelerator.unwrap_model(self.model)) if profile.model.twin else None
+
+    def sampling_model(self, fresh: bool) -> torch.nn.Module:
+        """Return the model to sample and probe with; `fresh` after a change of weights."""
+        if self.twin is None:
+            return self.accelerator.unwrap_model(self.model)
+        return self.twin.refresh() if fresh else self.twin.model
 
     def _outcome(self, prompts, completions, index, **_) -> list[float]:
         """Grade the rollouts of the step: 1 for a right answer within the budget, else 0."""
@@ -98,7 +106,7 @@ class MRTTrainer(GRPOTrainer):
 
     def _curves(self) -> list[Curve]:
         """Measure J at every boundary of the step's rollouts, under the current weights."""
-        settings, model = self.profile.prover, self.accelerator.unwrap_model(self.model)
+        settings, model = self.profile.prover, self.sampling_model(fresh=False)
         probes = [
             prover.Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed,
                          self.reader.references(r.problem))
@@ -132,7 +140,7 @@ def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
     """Sample one rollout for each row. TRL repeats a question for each member of its group."""
     began, profile = time.perf_counter(), trainer.profile
     prompts = [trainer.prompts[q] for q in questions]
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    model = trainer.sampling_model(fresh=True)
     sampler = TransformersSampler(model, trainer.tokenizer.pad_token_id, len(prompts))
     drawn = sampler.sample(
         prompts, 1, profile.thinking.budget + profile.thinking.answer_tokens,

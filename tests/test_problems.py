@@ -1,0 +1,127 @@
+"""Problems are read with clear errors, and grading is right and bounded."""
+
+import json
+import time
+
+import pytest
+
+from mrtlib.config import ROOT
+from mrtlib.problem_sets import SPLITS, candidates, make_splits
+from mrtlib.problems import (
+    Problem,
+    ProblemError,
+    as_record,
+    boxed,
+    countdown,
+    grade,
+    load_problems,
+)
+
+PROBLEM = countdown((3, 5, 7), 22, "three")
+MATH = Problem("m", "math", "math", "What is 1/2 + 1/2?", ("1",))
+FOLDER = ROOT / "data" / "problems"
+
+
+def box(answer: str) -> str:
+    return f"Therefore \\boxed{{{answer}}}."
+
+
+def test_every_reference_is_graded_right_and_says_so():
+    for reference in PROBLEM.references:
+        assert grade(PROBLEM, box(f" {reference} ")).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (box("3 + 5 + 7"), "wrong"),
+        (box("3 * 7 + 1"), "wrong"),  # right value, other numbers
+        (box("3 * 5 + 7 + 7 - 7"), "wrong"),
+        (box("( 3 * 5 ) + 7"), "not canonical"),
+        (box("9**9**9"), "unparsable"),
+        (box("(" * 10_000), "unparsable"),
+        ("\\boxed{" * 10_000, "unboxed"),
+        ("no answer", "unboxed"),
+        ("", "unboxed"),
+    ],
+)
+def test_wrong_answers_have_a_reason_within_a_second(text, reason):
+    began = time.perf_counter()
+    result = grade(PROBLEM, text)
+    assert (result.correct, result.reason) == (False, reason)
+    assert time.perf_counter() - began < 1
+
+
+def test_the_last_closed_box_counts():
+    assert boxed("\\boxed{1} \\boxed{2}") == "2"
+    assert boxed("\\boxed{\\frac{1}{2}}") == "\\frac{1}{2}"
+    assert boxed("\\boxed{1") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("1", True), ("1.0", True), ("\\frac{2}{2}", True), ("2", False), ("x", False),
+     ("9^{9^{9^{9^{9^9}}}}", False), ("(" * 150, False)],
+)  # fmt: skip
+def test_math_answers(answer, right):
+    assert grade(MATH, box(answer)).correct is right
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"id": "x"}', "missing fields"),
+        (json.dumps(as_record(PROBLEM) | {"colour": 1}), "unknown fields"),
+        (json.dumps(as_record(PROBLEM) | {"family": "chess"}), "chess"),
+        (json.dumps(as_record(PROBLEM) | {"references": []}), "references"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line, message):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps(as_record(PROBLEM)) + "\n" + line + "\n")
+    with pytest.raises(ProblemError, match=message) as error:
+        load_problems(path)
+    assert "line 2" in str(error.value)
+
+
+def test_missing_and_empty_files_are_errors(tmp_path):
+    with pytest.raises(ProblemError, match="no problem file"):
+        load_problems(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ProblemError, match="holds no problem"):
+        load_problems(tmp_path / "empty.jsonl")
+
+
+def test_records_read_back_as_they_were(tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps(as_record(PROBLEM)) + "\n")
+    assert load_problems(tmp_path / "p.jsonl") == [PROBLEM]
+
+
+def test_committed_splits_are_disjoint_and_complete():
+    splits = {name: load_problems(FOLDER / f"{name}.jsonl") for name in SPLITS}
+    keys = [(p.numbers, p.target) for problems in splits.values() for p in problems]
+    assert len(keys) == len(set(keys))
+    for name, count in SPLITS.items():
+        levels = [p.level for p in splits[name]]
+        assert levels.count("three") == levels.count("four") == count
+    for problem in splits["test"][::50]:
+        assert problem == countdown(problem.numbers, problem.target, problem.level)
+
+
+def test_committed_problems_are_those_of_the_committed_code(monkeypatch):
+    monkeypatch.setattr("mrtlib.problem_sets.NUMBERS", {"three": 3})
+    made = make_splits(0)
+    for name, count in SPLITS.items():
+        assert load_problems(FOLDER / f"{name}.jsonl", count)[:count] == made[name]
+    warm = {p.id for p in made["warmup"]}
+    assert warm and not warm & {p.id for name in SPLITS for p in made[name]}
+
+
+def test_candidates_depend_on_their_generator_alone(monkeypatch):
+    from random import Random
+
+    monkeypatch.setattr("mrtlib.problem_sets.LARGEST", 8)
+    assert candidates("three", Random(1)) == candidates("three", Random(1))
+    assert candidates("three", Random(1)) != candidates("three", Random(2))

@@ -1,0 +1,62 @@
+"""Rollouts are read from sampled ids: the budget cuts them, the answer is graded behind the tag."""
+
+import pytest
+
+from mrtlib.config import Thinking
+from mrtlib.problems import countdown
+from mrtlib.rollouts import Reader
+from mrtlib.sampling import Sample
+
+PROBLEM = countdown((3, 5, 7), 22, "three")
+TRACE = "First, 7 + 5 = 12.\n\n12 + 3 = 15.\n\nNot 7 + 5 + 3.\n\nWait, 5 * 3 = 15.\n\n"
+ANSWER = "</think>\n\nThe answer is \\boxed{5 * 3 + 7}<|end|>"
+
+
+@pytest.fixture
+def reader(toy_tokenizer):
+    return Reader(toy_tokenizer, Thinking(budget=64))
+
+
+def sample_of(reader, text) -> Sample:
+    ids = reader.tokenizer.encode(text, add_special_tokens=False)
+    return Sample(ids, [-0.5] * len(ids), text.endswith("<|end|>"))
+
+
+def test_a_closed_trace_is_cut_into_episodes_and_its_answer_graded(reader):
+    rollout = reader.read(PROBLEM, [1], sample_of(reader, TRACE + ANSWER))
+    assert rollout.closed and not rollout.truncated and rollout.grade.correct
+    assert reader.decode(rollout.trace_ids) == TRACE
+    first = rollout.boundaries[0]
+    assert reader.decode(rollout.trace_ids[:first]).endswith("Not 7 + 5 + 3.\n\n")
+    assert rollout.boundaries[-1] == rollout.trace_tokens
+
+
+def test_a_trace_over_the_budget_is_cut_and_has_no_answer(reader):
+    rollout = reader.read(PROBLEM, [1], sample_of(reader, TRACE * 3 + ANSWER))
+    assert rollout.truncated and rollout.trace_tokens == len(rollout.token_ids) == 64
+    assert (rollout.grade.correct, rollout.grade.reason) == (False, "truncated")
+    assert len(reader.within_budget(sample_of(reader, TRACE * 3)).logprobs) == 64
+
+
+def test_a_box_inside_the_thinking_is_no_answer(reader):
+    text = "\\boxed{5 * 3 + 7}.\n\n</think>\n\nThe answer is"
+    assert reader.read(PROBLEM, [1], sample_of(reader, text)).grade.reason == "unboxed"
+
+
+def test_an_empty_trace_has_no_episodes(reader):
+    rollout = reader.read(PROBLEM, [1], sample_of(reader, ANSWER))
+    assert rollout.boundaries == [] and rollout.trace_tokens == 0 and rollout.grade.correct
+
+
+def test_a_trace_without_markers_is_one_episode(reader):
+    rollout = reader.read(PROBLEM, [1], sample_of(reader, "7 + 5 = 12.\n\n" + ANSWER))
+    assert len(rollout.boundaries) == 1
+
+
+def test_row_fits_the_schema(reader, tmp_path):
+    from mrtlib.store import read_table, write_table
+
+    rollout = reader.read(PROBLEM, [1, 2], sample_of(reader, TRACE + ANSWER))
+    write_table(tmp_path / "r.parquet", "rollouts", [reader.row(rollout, "base", 0, 3)])
+    row = read_table(tmp_path / "r.parquet", "rollouts").iloc[0]
+    assert row["text"] == TRACE + ANSWER and row["episodes"] == 2 and row["sample"] == 3

@@ -1,0 +1,101 @@
+"""Searchers never err in arithmetic, waste as they are told, and their answers are accepted."""
+
+import re
+from random import Random
+
+import pytest
+
+from mrtlib.episodes import official
+from mrtlib.problems import countdown, grade
+from mrtlib.searchers import (
+    MAX_VALUE,
+    Habits,
+    attempt,
+    draw_habits,
+    expression,
+    reachable,
+    search,
+    solve,
+    steps_from,
+)
+
+PROBLEMS = [countdown((3, 5, 7), 22, "three"), countdown((2, 3, 4, 10), 25, "four")]
+STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)\.")
+
+
+def traces(problem, count=200):
+    rng = Random(0)
+    return [search(problem, draw_habits(problem.level, rng), rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.level)
+def test_every_step_is_right_and_every_found_answer_accepted(problem):
+    seen = 0
+    for trace in traces(problem):
+        for a, sign, b, c in STEP.findall(trace.text):
+            a, b, c = int(a), int(b), int(c)
+            assert c == {"+": a + b, "-": a - b, "*": a * b}[sign]
+            assert a >= b and 1 <= c <= MAX_VALUE
+            seen += 1
+        for _, answer in trace.found:
+            assert grade(problem, f"\\boxed{{{answer}}}").correct
+    assert seen > 1000
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.level)
+def test_each_attempt_is_an_episode_by_the_official_rule(problem):
+    for trace in traces(problem, 50):
+        verdicts = len(re.findall(r"^(?:Not|So) ", trace.text, flags=re.M))
+        assert len(official(trace.text)) == verdicts
+
+
+def test_an_answer_is_known_only_after_it_was_found():
+    trace = next(t for t in traces(PROBLEMS[0]) if t.found and t.found[0][0] > 60)
+    end, answer = trace.found[0]
+    assert trace.answer_at(end - 1) is None
+    assert trace.answer_at(end) == answer
+    assert trace.answer_at(len(trace.text)) == trace.found[-1][1]
+
+
+def test_the_guess_of_a_problem_is_one_of_its_solutions():
+    for problem in PROBLEMS:
+        steps = solve(problem)
+        assert steps[-1][3] == problem.target
+        assert solve(problem) == steps
+    with pytest.raises(ValueError, match="no solution"):
+        solve(countdown((1, 2, 3), 59, "three"))
+
+
+def test_reachable_equals_a_walk_over_all_steps():
+    def walk(pool):
+        if len(pool) == 1:
+            return set(pool)
+        return set().union(*(walk(rest) for _, rest in steps_from(pool)))
+
+    for pool in ((3, 5, 7), (1, 1, 2), (2, 3, 4, 10)):
+        assert reachable(pool) == walk(pool)
+
+
+def test_insight_and_nearness_raise_the_share_of_solved_attempts():
+    def share(insight, near):
+        habits = Habits(insight, near, 0, 0, 0, patience=1, after=0)
+        rng = Random(1)
+        solved = [attempt(PROBLEMS[0], habits, rng)[-1][3] == 22 for _ in range(500)]
+        return sum(solved) / 500
+
+    assert share(0, 0) < share(0, 1) < share(1, 1) == 1
+
+
+def test_repeats_checks_and_fillers_follow_the_habits():
+    rng = Random(2)
+    stuck = search(PROBLEMS[0], Habits(0, 0, 1, 0, 0, patience=5, after=0), rng)
+    bodies = re.split(r"\n\n(?=[A-Z][a-z ]*(?:-check)?, )", stuck.text)
+    assert len({body.split(", ", 1)[1].strip() for body in bodies}) == 1
+    rambling = search(PROBLEMS[0], Habits(0, 0, 0, 1, 1, patience=4, after=0), rng)
+    assert rambling.text.count("But let me double-check") == 3
+
+
+def test_a_used_intermediate_result_is_not_used_twice():
+    # 2 * 3 = 6 beside a given 6: the expression must hold the product once.
+    steps = ((3, "*", 2, 6), (6, "+", 6, 12))
+    assert expression(steps) == ("+", ("*", 3, 2), 6)
