@@ -89,7 +89,8 @@ class Training:
 
     methods: tuple[str, ...] = TRAINED_METHODS
     seeds: tuple[int, ...] = (0,)
-    steps: int = 40
+    tokens: int = 320_000  # generated in one run: the same for every method
+    most_steps: int = 200  # bound, in case rollouts become very short
     problems_per_step: int = 8
     group_size: int = 8
     learning_rate: dict[str, float] = field(
@@ -160,8 +161,8 @@ def _smoke() -> Profile:
     return Profile(
         name="smoke",
         data=Data(train=32, validation=8, test=12),
-        training=Training(steps=2, problems_per_step=2, group_size=4, warmup_steps=0,
-                          micro_batch=8, save_every=1),
+        training=Training(tokens=1200, most_steps=4, problems_per_step=2, group_size=4,
+                          warmup_steps=0, micro_batch=8, save_every=1),
         evaluation=Evaluation(samples=4, extensions=2, bootstrap=200),
     )  # fmt: skip
 
@@ -187,7 +188,8 @@ def _r1_distill() -> Profile:
         data=Data(family="math", folder="data/problems/math", levels=("math",),
                   train=4000, validation=100, test=200),
         training=Training(
-            steps=248, problems_per_step=16, group_size=8, micro_batch=1, beta=0.001,
+            tokens=150_000_000, most_steps=248, problems_per_step=16, group_size=8,
+            micro_batch=1, beta=0.001,
             learning_rate=dict.fromkeys(TRAINED_METHODS, 1e-5), temperature=0.9,
             warmup_steps=25, save_every=20,
         ),

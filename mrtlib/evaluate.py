@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from mrtlib import prover
-from mrtlib.config import Profile
+from mrtlib.config import ROOT, Profile
 from mrtlib.models import check_context, load_policy, load_tokenizer, prompt_ids
 from mrtlib.problems import Problem, load_problems
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import Sample, Sampler, TransformersSampler
-from mrtlib.store import Shards, content_key, file_hashes
+from mrtlib.store import Shards, content_key, file_hashes, read_json, write_json
 from mrtlib.twin import Twin
 
 # The cycle of words that make a model think on (the paper's budget-forced extrapolation).
@@ -196,22 +196,16 @@ def evaluate(profile: Profile, method: str, seed: int, adapter: Path | None = No
     """Measure one model on the test problems; return the folder of its tables.
 
     Goes on from the shards that are there; says how far it is and how long it will take.
+    Shards made with other settings or weights stay, but `load_tables` does not read them.
     """
     folder = profile.runs / "evaluation" / f"{method}-{seed}"
     shards = {name: Shards(folder / name, name) for name in TABLES}
     problems = load_problems(profile.problems / "test.jsonl", profile.data.test)
-    weights = list(file_hashes([adapter / "adapter_model.safetensors"], adapter).values()) \
-        if adapter else []
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
-    keys = [
-        content_key(problems=[p.id for p in part], weights=weights, model=profile.model.name,
-                    evaluation=repr(profile.evaluation), thinking=repr(profile.thinking))
-        for part in parts
-    ]  # fmt: skip
+    keys = [_key(profile, part, weights_of(profile, adapter)) for part in parts]
     missing = [i for i, key in enumerate(keys) if not shards[TABLES[-1]].has(key)]
-    if not missing:
-        return folder
-    evaluator, began = Evaluator.load(profile, method, seed, adapter), time.monotonic()
+    evaluator = Evaluator.load(profile, method, seed, adapter) if missing else None
+    began = time.monotonic()
     for done, i in enumerate(missing, start=1):
         rows = measure(evaluator, parts[i])
         for name in TABLES:  # the last one marks the part as whole
@@ -219,9 +213,26 @@ def evaluate(profile: Profile, method: str, seed: int, adapter: Path | None = No
         left = (time.monotonic() - began) / done * (len(missing) - done) / 60
         print(f"evaluate {method}, seed {seed}: part {done} of {len(missing)}, "
               f"{left:.0f} min left", flush=True)  # fmt: skip
+    write_json(folder / "keys.json", keys)
     return folder
 
 
+def weights_of(profile: Profile, adapter: Path | None) -> dict[str, str]:
+    """Return the hashes of the weights: base (when it is in the repository) and adapter."""
+    files = list(Path(profile.model_path).glob("*.safetensors"))
+    files += [adapter / "adapter_model.safetensors"] if adapter else []
+    return file_hashes(files, ROOT)
+
+
+def _key(profile: Profile, part: list[Problem], weights: dict[str, str]) -> str:
+    return content_key(
+        problems=[p.id for p in part], weights=weights, model=repr(profile.model),
+        evaluation=repr(profile.evaluation), thinking=repr(profile.thinking),
+        prover=repr(profile.prover),
+    )  # fmt: skip
+
+
 def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read the three tables of one evaluated model."""
-    return {name: Shards(folder / name, name).read_all() for name in TABLES}
+    """Read the three tables of one evaluated model, as the last `evaluate` left them."""
+    keys = read_json(folder / "keys.json")
+    return {name: Shards(folder / name, name).read(keys) for name in TABLES}

@@ -6,17 +6,18 @@ first batch, and probing for J cannot disturb the stream. B rollouts, G of them 
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from mrtlib import credit, prover, regret
 from mrtlib.advantages import CREDITS, Curve
-from mrtlib.config import Profile
+from mrtlib.config import ROOT, Profile
 from mrtlib.models import (
     adapters_to_float32,
     add_lora,
@@ -30,7 +31,7 @@ from mrtlib.models import (
 from mrtlib.problems import load_problems
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import TransformersSampler
-from mrtlib.store import write_table
+from mrtlib.store import content_key, file_hashes, read_json, write_json, write_table
 from mrtlib.twin import Twin
 
 
@@ -168,7 +169,7 @@ def _arguments(profile: Profile, method: str, seed: int, folder: Path) -> GRPOCo
         gradient_accumulation_steps=rows // training.micro_batch,
         num_generations=training.group_size,
         max_completion_length=profile.thinking.budget + profile.thinking.answer_tokens,
-        max_steps=training.steps,
+        max_steps=training.most_steps,
         learning_rate=training.learning_rate[method],
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=training.warmup_steps,
@@ -187,47 +188,71 @@ def _arguments(profile: Profile, method: str, seed: int, folder: Path) -> GRPOCo
 
 
 class Progress(TrainerCallback):
-    """Say what the training does, how it fares, and how long it will still take."""
+    """End a training when its tokens are spent; say what it does and how long is left."""
 
-    def __init__(self, name: str, every: int) -> None:
-        self.name, self.every = name, every
-        self.began = self.first = None
+    def __init__(self, name: str, tokens: int, every: int) -> None:
+        self.name, self.tokens, self.every = name, tokens, every
+        self.began = self.before = None
 
     def on_step_begin(self, args, state, control, **_) -> None:
         if self.began is None:
-            self.began, self.first = time.monotonic(), state.global_step
+            self.began, self.before = time.monotonic(), _generated(state.log_history)
 
     def on_log(self, args, state, control, logs=None, **_) -> None:
-        if "reward" not in (logs or {}) or state.global_step % self.every:
+        if "reward" not in (logs or {}):
             return
-        pace = (time.monotonic() - self.began) / max(1, state.global_step - self.first)
-        left = pace * (state.max_steps - state.global_step) / 60
+        spent = _generated(state.log_history)
+        control.should_training_stop = control.should_training_stop or spent >= self.tokens
+        if state.global_step % self.every and spent < self.tokens:
+            return
+        pace = (time.monotonic() - self.began) / max(1, spent - self.before)
         print(
-            f"{self.name}: step {state.global_step} of {state.max_steps}, "
+            f"{self.name}: step {state.global_step}, {spent} of {self.tokens} tokens, "
             f"reward {logs['reward']:.2f}, {logs['length']:.0f} thinking tokens, "
-            f"{pace:.1f} s a step, {left:.0f} min left",
+            f"{pace * max(0, self.tokens - spent) / 60:.0f} min left",
             flush=True,
         )
+
+
+def _generated(history: list[dict]) -> int:
+    """Return the tokens that a training has generated, from TRL's log."""
+    return sum(int(log["generated"]) for log in history if "generated" in log)
 
 
 def train(profile: Profile, method: str, seed: int) -> Path:
     """Train one adapter, from its last checkpoint if there is one; return its folder.
 
-    Writes the adapter and `steps.parquet`. A folder that holds both is not trained again.
+    Writes the adapter and `steps.parquet`. What was trained with the same settings is not
+    trained again.
 
     Raises:
         ProfileError, ProblemError, ModelError: before any training.
     """
     folder = profile.runs / "adapters" / f"{method}-{seed}"
-    if (folder / "steps.parquet").is_file():
+    key = _key(profile, method, seed)
+    if (folder / "key.json").is_file() and read_json(folder / "key.json") == key:
         return folder
-    work = profile.runs / "checkpoints" / f"{method}-{seed}"
+    work = profile.runs / "checkpoints" / f"{method}-{seed}-{key[:8]}"
     trainer = MRTTrainer(profile, method, seed, work)
-    trainer.add_callback(Progress(f"{method}, seed {seed}", max(1, profile.training.steps // 10)))
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress(f"{method}, seed {seed}", profile.training.tokens, 5))
     trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")) or None)
     save_adapter(trainer.model, folder)
     write_table(folder / "steps.parquet", "steps", steps_of(trainer, method, seed))
+    write_json(folder / "key.json", key)  # last: it marks the adapter as whole
     return folder
+
+
+def _key(profile: Profile, method: str, seed: int) -> str:
+    """Return what decides a training: settings, base weights, problems, method, seed."""
+    rate = profile.training.learning_rate[method]
+    training = replace(profile.training, methods=(), seeds=(), learning_rate={method: rate})
+    files = [profile.problems / "train.jsonl", *Path(profile.model_path).glob("*.safetensors")]
+    parts = (profile.model, profile.lora, profile.thinking, profile.data, profile.prover, training)
+    return content_key(
+        settings=[repr(part) for part in parts], files=file_hashes(files, ROOT), method=method,
+        seed=seed,
+    )  # fmt: skip
 
 
 def steps_of(trainer: MRTTrainer, method: str, seed: int) -> list[dict]:

@@ -1,0 +1,101 @@
+"""Evaluation tables agree with each other, resume, and the results table is their mean."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mrtlib import regret
+from mrtlib.evaluate import evaluate, load_tables
+from mrtlib.results import COLUMNS, measures, relative_regret, results
+
+PLACE = ["level", "problem", "sample"]
+
+
+@pytest.fixture
+def profile(toy_profile, tmp_path, monkeypatch):
+    """Four problems a level on the toy model, written to a temporary folder."""
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    base = toy_profile("none")
+    return replace(
+        base,
+        data=replace(base.data, test=4),
+        thinking=replace(base.thinking, budget=48, answer_tokens=8, segmenter="tokens",
+                         episode_tokens=16),
+        evaluation=replace(base.evaluation, budgets=(12, 24, 36, 48), extension_tokens=12,
+                           extensions=2, bootstrap=50),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tables(profile):
+    return load_tables(evaluate(profile, "base", 0))
+
+
+def test_tables_are_complete(tables, profile):
+    assert len(tables["rollouts"]) == 2 * 4 * 4
+    inside = tables["budgets"][~tables["budgets"]["extrapolated"]]
+    assert (inside.groupby(PLACE)["budget"].count() == 4).all()
+    beyond = tables["budgets"][tables["budgets"]["extrapolated"]]
+    assert sorted(beyond["budget"].unique()) == [60, 72]
+    assert (beyond["sample"] == 0).all() and beyond["accuracy"].between(0, 1).all()
+    longer = beyond.sort_values("budget").groupby(PLACE)["tokens"].apply(np.diff)
+    assert all((step > 0).all() for step in longer)
+
+
+def test_j_at_a_boundary_is_the_accuracy_at_that_budget(tables):
+    joined = tables["progress"].merge(
+        tables["budgets"], left_on=[*PLACE, "tokens"], right_on=[*PLACE, "budget"]
+    )
+    assert np.allclose(joined["J"], joined["accuracy"], atol=1e-6)
+    ended = tables["budgets"].query("budget == 48 and not extrapolated").set_index(PLACE)
+    last = tables["progress"].sort_values("j").groupby(PLACE)["J"].last()
+    assert np.allclose(ended["accuracy"].loc[last.index], last, atol=1e-6)
+
+
+def test_progress_telescopes(tables):
+    for _, trace in tables["progress"].sort_values("j").groupby(PLACE):
+        J = trace["J"].to_numpy()
+        assert np.nansum(trace["progress"]) == pytest.approx(J[-1] - J[0], abs=1e-9)
+
+
+def test_a_second_run_reads_and_other_settings_do_not_mix(profile, tables, capsys):
+    capsys.readouterr()
+    evaluate(profile, "base", 0)
+    assert capsys.readouterr().out == ""
+    other = replace(profile, evaluation=replace(profile.evaluation, samples=2))
+    with pytest.raises(ValueError, match="pass@4"):
+        measures(load_tables(evaluate(other, "base", 0)), other)
+    again = load_tables(evaluate(profile, "base", 0))
+    assert len(again["rollouts"]) == len(tables["rollouts"])
+
+
+def test_results_are_means_with_intervals(profile, tables):
+    found = measures(tables, profile)
+    table = results({("base", 0): found}, profile, np.random.default_rng(0))
+    assert list(table.columns) == list(COLUMNS)
+    assert (table["low"] <= table["estimate"] + 1e-9).all()
+    assert (table["estimate"] <= table["high"] + 1e-9).all()
+    row = table.query("seed == 'all' and level == 'all' and metric == 'tokens'").iloc[0]
+    assert row["estimate"] == pytest.approx(tables["rollouts"]["trace_tokens"].mean())
+    assert (row["problems"], row["samples"]) == (8, 32)
+
+
+def test_regret_in_the_table_is_that_of_the_curves(profile, tables):
+    found = measures(tables, profile)["regret", 24]
+    expected = [
+        regret.normalised_regret(trace["J"], trace["tokens"], 24)
+        for _, trace in tables["progress"].sort_values("j").groupby(PLACE)
+    ]
+    assert np.mean(np.concatenate(found.tolist())) == pytest.approx(np.mean(expected))
+
+
+def test_differences_are_paired(profile, tables):
+    found = measures(tables, profile)
+    better = {k: v.map(lambda a: a - 0.1) if k[0] == "regret" else v for k, v in found.items()}
+    models = {("outcome", s): found for s in (0, 1)} | {("regret_to_go", s): better for s in (0, 1)}
+    table = results(models, profile, np.random.default_rng(0))
+    rows = table[table["metric"] == "diff_to_outcome_regret"]
+    assert np.allclose(rows[["estimate", "low", "high"]], -0.1)  # no noise is left in a pair
+    share, low, high = relative_regret(models, "regret_to_go", 24, np.random.default_rng(0))
+    assert low <= share <= high and share > 0

@@ -1,0 +1,133 @@
+"""The trainer: one first batch for all methods, credit on the right tokens, resume, honest logs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mrtlib import credit, trainer
+from mrtlib.config import TRAINED_METHODS, Lora, Prover
+from mrtlib.models import ModelError
+from mrtlib.store import read_table
+from mrtlib.trainer import MRTTrainer, steps_of
+
+
+@pytest.fixture
+def profile(toy_profile, tmp_path, monkeypatch):
+    """A few steps on the toy model, in 4 bits, written to a temporary folder."""
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    base = toy_profile("nf4")
+    return replace(
+        base,
+        lora=Lora(rank=4, alpha=8),
+        thinking=replace(base.thinking, budget=40, answer_tokens=8, min_paragraphs=1,
+                         segmenter="tokens", episode_tokens=10),
+        training=replace(base.training, tokens=10**6, most_steps=2, problems_per_step=2,
+                         group_size=4, micro_batch=4, learning_rate=dict.fromkeys(
+                             TRAINED_METHODS, 1e-2)),
+    )  # fmt: skip
+
+
+def run(profile, method, folder, seed=0, steps=None) -> MRTTrainer:
+    made = MRTTrainer(profile, method, seed, folder)
+    if steps:
+        made.args.max_steps = steps
+    made.train()
+    return made
+
+
+def weights(made) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in made.model.parameters() if p.requires_grad])
+
+
+def test_all_methods_sample_the_same_first_batch(profile, tmp_path):
+    batches = {}
+    for method in TRAINED_METHODS:
+        made = MRTTrainer(profile, method, 0, tmp_path / method)
+        seen = []
+        score = made._generate_and_score_completions
+
+        def keep(inputs, score=score, seen=seen):
+            out = score(inputs)
+            seen.append((out["prompt_ids"].clone(), out["completion_ids"].clone()))
+            return out
+
+        made._generate_and_score_completions = keep
+        made.train()
+        batches[method] = seen[0]
+    for method in TRAINED_METHODS[1:]:
+        for ours, other in zip(batches[method], batches["outcome"], strict=True):
+            assert torch.equal(ours, other)
+
+
+def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, tmp_path):
+    made = MRTTrainer(profile, "episode_progress", 0, tmp_path)
+    made.model.train()
+    inputs = [dict(made.train_dataset[i]) for i in (0, 1) for _ in range(4)]
+    out = made._generate_and_score_completions(inputs)
+    rewards = np.array([float(r.grade.correct) for r in made.rollouts]).reshape(2, 4)
+    base = credit.outcome(rewards).ravel()
+    curves = made._curves()
+    for row, rollout in enumerate(made.rollouts):
+        first = row - row % 4
+        values = trainer.CREDITS["episode_progress"](curves[first : first + 4], 40)[row - first]
+        width = out["completion_ids"].shape[1]
+        expected = base[row] + credit.spread(values, [0, *rollout.boundaries], width, 0.0)
+        assert np.allclose(out["advantages"][row].numpy(), expected, atol=1e-5)
+        assert rollout.trace_tokens <= 40
+
+
+def test_adapters_are_trained_in_float32_and_the_base_is_not_trained(profile, tmp_path):
+    made = run(profile, "regret_to_go", tmp_path)
+    trained = {name: p for name, p in made.model.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained)
+    assert all(p.dtype == torch.float32 for p in trained.values())
+    fresh = MRTTrainer(profile, "regret_to_go", 0, tmp_path / "fresh")
+    assert not torch.equal(weights(made), weights(fresh))
+
+
+def test_resumed_training_ends_like_one_that_was_not_cut(profile, tmp_path):
+    long = replace(profile, training=replace(profile.training, most_steps=4, save_every=2))
+    whole = run(long, "episode_progress", tmp_path / "whole")
+    run(long, "episode_progress", tmp_path / "cut", steps=2)
+    again = MRTTrainer(long, "episode_progress", 0, tmp_path / "cut")
+    again.train(resume_from_checkpoint=True)
+    assert torch.allclose(weights(whole), weights(again), atol=1e-4)
+    ours, theirs = steps_of(again, "m", 0), steps_of(whole, "m", 0)
+    assert [r["generated_tokens"] for r in ours] == [r["generated_tokens"] for r in theirs]
+
+
+def test_train_writes_adapter_and_log_once(profile, capsys):
+    folder = trainer.train(profile, "regret_to_go", 1)
+    steps = read_table(folder / "steps.parquet", "steps")
+    assert list(steps["step"]) == [1, 2]
+    assert steps[["regret", "progress", "sampling_s", "probing_s"]].notna().all(axis=None)
+    assert "min left" in capsys.readouterr().out
+    stamp = (folder / "steps.parquet").stat().st_mtime_ns
+    assert trainer.train(profile, "regret_to_go", 1) == folder
+    assert (folder / "steps.parquet").stat().st_mtime_ns == stamp
+    hotter = replace(profile, training=replace(profile.training, temperature=0.9))
+    trainer.train(hotter, "regret_to_go", 1)
+    assert (folder / "steps.parquet").stat().st_mtime_ns != stamp
+
+
+def test_a_run_ends_when_its_tokens_are_spent(profile):
+    short = replace(profile, training=replace(profile.training, tokens=10, most_steps=50))
+    steps = read_table(trainer.train(short, "outcome", 0) / "steps.parquet", "steps")
+    assert len(steps) == 1 and steps["generated_tokens"].iloc[0] >= 10
+
+
+def test_prompts_that_leave_no_room_are_refused_before_training(profile, tmp_path):
+    long = replace(profile, thinking=replace(profile.thinking, budget=240))
+    with pytest.raises(ModelError, match="context"):
+        MRTTrainer(long, "outcome", 0, tmp_path)
+
+
+def test_twin_and_policy_give_the_same_rollouts(profile, tmp_path):
+    lengths = []
+    for twin in (True, False):
+        own = replace(profile, model=replace(profile.model, twin=twin), prover=Prover())
+        made = run(own, "outcome", tmp_path / str(twin), steps=1)
+        lengths.append([r.token_ids for r in made.rollouts])
+    assert lengths[0] == lengths[1]
