@@ -5,6 +5,7 @@ Every private name of TRL that the project touches is in this file. The trainer 
 first batch, and probing for J cannot disturb the stream. B rollouts, G of them a group, T tokens.
 """
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,9 @@ from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import TransformersSampler
 from mrtlib.store import content_key, file_hashes, read_json, write_json, write_table
 from mrtlib.twin import Twin
+
+# `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 
 class MRTTrainer(GRPOTrainer):
@@ -203,7 +207,7 @@ class Progress(TrainerCallback):
             return
         spent = _generated(state.log_history)
         control.should_training_stop = control.should_training_stop or spent >= self.tokens
-        if state.global_step % self.every and spent < self.tokens:
+        if state.global_step > 1 and state.global_step % self.every and spent < self.tokens:
             return
         pace = (time.monotonic() - self.began) / max(1, spent - self.before)
         print(

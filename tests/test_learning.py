@@ -71,6 +71,6 @@ def test_claims_hold_and_can_fail(steps):
     bad = learning.claims(other, ("outcome", "regret_to_go"), 3, 40)
     assert list(bad.loc[~bad["holds"], "claim"]) == [
         "every method has a run at every seed",
-        "every run has all its steps",
+        "every run has generated its tokens",
         "at equal seed, methods start from one and the same batch",
     ]
