@@ -1,4 +1,4 @@
-"""The command line: `python -m mrtlib reproduce | train | evaluate | problems`.
+"""The command line: `python -m mrtlib reproduce | train | evaluate | problems | reasoner`.
 
 `train` runs unchanged under `accelerate launch -m mrtlib train ...`. Libraries are imported by
 the command that needs them, so that a mistyped option is answered at once.
@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("problems", help="make the Countdown problem sets anew")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=problems)
+    command = commands.add_parser("reasoner", help="make the embedded reasoner anew")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=reasoner)
     return top
 
 
@@ -76,6 +79,15 @@ def problems(options: argparse.Namespace) -> None:
 
     for name, count in write_splits(ROOT / "data" / "problems", options.seed).items():
         print(f"{name}: {count} problems")
+
+
+def reasoner(options: argparse.Namespace) -> None:
+    """Make the embedded reasoner from nothing and put it in place of the committed one."""
+    profile = load_profile("tiny")
+    from mrtlib.lessons import Recipe
+    from mrtlib.reasoner import make
+
+    make(Recipe(seed=options.seed), profile.runs / "reasoner", ROOT / profile.model.name)
 
 
 def _known(method: str, methods: tuple[str, ...]) -> None:

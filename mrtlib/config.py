@@ -57,7 +57,7 @@ class Thinking:
     close_text: str = "</think>\n\n"  # ends the thinking, forced or natural
     answer_open: str = "The answer is \\boxed{"  # the answer up to where the reference begins
     answer_close: str = "}"  # what must follow the reference
-    budget: int = 192  # C0: thinking tokens
+    budget: int = 224  # C0: thinking tokens
     answer_tokens: int = 32  # at most so many tokens for the closing text and the answer
 
 
@@ -111,9 +111,9 @@ class Evaluation:
     samples: int = 4  # rollouts a problem
     temperature: float = 1.0
     top_p: float = 1.0
-    budgets: tuple[int, ...] = (24, 48, 72, 96, 120, 144, 168, 192)
-    extension_tokens: int = 48  # thinking tokens of one forced continuation
-    extensions: int = 4  # 4 x 48 = another C0
+    budgets: tuple[int, ...] = (28, 56, 84, 112, 140, 168, 196, 224)
+    extension_tokens: int = 56  # thinking tokens of one forced continuation
+    extensions: int = 4  # 4 x 56 = another C0
     bootstrap: int = 2000
     batch_rows: int = 128
 

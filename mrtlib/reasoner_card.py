@@ -18,9 +18,9 @@ from mrtlib.card_page import Example
 from mrtlib.config import ROOT, Profile
 from mrtlib.evaluate import Evaluator
 from mrtlib.findings import checked, row_of, said
-from mrtlib.problem_sets import make_splits
+from mrtlib.lessons import Recipe
 from mrtlib.problems import Problem
-from mrtlib.reasoner import Apprenticeship, Recipe, export
+from mrtlib.reasoner import make
 from mrtlib.stats import Interval, bootstrap
 from mrtlib.store import Shards, content_key, file_hashes, read_json
 from mrtlib.trace_reading import Decode, arithmetic, episodes_of, parses, wasted
@@ -51,9 +51,7 @@ def retrain(profile: Profile, recipe: Recipe) -> Profile:
     committed one is left alone.
     """
     folder = profile.runs / "reasoner"
-    apprentice = Apprenticeship(recipe, make_splits(0)["warmup"], folder)
-    apprentice.run()
-    export(apprentice, folder / "model")
+    make(recipe, folder, folder / "model")
     name = str((folder / "model").relative_to(ROOT))
     return replace(profile, model=replace(profile.model, name=name))
 

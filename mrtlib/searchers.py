@@ -5,7 +5,7 @@ step as a paragraph and ends with a verdict in words:
 
     Wait, 7 + 5 = 12.
 
-    12 * 3 = 36.
+    12 * 3 = 36, need 22.
 
     Not ( 7 + 5 ) * 3.
 
@@ -67,12 +67,12 @@ def draw_habits(level: str, rng: Random) -> Habits:
     kind = rng.random()
     hard = level == "four"
     return Habits(
-        insight=rng.choice((0.0, 0.1, 0.3) if hard else (0.0, 0.0, 0.2)),
-        near=rng.choice((0.3, 0.5, 0.8)),
+        insight=rng.choice((0.0, 0.2, 0.4) if hard else (0.0, 0.1, 0.2)),
+        near=rng.choice((0.3, 0.6, 0.9)),
         repeat=0.35 if 0.25 < kind < 0.5 else 0.06,
         check=0.25 if 0.5 < kind < 0.75 else 0.04,
         filler=0.5 if 0.5 < kind < 0.8 else 0.08,
-        patience=rng.randint(2, 4) if kind < 0.2 else rng.randint(5, 9),
+        patience=rng.randint(2, 3) if kind < 0.2 else rng.randint(4, 7 if hard else 9),
         after=rng.choice((0, 0, 1, 1, 2, 3)),
     )
 
@@ -109,7 +109,7 @@ def search(problem: Problem, habits: Habits, rng: Random) -> Trace:
     left = habits.patience
     while left > 0:
         steps, check = _choose(habits, tried, bool(found), problem, rng)
-        text += _write(steps, _opener(tried, check, rng), habits, rng)
+        text += _write(steps, problem.target, _opener(tried, check, rng), habits, rng)
         if steps[-1][3] == problem.target:
             found.append((len(text), render(expression(steps))))
             left = left if len(found) > 1 else habits.after + 1
@@ -182,10 +182,15 @@ def _opener(tried, check: bool, rng: Random) -> str:
     return CHECK if check else rng.choice(MARKERS)
 
 
-def _write(steps, opener: str, habits: Habits, rng: Random) -> str:
-    """Write the steps of an attempt; each line is a paragraph."""
-    lines = [f"{large} {sign} {small} = {result}." for large, sign, small, result in steps]
+def _write(steps, target: int, opener: str, habits: Habits, rng: Random) -> str:
+    """Write the steps of an attempt, a paragraph each.
+
+    The last one repeats the target beside the result: a small model compares neighbours well.
+    """
+    lines = [f"{large} {sign} {small} = {result}" for large, sign, small, result in steps]
     lines[0] = f"{opener}, {lines[0]}"
+    lines[-1] += f", need {target}"
+    lines = [line + "." for line in lines]
     if rng.random() < habits.filler:
         lines.insert(0, rng.choice(FILLERS))
     return "\n\n".join(lines) + "\n\n"

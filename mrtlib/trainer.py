@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from mrtlib import credit, prover, regret
@@ -33,6 +33,7 @@ from mrtlib.problems import load_problems
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import TransformersSampler
 from mrtlib.store import content_key, file_hashes, read_json, write_json, write_table
+from mrtlib.training_log import Progress, steps_of
 from mrtlib.twin import Twin
 
 # `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
@@ -191,38 +192,6 @@ def _arguments(profile: Profile, method: str, seed: int, folder: Path) -> GRPOCo
     )
 
 
-class Progress(TrainerCallback):
-    """End a training when its tokens are spent; say what it does and how long is left."""
-
-    def __init__(self, name: str, tokens: int, every: int) -> None:
-        self.name, self.tokens, self.every = name, tokens, every
-        self.began = self.before = None
-
-    def on_step_begin(self, args, state, control, **_) -> None:
-        if self.began is None:
-            self.began, self.before = time.monotonic(), _generated(state.log_history)
-
-    def on_log(self, args, state, control, logs=None, **_) -> None:
-        if "reward" not in (logs or {}):
-            return
-        spent = _generated(state.log_history)
-        control.should_training_stop = control.should_training_stop or spent >= self.tokens
-        if state.global_step > 1 and state.global_step % self.every and spent < self.tokens:
-            return
-        pace = (time.monotonic() - self.began) / max(1, spent - self.before)
-        print(
-            f"{self.name}: step {state.global_step}, {spent} of {self.tokens} tokens, "
-            f"reward {logs['reward']:.2f}, {logs['length']:.0f} thinking tokens, "
-            f"{pace * max(0, self.tokens - spent) / 60:.0f} min left",
-            flush=True,
-        )
-
-
-def _generated(history: list[dict]) -> int:
-    """Return the tokens that a training has generated, from TRL's log."""
-    return sum(int(log["generated"]) for log in history if "generated" in log)
-
-
 def train(profile: Profile, method: str, seed: int) -> Path:
     """Train one adapter, from its last checkpoint if there is one; return its folder.
 
@@ -242,7 +211,7 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     trainer.add_callback(Progress(f"{method}, seed {seed}", profile.training.tokens, 5))
     trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")) or None)
     save_adapter(trainer.model, folder)
-    write_table(folder / "steps.parquet", "steps", steps_of(trainer, method, seed))
+    write_table(folder / "steps.parquet", "steps", steps_of(trainer.state.log_history, method, seed))
     write_json(folder / "key.json", key)  # last: it marks the adapter as whole
     return folder
 
@@ -257,22 +226,3 @@ def _key(profile: Profile, method: str, seed: int) -> str:
         settings=[repr(part) for part in parts], files=file_hashes(files, ROOT), method=method,
         seed=seed,
     )  # fmt: skip
-
-
-def steps_of(trainer: MRTTrainer, method: str, seed: int) -> list[dict]:
-    """Return the training log as rows of the `steps` schema."""
-    rows, generated = [], 0
-    for log in trainer.state.log_history:
-        if "reward" not in log:
-            continue
-        generated += int(log["generated"])
-        spent = log["sampling_s"] + log["probing_s"]
-        rows.append({
-            "method": method, "seed": seed, "step": log["step"], "generated_tokens": generated,
-            "learning_s": log["step_time"] - spent, "kl": log.get("kl"),
-            **{name: log.get(name) for name in (
-                "reward", "progress", "regret", "length", "episodes", "truncated",
-                "learning_rate", "grad_norm", "sampling_s", "probing_s",
-            )},
-        })  # fmt: skip
-    return rows

@@ -239,7 +239,7 @@ def test_suffix_closes_what_is_open():
 
 
 def test_termination_from_a_tokenizer():
-    from mrtlib.reasoner import build_tokenizer
+    from mrtlib.lessons import build_tokenizer
 
     tokenizer, thinking = build_tokenizer(), Thinking()
     ending = Termination.build(tokenizer, thinking)

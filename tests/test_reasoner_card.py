@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib import reasoner_card, trace_reading
+from mrtlib import reasoner, reasoner_card, trace_reading
 from mrtlib.config import Profile
+from mrtlib.lessons import Recipe
 from mrtlib.problems import countdown
-from mrtlib.reasoner import Recipe
 
 PROBLEM = countdown((3, 5, 7), 22, "three")
 
@@ -78,7 +78,7 @@ def test_thresholds_of_the_card_are_claims():
 
 def test_the_reasoner_can_be_made_anew(toy_profile, elsewhere, monkeypatch, tmp_path):
     problems = [PROBLEM, countdown((2, 5, 9), 19, "three")]
-    monkeypatch.setattr(reasoner_card, "make_splits", lambda seed: {"warmup": problems})
+    monkeypatch.setattr(reasoner, "make_splits", lambda seed: {"warmup": problems})
     recipe = Recipe(width=64, layers=1, heads=2, feed_forward=64, tokens=2000, batch_tokens=512)
     made = reasoner_card.retrain(toy_profile(), recipe)
     assert made.model.name == "runs/reasoner/model"

@@ -20,7 +20,7 @@ from mrtlib.searchers import (
 )
 
 PROBLEMS = [countdown((3, 5, 7), 22, "three"), countdown((2, 3, 4, 10), 25, "four")]
-STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)\.")
+STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)[.,]")
 
 
 def traces(problem, count=200):

@@ -10,7 +10,8 @@ from mrtlib import credit, trainer
 from mrtlib.config import TRAINED_METHODS, Lora, Prover
 from mrtlib.models import ModelError
 from mrtlib.store import read_table
-from mrtlib.trainer import MRTTrainer, steps_of
+from mrtlib.trainer import MRTTrainer
+from mrtlib.training_log import steps_of
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_resumed_training_ends_like_one_that_was_not_cut(profile, tmp_path):
     again = MRTTrainer(long, "episode_progress", 0, tmp_path / "cut")
     again.train(resume_from_checkpoint=True)
     assert torch.allclose(weights(whole), weights(again), atol=1e-4)
-    ours, theirs = steps_of(again, "m", 0), steps_of(whole, "m", 0)
+    ours, theirs = (steps_of(made.state.log_history, "m", 0) for made in (again, whole))
     assert [r["generated_tokens"] for r in ours] == [r["generated_tokens"] for r in theirs]
 
 
