@@ -233,6 +233,10 @@ def check(profile: Profile) -> None:
             "training.micro_batch must divide problems_per_step * group_size "
             f"({training.problems_per_step * training.group_size})"
         )
+    if thinking.budget < 1:
+        raise ProfileError(f"thinking.budget is {thinking.budget}; it must be at least 1 token")
+    if evaluation.samples < 4:
+        raise ProfileError("evaluation.samples must be 4 or more: pass@4 and maj@4 need them")
     if min(evaluation.budgets) < 1 or max(evaluation.budgets) > thinking.budget:
         raise ProfileError(f"evaluation.budgets must lie between 1 and C0 = {thinking.budget}")
     if profile.model.quantization not in ("nf4", "none"):

@@ -211,7 +211,8 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     trainer.add_callback(Progress(f"{method}, seed {seed}", profile.training.tokens, 5))
     trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")) or None)
     save_adapter(trainer.model, folder)
-    write_table(folder / "steps.parquet", "steps", steps_of(trainer.state.log_history, method, seed))
+    rows = steps_of(trainer.state.log_history, method, seed)
+    write_table(folder / "steps.parquet", "steps", rows)
     write_json(folder / "key.json", key)  # last: it marks the adapter as whole
     return folder
 

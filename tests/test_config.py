@@ -1,0 +1,40 @@
+"""Profiles are checked before anything runs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from mrtlib.config import PROFILES, ProfileError, as_json, check, load_profile
+
+
+def test_every_profile_is_sound_and_readable_as_json():
+    for name in PROFILES:
+        profile = load_profile(name)
+        assert profile.name == name
+        assert json.loads(as_json(profile))["thinking"]["budget"] == profile.thinking.budget
+
+
+def test_an_unknown_profile_is_named_with_the_choices():
+    with pytest.raises(ProfileError, match="unknown profile 'tinny'; choose one of smoke, tiny"):
+        load_profile("tinny")
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("training", {"methods": ("magic",)}, "unknown method 'magic'"),
+        ("training", {"learning_rate": {}}, "no learning rate"),
+        ("training", {"group_size": 1}, "2 or more"),
+        ("training", {"micro_batch": 7}, "micro_batch must divide"),
+        ("evaluation", {"budgets": (0, 10)}, "between 1 and C0"),
+        ("evaluation", {"budgets": (10, 10_000)}, "between 1 and C0"),
+        ("evaluation", {"samples": 3}, "4 or more"),
+        ("thinking", {"budget": 0}, "at least 1"),
+        ("model", {"quantization": "int3"}, "'nf4' or 'none'"),
+    ],
+)
+def test_contradictions_are_errors(part, change, message):
+    profile = load_profile("tiny")
+    with pytest.raises(ProfileError, match=message):
+        check(replace(profile, **{part: replace(getattr(profile, part), **change)}))
