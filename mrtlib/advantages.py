@@ -1,8 +1,9 @@
 """Information gain as advantages: the credit of each episode against the rest of its group.
 
 A group is the rollouts of one problem. Each rollout gives its curve: J (k + 1,) and boundaries
-t (k + 1,), t_0 = 0. Each function returns (k,) values a rollout, one for each episode; the trainer
-adds alpha times the value to the outcome advantage of the episode's tokens.
+t (k + 1,), t_0 = 0. Each form returns (k,) values a rollout, one for each episode. The trainer
+divides them by their spread over the whole step (`scaled`) and adds alpha times the value to the
+outcome advantage of the episode's tokens.
 """
 
 from collections.abc import Callable
@@ -20,12 +21,14 @@ def outcome_alone(curves: list[Curve], budget: int) -> list[np.ndarray]:
 
 
 def episode_progress(curves: list[Curve], budget: int) -> list[np.ndarray]:
-    """Return each episode's progress, standardised over the episodes of the group."""
-    return _standardised([credit.episode_progress(J) for J, _ in curves])
+    """Return each episode's progress less the mean over the episodes of the group."""
+    values = [credit.episode_progress(J) for J, _ in curves]
+    joined = np.concatenate(values)
+    return [v - joined.mean() for v in values] if joined.size else values
 
 
 def regret_to_go(curves: list[Curve], budget: int) -> list[np.ndarray]:
-    """Return each episode's regret-to-go less its baseline, standardised over the group.
+    """Return each episode's regret-to-go less its baseline.
 
     The baseline of an episode that begins at t with success probability J is what the group
     removes from t on for each unit of doubt that is left, times the doubt left here:
@@ -39,7 +42,7 @@ def regret_to_go(curves: list[Curve], budget: int) -> list[np.ndarray]:
         base = [_expected(curves, gains, others, start) * (1 - j)
                 for j, start in zip(J[:-1], t[:-1], strict=True)]  # fmt: skip
         out.append(gains[own] - np.array(base))
-    return _standardised(out, centre=False)
+    return out
 
 
 def _expected(curves: list[Curve], gains, others: list[int], start: float) -> float:
@@ -53,12 +56,15 @@ def _expected(curves: list[Curve], gains, others: list[int], start: float) -> fl
     return removed / doubt if doubt > 1e-6 else 0.0
 
 
-def _standardised(values: list[np.ndarray], centre: bool = True) -> list[np.ndarray]:
-    """Divide by the spread over all episodes of the group, after taking off their mean."""
-    joined = np.concatenate(values) if values else np.zeros(0)
-    mean = joined.mean() if centre and joined.size else 0.0
-    spread = np.sqrt(np.mean((joined - mean) ** 2)) if joined.size else 0.0
-    return [(v - mean) / (spread + credit.EPSILON) for v in values]
+def scaled(values: list[np.ndarray]) -> list[np.ndarray]:
+    """Divide values by their root mean square over all episodes of a step.
+
+    Over the step and not over a group: in a group where nothing happened, J moves by noise alone,
+    and a spread of its own would blow that up to the size of a real gain.
+    """
+    joined = np.concatenate([np.zeros(0), *values])
+    spread = np.sqrt(np.mean(joined**2)) if joined.size else 0.0
+    return [v / (spread + credit.EPSILON) for v in values]
 
 
 CREDITS: dict[str, Callable[[list[Curve], int], list[np.ndarray]]] = {

@@ -17,7 +17,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from mrtlib import credit, prover, regret
-from mrtlib.advantages import CREDITS, Curve
+from mrtlib.advantages import CREDITS, Curve, scaled
 from mrtlib.config import ROOT, Profile
 from mrtlib.models import (
     adapters_to_float32,
@@ -91,19 +91,22 @@ class MRTTrainer(GRPOTrainer):
         gains = np.zeros((len(self.rollouts), width))
         if self.method != "outcome":
             curves = self._curves()
-            size = self.profile.training.group_size
-            for first in range(0, len(curves), size):
-                group = CREDITS[self.method](curves[first : first + size], self.budget)
-                for row, values in enumerate(group, start=first):
-                    marks = [0, *self.rollouts[row].boundaries]
-                    gains[row, :] = credit.spread(values, marks, width, 0.0)
             self._log_curves(curves)
+            for row, values in enumerate(self._credit(curves)):
+                marks = [0, *self.rollouts[row].boundaries]
+                gains[row] = credit.spread(values, marks, width, 0.0)
         self.seconds["probing_s"] = time.perf_counter() - began
         shared = out["advantages"][:, None].expand(-1, width)
         extra = torch.tensor(gains, dtype=shared.dtype, device=shared.device)
         out["advantages"] = shared + self.profile.training.alpha * extra
         self._log_rollouts()
         return out
+
+    def _credit(self, curves: list[Curve]) -> list[np.ndarray]:
+        """Return the credit of each episode of each rollout, groups one after the other."""
+        size, form = self.profile.training.group_size, CREDITS[self.method]
+        groups = [curves[first : first + size] for first in range(0, len(curves), size)]
+        return scaled([values for group in groups for values in form(group, self.budget)])
 
     @property
     def budget(self) -> int:

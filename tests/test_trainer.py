@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mrtlib import credit, trainer
+from mrtlib.advantages import episode_progress
 from mrtlib.config import TRAINED_METHODS, Lora, Prover
 from mrtlib.models import ModelError
 from mrtlib.store import read_table
@@ -70,11 +71,12 @@ def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, t
     rewards = np.array([float(r.grade.correct) for r in made.rollouts]).reshape(2, 4)
     base = credit.outcome(rewards).ravel()
     curves = made._curves()
+    values = episode_progress(curves[:4], 40) + episode_progress(curves[4:], 40)
+    size = np.sqrt(np.mean(np.concatenate(values) ** 2)) + credit.EPSILON
+    width = out["completion_ids"].shape[1]
     for row, rollout in enumerate(made.rollouts):
-        first = row - row % 4
-        values = trainer.CREDITS["episode_progress"](curves[first : first + 4], 40)[row - first]
-        width = out["completion_ids"].shape[1]
-        expected = base[row] + credit.spread(values, [0, *rollout.boundaries], width, 0.0)
+        marks = [0, *rollout.boundaries]
+        expected = base[row] + credit.spread(values[row] / size, marks, width, 0.0)
         assert np.allclose(out["advantages"][row].numpy(), expected, atol=1e-5)
         assert rollout.trace_tokens <= 40
 
