@@ -1,4 +1,4 @@
-"""The command line: `python -m mrtlib reproduce | train | evaluate | problems | reasoner`.
+"""The command line: `python -m mrtlib reproduce | train | evaluate | tune | problems | reasoner`.
 
 `train` runs unchanged under `accelerate launch -m mrtlib train ...`. Libraries are imported by
 the command that needs them, so that a mistyped option is answered at once.
@@ -22,6 +22,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--method", required=True, help=", ".join(TRAINED_METHODS))
     command = _add(commands, "evaluate", evaluate, "measure the base or a trained adapter")
     command.add_argument("--method", required=True, help=", ".join(("base", *TRAINED_METHODS)))
+    command = _add(commands, "tune", tune, "search the learning rate of every method")
+    command.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
+    command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
     command = commands.add_parser("problems", help="make the Countdown problem sets anew")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=problems)
@@ -88,6 +91,20 @@ def reasoner(options: argparse.Namespace) -> None:
     from mrtlib.reasoner import make
 
     make(Recipe(seed=options.seed), profile.runs / "reasoner", ROOT / profile.model.name)
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Search the learning rate of every method; prints the table and the rates it chooses."""
+    profile = load_profile(options.profile)
+    import numpy as np
+
+    from mrtlib import tuning
+
+    seeds = tuple(range(options.seed, options.seed + options.seeds))
+    table = tuning.search(profile, tuple(options.rates), seeds, np.random.default_rng(0))
+    print(table.to_string(index=False))
+    for method, rate in tuning.best(table).items():
+        print(f"{method}: {rate:g}")
 
 
 def _known(method: str, methods: tuple[str, ...]) -> None:

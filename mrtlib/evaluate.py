@@ -192,15 +192,18 @@ def _extrapolated(evaluator: Evaluator, rollouts: list[Rollout]) -> list[dict]:
     return rows
 
 
-def evaluate(profile: Profile, method: str, seed: int, adapter: Path | None = None) -> Path:
-    """Measure one model on the test problems; return the folder of its tables.
+def evaluate(
+    profile: Profile, method: str, seed: int, adapter: Path | None = None, split: str = "test"
+) -> Path:
+    """Measure one model on the problems of a split; return the folder of its tables.
 
     Goes on from the shards that are there; says how far it is and how long it will take.
     Shards made with other settings or weights stay, but `load_tables` does not read them.
     """
-    folder = profile.runs / "evaluation" / f"{method}-{seed}"
+    folder = profile.runs / ("evaluation" if split == "test" else split) / f"{method}-{seed}"
     shards = {name: Shards(folder / name, name) for name in TABLES}
-    problems = load_problems(profile.problems / "test.jsonl", profile.data.test)
+    limit = getattr(profile.data, split)
+    problems = load_problems(profile.problems / f"{split}.jsonl", limit)
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
     keys = [_key(profile, part, weights_of(profile, adapter)) for part in parts]
     missing = [i for i, key in enumerate(keys) if not shards[TABLES[-1]].has(key)]

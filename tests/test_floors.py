@@ -53,6 +53,7 @@ FLOORS = {
     "card_page": 3,
     "votes": 3,
     "results": 3,
+    "tuning": 3,
     "comparison": 3,
     "learning": 3,
     "batch": 3,

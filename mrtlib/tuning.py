@@ -1,0 +1,67 @@
+"""The same small search of the learning rate for every method, on the validation problems.
+
+Every run is recorded in `tuning.csv`. The rate of a method is the one with the least regret at half
+the budget: the measure that the comparison reports, chosen the same way for all methods.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.config import Profile
+from mrtlib.evaluate import evaluate, load_tables
+from mrtlib.results import Measures, measures
+from mrtlib.stats import bootstrap
+from mrtlib.store import write_text
+from mrtlib.trainer import train
+
+
+def variant(profile: Profile, rate: float) -> Profile:
+    """Return the profile with one learning rate for all methods and a folder of its own."""
+    training = profile.training
+    return replace(
+        profile,
+        name=f"{profile.name}/tuning/{rate:g}",
+        training=replace(training, learning_rate=dict.fromkeys(training.methods, rate)),
+    )
+
+
+def search(
+    profile: Profile, rates: tuple[float, ...], seeds: tuple[int, ...], rng: np.random.Generator
+) -> pd.DataFrame:
+    """Train and validate every method at every rate and seed; return and write the table.
+
+    Columns: method, learning_rate, seed, accuracy (at C0), regret, low, high (at C0 / 2), tokens
+    (of a trace). Resumable: what is trained and measured is read.
+    """
+    rows = []
+    for rate in rates:
+        own = variant(profile, rate)
+        for seed in seeds:
+            for method in profile.training.methods:
+                folder = evaluate(own, method, seed, train(own, method, seed), "validation")
+                found = measures(load_tables(folder), own)
+                rows.append((method, rate, seed, *_row(found, own, rng)))
+                _write(rows, profile)
+    return _write(rows, profile)
+
+
+def _row(found: Measures, profile: Profile, rng: np.random.Generator) -> tuple[float, ...]:
+    c0 = profile.thinking.budget
+    regret = bootstrap(found["regret", c0 // 2].tolist(), rng, profile.evaluation.bootstrap)
+    means = [np.mean([v.mean() for v in found[name, c0]]) for name in ("accuracy", "tokens")]
+    return means[0], regret.estimate, regret.low, regret.high, means[1]
+
+
+def _write(rows: list[tuple], profile: Profile) -> pd.DataFrame:
+    names = ["method", "learning_rate", "seed", "accuracy", "regret", "low", "high", "tokens"]
+    table = pd.DataFrame(rows, columns=names)
+    write_text(profile.runs / "tuning.csv", table.to_csv(index=False))
+    return table
+
+
+def best(table: pd.DataFrame) -> dict[str, float]:
+    """Return the learning rate of each method with the least mean regret over the seeds."""
+    means = table.groupby(["method", "learning_rate"])["regret"].mean()
+    return {method: float(part.idxmin()[1]) for method, part in means.groupby("method")}
