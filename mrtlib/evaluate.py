@@ -55,7 +55,7 @@ class Evaluator:
         settings, thinking = self.profile.evaluation, self.profile.thinking
         prompts = [prompt_ids(self.reader.tokenizer, p.question, thinking) for p in problems]
         longest = max(map(len, prompts)) + settings.extensions * settings.extension_tokens
-        check_context(self.model.config, longest, thinking.budget + 2 * thinking.answer_tokens)
+        check_context(self.model.config, longest, thinking.budget + thinking.answer_tokens)
         drawn = self.sampler.sample(
             prompts, settings.samples, thinking.budget + thinking.answer_tokens,
             settings.temperature, settings.top_p, {self.reader.tokenizer.eos_token_id},
