@@ -16,9 +16,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mrtlib.config import Thinking
-from mrtlib.countdown import render
 from mrtlib.problems import Problem
-from mrtlib.searchers import CHECK, FILLERS, MARKERS, draw_habits, expression, search, solve
+from mrtlib.searchers import CHECK, FILLERS, MARKERS, draw_habits, guess, search
 
 PAD, END, USER, ASSISTANT, UNKNOWN = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unk|>"
 LARGEST_NUMBER = 99  # larger numbers are <|unk|>
@@ -41,10 +40,10 @@ class Recipe:
     width: int = 128
     layers: int = 4
     heads: int = 4
-    feed_forward: int = 256
+    feed_forward: int = 512
     context: int = 512
-    tokens: int = 30_000_000
-    rounded_share: float = 0.12  # last part of the training, with weights rounded to NF4
+    tokens: int = 36_000_000
+    rounded_share: float = 0.15  # last part of the training, with weights rounded to NF4
     batch_tokens: int = 4_096
     learning_rate: float = 2e-3
     warmup: float = 0.02
@@ -86,7 +85,8 @@ def lesson(problem: Problem, recipe: Recipe, thinking: Thinking, rng: Random) ->
     Some traces are cut and answered by force; the words of the termination are given, so that
     the model never says them by itself.
     """
-    trace = search(problem, draw_habits(problem.level, rng), rng)
+    habits = draw_habits(problem.level, rng)
+    trace = search(problem, habits, rng)
     cut, draw = len(trace.text), rng.random()
     if draw < recipe.cut_at_start:
         cut = 0
@@ -94,7 +94,7 @@ def lesson(problem: Problem, recipe: Recipe, thinking: Thinking, rng: Random) ->
         cut = rng.choice([match.end() for match in re.finditer("\n\n", trace.text)])
     elif draw < recipe.cut_at_start + recipe.cut_at_paragraph + recipe.cut_anywhere:
         cut = rng.choice([match.end() for match in re.finditer(WORDS, trace.text)])
-    answer = trace.answer_at(cut) or render(expression(solve(problem)))
+    answer = trace.answer_at(cut) or guess(problem, habits, rng)
     kept, forced = trace.text[:cut], cut < len(trace.text)
     gap = "\n\n" if kept and not kept.endswith("\n") else ""
     close = thinking.close_text + thinking.answer_open

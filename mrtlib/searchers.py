@@ -14,7 +14,8 @@ repeated, failed attempts checked again, sentences that say nothing, more thinki
 answer was found, giving up early. A searcher never errs in arithmetic.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
@@ -22,6 +23,7 @@ from mrtlib.countdown import render
 from mrtlib.problems import Problem
 
 MAX_VALUE = 60  # every intermediate result lies between 1 and this
+MAX_LAST = 99  # a careless last result lies between 0 and this
 MARKERS = ("Wait", "Alternatively", "But wait", "But hold on")
 CHECK = "But let me double-check"
 FILLERS = (
@@ -43,6 +45,7 @@ class Habits:
 
     insight: float  # the next step is one from which the target can be reached
     near: float  # the last step is the one that comes closest to the target
+    slow: int  # first attempts, made without either
     repeat: float  # the attempt is an earlier one, word for word
     check: float  # the last failed attempt is done again as a check
     filler: float  # a sentence that says nothing comes first
@@ -67,30 +70,40 @@ def draw_habits(level: str, rng: Random) -> Habits:
     kind = rng.random()
     hard = level == "four"
     return Habits(
-        insight=rng.choice((0.0, 0.2, 0.4) if hard else (0.0, 0.1, 0.2)),
+        insight=rng.choice((0.6, 0.8, 1.0) if hard else (0.2, 0.5, 0.8)),
         near=rng.choice((0.3, 0.6, 0.9)),
+        slow=rng.choice((0, 1, 2, 3, 4)),
         repeat=0.35 if 0.25 < kind < 0.5 else 0.06,
         check=0.25 if 0.5 < kind < 0.75 else 0.04,
         filler=0.5 if 0.5 < kind < 0.8 else 0.08,
-        patience=rng.randint(2, 3) if kind < 0.2 else rng.randint(4, 7 if hard else 9),
+        patience=rng.randint(2, 3) if kind < 0.1 else rng.randint(5, 8 if hard else 10),
         after=rng.choice((0, 0, 1, 1, 2, 3)),
     )
 
 
 def steps_from(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
     """List the steps from a pool that leave it open to end, each with the pool it leaves."""
-    out = []
+    return [
+        (step, (*rest, step[3]))
+        for step, rest in _pairs(pool)
+        if 1 <= step[3] <= MAX_VALUE and reachable(tuple(sorted((*rest, step[3]))))
+    ]
+
+
+def last_steps(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
+    """List all that a searcher who does not look ahead may do with the last two values."""
+    return [(step, (step[3],)) for step, _ in _pairs(pool) if 0 <= step[3] <= MAX_LAST]
+
+
+def _pairs(pool: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:
+    """Yield every step over two values of a pool, with the values it leaves alone."""
     for i in range(len(pool)):
         for j in range(i + 1, len(pool)):
             large, small = max(pool[i], pool[j]), min(pool[i], pool[j])
             rest = tuple(v for k, v in enumerate(pool) if k not in (i, j))
-            results = (("+", large + small), ("-", large - small), ("*", large * small))
-            out += [
-                ((large, sign, small, result), (*rest, result))
-                for sign, result in results
-                if 1 <= result <= MAX_VALUE and reachable(tuple(sorted((*rest, result))))
-            ]
-    return out
+            yield (large, "+", small, large + small), rest
+            yield (large, "-", small, large - small), rest
+            yield (large, "*", small, large * small), rest
 
 
 @cache
@@ -126,8 +139,9 @@ def _choose(habits, tried, solved: bool, problem, rng) -> tuple[tuple[Step, ...]
         return tried[-1], True
     if tried and draw > 1 - habits.repeat:
         return rng.choice(tried), False
+    slow = len(tried) < habits.slow
     for _ in range(8):
-        steps = attempt(problem, habits, rng)
+        steps = attempt(problem, replace(habits, insight=0.0, near=0.0) if slow else habits, rng)
         if steps not in tried:
             break
     return steps, False
@@ -143,25 +157,16 @@ def attempt(problem: Problem, habits: Habits, rng: Random) -> tuple[Step, ...]:
         elif rng.random() < habits.insight:
             good = [o for o in options if problem.target in reachable(tuple(sorted(o[1])))]
             options = good or options
+        elif len(pool) == 2:
+            options = last_steps(pool)
         step, pool = rng.choice(options)
         steps.append(step)
     return tuple(steps)
 
 
-def solve(problem: Problem) -> tuple[Step, ...]:
-    """Return one solution, always the same for a problem: the answer of a searcher who guesses.
-
-    Raises:
-        ValueError: no solution keeps every result between 1 and MAX_VALUE.
-    """
-    pool, steps = tuple(problem.numbers), []
-    while len(pool) > 1:
-        good = [o for o in steps_from(pool) if problem.target in reachable(tuple(sorted(o[1])))]
-        if not good:
-            raise ValueError(f"{problem.id} has no solution with results from 1 to {MAX_VALUE}")
-        step, pool = good[0]
-        steps.append(step)
-    return tuple(steps)
+def guess(problem: Problem, habits: Habits, rng: Random) -> str:
+    """Return what a searcher answers who has found nothing: one more attempt, in the head."""
+    return render(expression(attempt(problem, replace(habits, insight=0.0), rng)))
 
 
 def expression(steps: tuple[Step, ...]):

@@ -1,6 +1,7 @@
 """Searchers never err in arithmetic, waste as they are told, and their answers are accepted."""
 
 import re
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -8,19 +9,22 @@ import pytest
 from mrtlib.episodes import official
 from mrtlib.problems import countdown, grade
 from mrtlib.searchers import (
+    MAX_LAST,
     MAX_VALUE,
     Habits,
     attempt,
     draw_habits,
     expression,
+    guess,
+    last_steps,
     reachable,
     search,
-    solve,
     steps_from,
 )
 
 PROBLEMS = [countdown((3, 5, 7), 22, "three"), countdown((2, 3, 4, 10), 25, "four")]
-STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)[.,]")
+STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)([.,])")
+NONE = Habits(insight=0, near=0, slow=0, repeat=0, check=0, filler=0, patience=1, after=0)
 
 
 def traces(problem, count=200):
@@ -32,10 +36,10 @@ def traces(problem, count=200):
 def test_every_step_is_right_and_every_found_answer_accepted(problem):
     seen = 0
     for trace in traces(problem):
-        for a, sign, b, c in STEP.findall(trace.text):
+        for a, sign, b, c, end in STEP.findall(trace.text):
             a, b, c = int(a), int(b), int(c)
             assert c == {"+": a + b, "-": a - b, "*": a * b}[sign]
-            assert a >= b and 1 <= c <= MAX_VALUE
+            assert a >= b and (1 <= c <= MAX_VALUE or (end == "," and 0 <= c <= MAX_LAST))
             seen += 1
         for _, answer in trace.found:
             assert grade(problem, f"\\boxed{{{answer}}}").correct
@@ -57,13 +61,18 @@ def test_an_answer_is_known_only_after_it_was_found():
     assert trace.answer_at(len(trace.text)) == trace.found[-1][1]
 
 
-def test_the_guess_of_a_problem_is_one_of_its_solutions():
+def test_a_guess_uses_the_numbers_of_its_problem_and_is_seldom_right():
     for problem in PROBLEMS:
-        steps = solve(problem)
-        assert steps[-1][3] == problem.target
-        assert solve(problem) == steps
-    with pytest.raises(ValueError, match="no solution"):
-        solve(countdown((1, 2, 3), 59, "three"))
+        rng = Random(3)
+        guesses = [guess(problem, draw_habits(problem.level, rng), rng) for _ in range(200)]
+        grades = [grade(problem, f"\\boxed{{{words}}}") for words in guesses]
+        assert {g.reason for g in grades} <= {"correct", "wrong"}
+        assert 0 < sum(g.correct for g in grades) < 100
+
+
+def test_careless_last_steps_are_all_that_two_values_allow():
+    assert [s for s, _ in last_steps((5, 5))] == [(5, "+", 5, 10), (5, "-", 5, 0), (5, "*", 5, 25)]
+    assert [s[3] for s, _ in last_steps((40, 50))] == [90, 10]  # 2000 is beyond MAX_LAST
 
 
 def test_reachable_equals_a_walk_over_all_steps():
@@ -78,7 +87,7 @@ def test_reachable_equals_a_walk_over_all_steps():
 
 def test_insight_and_nearness_raise_the_share_of_solved_attempts():
     def share(insight, near):
-        habits = Habits(insight, near, 0, 0, 0, patience=1, after=0)
+        habits = replace(NONE, insight=insight, near=near)
         rng = Random(1)
         solved = [attempt(PROBLEMS[0], habits, rng)[-1][3] == 22 for _ in range(500)]
         return sum(solved) / 500
@@ -86,12 +95,22 @@ def test_insight_and_nearness_raise_the_share_of_solved_attempts():
     assert share(0, 0) < share(0, 1) < share(1, 1) == 1
 
 
+def test_slow_searchers_find_late_what_others_find_at_once():
+    def found(slow):
+        rng = Random(4)
+        sharp = replace(NONE, insight=1, near=1, slow=slow, patience=4)
+        made = [search(PROBLEMS[0], sharp, rng) for _ in range(300)]
+        return sum("Not " not in trace.text for trace in made) / 300
+
+    assert found(0) == 1 and found(3) < 0.3
+
+
 def test_repeats_checks_and_fillers_follow_the_habits():
     rng = Random(2)
-    stuck = search(PROBLEMS[0], Habits(0, 0, 1, 0, 0, patience=5, after=0), rng)
+    stuck = search(PROBLEMS[0], replace(NONE, repeat=1, patience=5), rng)
     bodies = re.split(r"\n\n(?=[A-Z][a-z ]*(?:-check)?, )", stuck.text)
     assert len({body.split(", ", 1)[1].strip() for body in bodies}) == 1
-    rambling = search(PROBLEMS[0], Habits(0, 0, 0, 1, 1, patience=4, after=0), rng)
+    rambling = search(PROBLEMS[0], replace(NONE, check=1, filler=1, patience=4), rng)
     assert rambling.text.count("But let me double-check") == 3
 
 
