@@ -102,6 +102,7 @@ class Training:
     warmup_steps: int = 2
     micro_batch: int = 64  # rows in one forward and backward pass
     save_every: int = 10
+    watch_every: int = 5  # steps from one look at J to the next where the method needs none
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,8 @@ def check(profile: Profile) -> None:
             "training.micro_batch must divide problems_per_step * group_size "
             f"({training.problems_per_step * training.group_size})"
         )
+    if training.watch_every < 1:
+        raise ProfileError("training.watch_every must be 1 or more")
     if thinking.budget < 1:
         raise ProfileError(f"thinking.budget is {thinking.budget}; it must be at least 1 token")
     if evaluation.samples < 4:

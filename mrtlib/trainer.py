@@ -87,20 +87,24 @@ class MRTTrainer(GRPOTrainer):
         """Let TRL sample, grade and normalise; then add the credit of each episode's tokens."""
         out = super()._generate_and_score_completions(inputs)
         began = time.perf_counter()
-        width = out["completion_ids"].shape[1]
-        gains = np.zeros((len(self.rollouts), width))
-        if self.method != "outcome":
-            curves = self._curves()
-            self._log_curves(curves)
-            for row, values in enumerate(self._credit(curves)):
-                marks = [0, *self.rollouts[row].boundaries]
-                gains[row] = credit.spread(values, marks, width, 0.0)
+        shared = out["advantages"][:, None]
+        gains = torch.from_numpy(self._gains(out["completion_ids"].shape[1])).to(shared)
         self.seconds["probing_s"] = time.perf_counter() - began
-        shared = out["advantages"][:, None].expand(-1, width)
-        extra = torch.tensor(gains, dtype=shared.dtype, device=shared.device)
-        out["advantages"] = shared + self.profile.training.alpha * extra
+        out["advantages"] = shared + self.profile.training.alpha * gains
         self._log_rollouts()
         return out
+
+    def _gains(self, width: int) -> np.ndarray:
+        """Return each token's credit (B, width); J is measured where credit or log needs it."""
+        gains = np.zeros((len(self.rollouts), width))
+        watched = self.state.global_step % self.profile.training.watch_every == 0
+        if self.method == "outcome" and not watched:
+            return gains
+        curves = self._curves()
+        self._log_curves(curves)
+        for row, values in enumerate(self._credit(curves)):
+            gains[row] = credit.spread(values, [0, *self.rollouts[row].boundaries], width, 0.0)
+        return gains
 
     def _credit(self, curves: list[Curve]) -> list[np.ndarray]:
         """Return the credit of each episode of each rollout, groups one after the other."""

@@ -31,6 +31,7 @@ def test_an_unknown_profile_is_named_with_the_choices():
         ("evaluation", {"budgets": (10, 10_000)}, "between 1 and C0"),
         ("evaluation", {"samples": 3}, "4 or more"),
         ("thinking", {"budget": 0}, "at least 1"),
+        ("training", {"watch_every": 0}, "1 or more"),
         ("model", {"quantization": "int3"}, "'nf4' or 'none'"),
     ],
 )

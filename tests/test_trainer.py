@@ -81,6 +81,18 @@ def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, t
         assert rollout.trace_tokens <= 40
 
 
+def test_outcome_is_watched_and_its_advantages_are_those_of_grpo(profile, tmp_path):
+    made = MRTTrainer(profile, "outcome", 0, tmp_path)
+    made.model.train()
+    inputs = [dict(made.train_dataset[i]) for i in (0, 1) for _ in range(4)]
+    out = made._generate_and_score_completions(inputs)
+    rewards = np.array([float(r.grade.correct) for r in made.rollouts]).reshape(2, 4)
+    assert np.allclose(out["advantages"].numpy(), credit.outcome(rewards).reshape(8, 1), atol=1e-6)
+    watching = replace(profile, training=replace(profile.training, most_steps=3, watch_every=2))
+    steps = read_table(trainer.train(watching, "outcome", 0) / "steps.parquet", "steps")
+    assert list(steps["regret"].notna()) == [True, False, True]
+
+
 def test_adapters_are_trained_in_float32_and_the_base_is_not_trained(profile, tmp_path):
     made = run(profile, "regret_to_go", tmp_path)
     trained = {name: p for name, p in made.model.named_parameters() if p.requires_grad}
