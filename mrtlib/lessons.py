@@ -42,10 +42,10 @@ class Recipe:
     heads: int = 4
     feed_forward: int = 512
     context: int = 512
-    tokens: int = 36_000_000
-    rounded_share: float = 0.15  # last part of the training, with weights rounded to NF4
-    batch_tokens: int = 4_096
-    learning_rate: float = 2e-3
+    tokens: int = 20_000_000
+    rounded_share: float = 0.2  # last part of the training, with weights rounded to NF4
+    batch_tokens: int = 2_048
+    learning_rate: float = 5e-3
     warmup: float = 0.02
     weight_decay: float = 0.01
     cut_at_start: float = 0.08  # shares of traces that are cut and answered
