@@ -18,17 +18,22 @@ Models = dict[tuple[str, int], Measures]
 def regret_removed(
     models: Models, budgets: tuple[int, ...], rng: np.random.Generator, draws: int
 ) -> pd.DataFrame:
-    """Return 1 - regret(method) / regret(outcome) by method and budget, with intervals.
+    """Return 1 - regret(method) / regret(outcome) by method, level and budget, with intervals.
 
-    Positive: less regret than `outcome`. `decided` says whether the interval leaves out 0.
+    Positive: less regret than `outcome`. `decided` says whether the interval leaves out 0. Level
+    "all" comes first; each level follows where there are several.
     """
     methods = [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
+    known = next(iter(next(iter(models.values())).values())).index.get_level_values("level")
+    levels = list(dict.fromkeys(known))
     rows = [
-        (method, budget, *relative_regret(models, method, budget, rng, draws))
+        (method, level, budget, *relative_regret(models, method, budget, rng, draws, level))
+        for level in ["all", *(levels if len(levels) > 1 else [])]
         for method in methods
         for budget in budgets
     ]
-    table = pd.DataFrame(rows, columns=["method", "budget", "estimate", "low", "high"])
+    names = ["method", "level", "budget", "estimate", "low", "high"]
+    table = pd.DataFrame(rows, columns=names)
     table["decided"] = (table["low"] > 0) | (table["high"] < 0)
     return table
 
@@ -59,11 +64,12 @@ def verdict(row: pd.Series) -> str:
     if row.decided and row.estimate < 0:
         numbers = (-row.estimate, -row.high, -row.low)
     much = "{:.1%} [{:.1%}, {:.1%}]".format(*numbers)
+    place = f"at {row.budget} tokens" + ("" if row.level == "all" else f", level `{row.level}`")
     if not row.decided:
-        return (f"`{row.method}` is not told apart from `outcome` by its regret at {row.budget} "
-                f"tokens ({much} removed)")  # fmt: skip
+        return (f"`{row.method}` is not told apart from `outcome` by its regret {place} "
+                f"({much} removed)")  # fmt: skip
     way = "removes" if row.estimate > 0 else "adds"
-    return f"`{row.method}` {way} {much} of the regret of `outcome` at {row.budget} tokens"
+    return f"`{row.method}` {way} {much} of the regret of `outcome` {place}"
 
 
 def claims(

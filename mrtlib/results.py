@@ -135,16 +135,16 @@ def _matrix(series: list[pd.Series], index: pd.Series, level: str) -> np.ndarray
 
 def relative_regret(
     models: dict[tuple[str, int], Measures], method: str, budget: int, rng: np.random.Generator,
-    draws: int = 2000,
+    draws: int = 2000, level: str = "all",
 ) -> tuple[float, float, float]:
     """Return the share of the regret of `outcome` that a method removes at a budget, and interval.
 
     1 - regret(method) / regret(outcome), seeds and problems resampled together (paired).
     """
     seeds = sorted(s for m, s in models if m == method and ("outcome", s) in models)
-    index = models[method, seeds[0]]["regret", budget]
+    index = _part(models[method, seeds[0]]["regret", budget], level)
     ours, other = (
-        _matrix([models[m, s]["regret", budget] for s in seeds], index, "all")
+        _matrix([models[m, s]["regret", budget] for s in seeds], index, level)
         for m in (method, "outcome")
     )
     s = rng.integers(len(seeds), size=(draws, len(seeds)))

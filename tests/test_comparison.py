@@ -64,6 +64,20 @@ def test_regret_removed_is_signed_and_said(models):
     assert "not told apart" in comparison.verdict(unclear)
 
 
+def test_regret_is_removed_on_each_level_where_there_are_several(models):
+    for found in models.values():
+        for key, values in found.items():
+            moved = [("four" if p in ("p4", "p5") else "three", p) for _, p in values.index]
+            found[key] = values.set_axis(pd.MultiIndex.from_tuples(moved, names=values.index.names))
+    table = comparison.regret_removed(models, (C0,), np.random.default_rng(0), 50)
+    assert list(table["level"]) == ["all"] * 2 + ["three"] * 2 + ["four"] * 2
+    hard = table[(table["level"] == "four") & (table["method"] == "regret_to_go")].iloc[0]
+    mean_J = 0.5 + 4.5 / 12
+    regrets = [1 - gain * mean_J / 2 for gain in (0.9, 0.5)]
+    assert hard.estimate == pytest.approx(1 - regrets[0] / regrets[1])
+    assert "level `four`" in comparison.verdict(hard)
+
+
 def test_tokens_at_equal_accuracy(models, profile):
     table = results(models, profile, np.random.default_rng(0))
     found = comparison.tokens_at_equal_accuracy(table, C0).set_index("method")

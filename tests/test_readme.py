@@ -1,0 +1,26 @@
+"""What the README shows is what is committed: its table, its figures, its notebooks."""
+
+import re
+
+import pandas as pd
+
+from mrtlib.batch import numbered
+from mrtlib.config import ROOT, load_profile
+from mrtlib.figures import results_markdown
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TINY = load_profile("tiny")
+
+
+def test_its_table_is_the_committed_results():
+    table = pd.read_csv(ROOT / "data" / "runs" / "tiny" / "results.csv")
+    assert results_markdown(table, TINY.thinking.budget) in README
+
+
+def test_it_lists_the_notebooks_and_the_figures_that_are_there():
+    rows = re.findall(r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\) \|.*", README, flags=re.M)
+    assert rows == [path.stem for path in numbered()]
+    section = README.partition("## The notebooks")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", section))
+    for kind in ("pdf", "png", "csv"):
+        assert {path.stem for path in (ROOT / "figures").glob(f"*.{kind}")} == named
