@@ -23,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
     command = _add(commands, "evaluate", evaluate, "measure the base or a trained adapter")
     command.add_argument("--method", required=True, help=", ".join(("base", *TRAINED_METHODS)))
     command = _add(commands, "tune", tune, "search the learning rate of every method")
-    command.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
+    command.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
+    command.add_argument("--tokens", type=_count, help="generated in one run; the profile's if not")
     command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
     command = commands.add_parser("problems", help="make the Countdown problem sets anew")
     command.add_argument("--seed", type=int, default=0)
@@ -101,7 +102,8 @@ def tune(options: argparse.Namespace) -> None:
     from mrtlib import tuning
 
     seeds = tuple(range(options.seed, options.seed + options.seeds))
-    table = tuning.search(profile, tuple(options.rates), seeds, np.random.default_rng(0))
+    tokens = options.tokens or profile.training.tokens
+    table = tuning.search(profile, tuple(options.rates), seeds, np.random.default_rng(0), tokens)
     print(table.to_string(index=False))
     for method, rate in tuning.best(table).items():
         print(f"{method}: {rate:g}")

@@ -17,32 +17,39 @@ from mrtlib.store import write_text
 from mrtlib.trainer import train
 
 
-def variant(profile: Profile, rate: float) -> Profile:
-    """Return the profile with one learning rate for all methods and a folder of its own."""
-    training = profile.training
+def variant(profile: Profile, rate: float, tokens: int) -> Profile:
+    """Return the profile with one learning rate and total of tokens for all methods.
+
+    It has a folder of its own.
+    """
+    rates = dict.fromkeys(profile.training.methods, rate)
     return replace(
         profile,
         name=f"{profile.name}/tuning/{rate:g}",
-        training=replace(training, learning_rate=dict.fromkeys(training.methods, rate)),
+        training=replace(profile.training, learning_rate=rates, tokens=tokens),
     )
 
 
 def search(
-    profile: Profile, rates: tuple[float, ...], seeds: tuple[int, ...], rng: np.random.Generator
+    profile: Profile, rates: tuple[float, ...], seeds: tuple[int, ...], rng: np.random.Generator,
+    tokens: int,
 ) -> pd.DataFrame:
     """Train and validate every method at every rate and seed; return and write the table.
 
-    Columns: method, learning_rate, seed, accuracy (at C0), regret, low, high (at C0 / 2), tokens
-    (of a trace). Resumable: what is trained and measured is read.
+    Columns: method, learning_rate, seed, generated (tokens of the run), accuracy (at C0), regret,
+    low, high (at C0 / 2), tokens (of a trace). Resumable: what is trained and measured is read.
+
+    Args:
+        tokens: generated in one run of the search; fewer than the profile's make it cheaper.
     """
     rows = []
     for rate in rates:
-        own = variant(profile, rate)
+        own = variant(profile, rate, tokens)
         for seed in seeds:
             for method in profile.training.methods:
                 folder = evaluate(own, method, seed, train(own, method, seed), "validation")
                 found = measures(load_tables(folder), own)
-                rows.append((method, rate, seed, *_row(found, own, rng)))
+                rows.append((method, rate, seed, tokens, *_row(found, own, rng)))
                 _write(rows, profile)
     return _write(rows, profile)
 
@@ -55,7 +62,8 @@ def _row(found: Measures, profile: Profile, rng: np.random.Generator) -> tuple[f
 
 
 def _write(rows: list[tuple], profile: Profile) -> pd.DataFrame:
-    names = ["method", "learning_rate", "seed", "accuracy", "regret", "low", "high", "tokens"]
+    names = ["method", "learning_rate", "seed", "generated",
+             "accuracy", "regret", "low", "high", "tokens"]  # fmt: skip
     table = pd.DataFrame(rows, columns=names)
     write_text(profile.runs / "tuning.csv", table.to_csv(index=False))
     return table
