@@ -89,12 +89,12 @@ class Training:
 
     methods: tuple[str, ...] = TRAINED_METHODS
     seeds: tuple[int, ...] = (0,)
-    tokens: int = 320_000  # generated in one run: the same for every method
+    tokens: int = 640_000  # generated in one run: the same for every method
     most_steps: int = 200  # bound, in case rollouts become very short
     problems_per_step: int = 8
     group_size: int = 8
     learning_rate: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(TRAINED_METHODS, 3e-4)
+        default_factory=lambda: dict.fromkeys(TRAINED_METHODS, 3e-3)
     )
     alpha: float = 1.0  # weight of the information gain beside the outcome (paper, Eq. 2)
     beta: float = 0.0  # weight of the KL term to the base

@@ -227,7 +227,10 @@ def train(profile: Profile, method: str, seed: int) -> Path:
 def _key(profile: Profile, method: str, seed: int) -> str:
     """Return what decides a training: settings, base weights, problems, method, seed."""
     rate = profile.training.learning_rate[method]
-    training = replace(profile.training, methods=(), seeds=(), learning_rate={method: rate})
+    alpha = 0.0 if method == "outcome" else profile.training.alpha  # it has no use for one
+    training = replace(
+        profile.training, methods=(), seeds=(), learning_rate={method: rate}, alpha=alpha
+    )
     files = [profile.problems / "train.jsonl", *Path(profile.model_path).glob("*.safetensors")]
     parts = (profile.model, profile.lora, profile.thinking, profile.data, profile.prover, training)
     return content_key(
