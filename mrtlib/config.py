@@ -89,7 +89,7 @@ class Training:
 
     methods: tuple[str, ...] = TRAINED_METHODS
     seeds: tuple[int, ...] = (0,)
-    tokens: int = 640_000  # generated in one run: the same for every method
+    tokens: int = 320_000  # generated in one run: the same for every method
     most_steps: int = 200  # bound, in case rollouts become very short
     problems_per_step: int = 8
     group_size: int = 8
