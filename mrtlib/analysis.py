@@ -20,23 +20,27 @@ SEGMENTERS = {"official": "official rule", "markers": "every marker", "tokens": 
 
 
 def episode_counts(
-    rollouts: pd.DataFrame, decode: Callable[[list[int]], str], thinking: Thinking
+    rollouts: pd.DataFrame, decode: Callable[[list[int]], str], thinking: Thinking,
+    rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Return how many episodes traces have by each segmenter: level, method, episodes, share.
+    """Return how many episodes traces have by each segmenter, as shares of the traces.
 
-    The column `level` names the segmenter, so that `figures.episode_counts` gives each a panel.
+    Columns method, level, episodes, estimate, low, high; `level` names the segmenter, so that
+    `figures.episode_counts` gives each a panel.
     """
     parts = []
     for name, words in SEGMENTERS.items():
         way = replace(thinking, segmenter=name)
-        counts = pd.Series([
+        counts = rollouts.assign(episodes=[
             len(segment([int(i) for i in row.token_ids[: row.trace_tokens]], decode, way))
             for row in rollouts.itertuples()
         ])  # fmt: skip
-        share = counts.value_counts(normalize=True).sort_index()
-        parts.append(pd.DataFrame({
-            "method": "base", "level": words, "episodes": share.index, "share": share.to_numpy(),
-        }))  # fmt: skip
+        by_problem = [group.to_numpy() for _, group in counts.groupby("problem")["episodes"]]
+        parts.append(pd.DataFrame([
+            {"method": "base", "level": words, "episodes": k,
+             **row_of(bootstrap([(own == k).astype(float) for own in by_problem], rng, DRAWS))}
+            for k in sorted(counts["episodes"].unique())
+        ]))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
@@ -90,7 +94,7 @@ def claims(
         found, votes, counts: from `waste`, `vote_table` and `episode_counts`.
     """
     value = found.set_index("name")["estimate"]
-    total = counts.groupby("level")["share"].sum()
+    total = counts.groupby("level")["estimate"].sum()
     rows = [
         ("shares of episode counts add up to", total.min(), 1 - 1e-9, 1 + 1e-9),
         ("lowest vote accuracy", votes["accuracy"].min(), 0.0, 1.0),

@@ -49,15 +49,15 @@ def episode_counts(table: pd.DataFrame, axes: Axes | Sequence[Axes] | None = Non
     """Draw how many episodes traces have, a panel a level.
 
     Args:
-        table: method, level, episodes, share (of the traces of that method and level).
+        table: method, level, episodes, estimate, low, high (shares of the traces of that method
+            and level).
     """
-    need(table, "method level episodes share", "episode_counts")
+    need(table, "method level episodes estimate low high", "episode_counts")
     levels = list(table["level"].unique())
     axes = panels(axes, len(levels), sharey=True)
     for ax, level in zip(axes, levels, strict=True):
         for method, rows in _by_method(table[table["level"] == level]):
-            rows = rows.assign(low=rows["share"], high=rows["share"])
-            curve(ax, rows, "episodes", look_of(method), y="share")
+            curve(ax, rows, "episodes", look_of(method))
         few_ticks(ax)
         ax.set(xlabel="episodes of a trace", ylim=(0, None))
         if len(levels) > 1:
