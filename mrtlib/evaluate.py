@@ -239,3 +239,10 @@ def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Read the three tables of one evaluated model, as the last `evaluate` left them."""
     keys = read_json(folder / "keys.json")
     return {name: Shards(folder / name, name).read(keys) for name in TABLES}
+
+
+def recorded(profile: Profile) -> dict[str, pd.DataFrame]:
+    """Read the tables of every model evaluated so far on the test problems, joined."""
+    folders = [path.parent for path in (profile.runs / "evaluation").glob("*/keys.json")]
+    found = [load_tables(folder) for folder in sorted(folders)]
+    return {name: pd.concat([tables[name] for tables in found]) for name in TABLES}

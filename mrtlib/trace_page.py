@@ -25,9 +25,10 @@ def trace_html(view: TraceView) -> str:
         'max-width:960px;line-height:1.35">'
         f"<p><b>{escape(verdict(view))}</b></p>"
         f'<p style="white-space:pre-wrap">{escape(view.question)}</p>'
-        '<table style="border-collapse:collapse;width:100%;color:#111">'
-        '<tr style="background:#fff"><th></th><th></th>'
-        f'<th>J</th><th>progress</th></tr>{"".join(rows)}</table>{_svg(view)}</div>'
+        # Widths are set, for JupyterLab would make the columns of an output equally wide.
+        '<table style="border-collapse:collapse;width:100%;color:#111;table-layout:fixed">'
+        '<tr style="background:#fff"><th style="width:4%"></th><th></th><th style="width:12%">J'
+        f'</th><th style="width:11%">progress</th></tr>{"".join(rows)}</table>{_svg(view)}</div>'
     )  # fmt: skip
 
 

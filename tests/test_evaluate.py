@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrtlib import regret
-from mrtlib.evaluate import evaluate, load_tables
+from mrtlib.evaluate import evaluate, load_tables, recorded
 from mrtlib.results import COLUMNS, measures, relative_regret, results
 
 PLACE = ["level", "problem", "sample"]
@@ -68,6 +68,14 @@ def test_a_second_run_reads_and_other_settings_do_not_mix(profile, tables, capsy
         measures(load_tables(evaluate(other, "base", 0)), other)
     again = load_tables(evaluate(profile, "base", 0))
     assert len(again["rollouts"]) == len(tables["rollouts"])
+
+
+def test_what_was_recorded_is_found_for_every_model(profile, tables):
+    evaluate(profile, "outcome", 1)
+    found = recorded(profile)
+    assert set(found["rollouts"]["method"]) == {"base", "outcome"}
+    for name, table in tables.items():
+        assert len(found[name][found[name]["method"] == "base"]) == len(table)
 
 
 def test_results_are_means_with_intervals(profile, tables):
