@@ -17,7 +17,7 @@ import pandas as pd
 import papermill
 from nbformat import NotebookNode
 
-from mrtlib.comparison import verdict
+from mrtlib.comparison import thrift, verdict
 from mrtlib.config import ROOT, Profile, as_json
 from mrtlib.figures import results_markdown
 from mrtlib.store import manifest, write_text
@@ -166,12 +166,14 @@ def summary(profile: Profile) -> str:
     Raises:
         BatchError: the run has no results yet.
     """
-    table, removed = profile.runs / "results.csv", profile.runs / "regret_removed.csv"
-    for path in (table, removed):
+    table, removed, equal = (profile.runs / f"{name}.csv" for name in (
+        "results", "regret_removed", "tokens_at_equal_accuracy"))  # fmt: skip
+    for path in (table, removed, equal):
         if not path.is_file():
             raise BatchError(f"{path} does not exist; run reproduce with this profile first")
     c0 = profile.thinking.budget
     rows = [verdict(row) for row in pd.read_csv(removed).itertuples()]
+    rows += [thrift(row) for row in pd.read_csv(equal).itertuples()]
     figures = sorted(profile.figures.glob("*.pdf"))
     return "\n".join([
         results_markdown(pd.read_csv(table), c0), *(f"- {row}" for row in rows), "",

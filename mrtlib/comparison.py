@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.regret import efficiency_at_equal_accuracy, tokens_to_reach
-from mrtlib.results import Measures, relative_regret
+from mrtlib.results import Measures, by_seed_and_problem, relative_regret
 from mrtlib.scaling import overall
 
 Models = dict[tuple[str, int], Measures]
@@ -23,7 +23,7 @@ def regret_removed(
     Positive: less regret than `outcome`. `decided` says whether the interval leaves out 0. Level
     "all" comes first; each level follows where there are several.
     """
-    methods = [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
+    methods = _rivals_of_outcome(models)
     known = next(iter(next(iter(models.values())).values())).index.get_level_values("level")
     levels = list(dict.fromkeys(known))
     rows = [
@@ -38,24 +38,55 @@ def regret_removed(
     return table
 
 
-def tokens_at_equal_accuracy(results: pd.DataFrame, c0: int) -> pd.DataFrame:
-    """Return the budget at which each method reaches the best accuracy `outcome` has up to C0.
+def tokens_at_equal_accuracy(
+    models: Models, c0: int, rng: np.random.Generator, draws: int
+) -> pd.DataFrame:
+    """Return at which budget each method reaches the best accuracy of `outcome` up to C0.
 
-    `times_fewer` is outcome's budget over the method's; 0 where the method never gets there
-    (tokens inf).
+    `times_fewer` is outcome's budget over the method's, with low and high from resampling seeds
+    and problems together; 0 where the method never gets there (tokens inf).
     """
-    rows = overall(results)
-    rows = rows[(rows["metric"] == "accuracy") & (rows["budget"] <= c0)]
-    rival = rows[rows["method"] == "outcome"]
     out = []
-    for method, own in rows.groupby("method", sort=False):
-        target = float(rival["estimate"].max())
-        tokens = tokens_to_reach(own["budget"], own["estimate"], target)
-        times = efficiency_at_equal_accuracy(
-            own["budget"], own["estimate"], rival["budget"], rival["estimate"]
-        )
-        out.append((method, target, tokens, times))
-    return pd.DataFrame(out, columns=["method", "accuracy", "tokens", "times_fewer"])
+    for method in _rivals_of_outcome(models):
+        budgets, ours, other = _accuracy_curves(models, method, c0)
+        means = ours.mean((1, 2)), other.mean((1, 2))
+        s = rng.integers(ours.shape[1], size=(draws, ours.shape[1]))
+        p = rng.integers(ours.shape[2], size=(draws, ours.shape[2]))
+        drawn = [
+            efficiency_at_equal_accuracy(
+                budgets, ours[:, i][:, :, k].mean((1, 2)),
+                budgets, other[:, i][:, :, k].mean((1, 2)),
+            )
+            for i, k in zip(s, p, strict=True)
+        ]  # fmt: skip
+        times = efficiency_at_equal_accuracy(budgets, means[0], budgets, means[1])
+        tokens = tokens_to_reach(budgets, means[0], means[1].max())
+        out.append((method, means[1].max(), tokens, times, *np.quantile(drawn, [0.025, 0.975])))
+    names = ["method", "accuracy", "tokens", "times_fewer", "low", "high"]
+    return pd.DataFrame(out, columns=names)
+
+
+def _rivals_of_outcome(models: Models) -> list[str]:
+    return [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
+
+
+def _accuracy_curves(
+    models: Models, method: str, c0: int
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Return the budgets up to C0 and the accuracies (B, S, P) of a method and of `outcome`."""
+    seeds = sorted(s for m, s in models if m == method and ("outcome", s) in models)
+    first = models[method, seeds[0]]
+    budgets = sorted(b for metric, b in first if metric == "accuracy" and b <= c0)
+    ours, other = (
+        np.array([
+            by_seed_and_problem(
+                [models[m, s]["accuracy", b] for s in seeds], first["accuracy", b], "all"
+            )
+            for b in budgets
+        ])
+        for m in (method, "outcome")
+    )  # fmt: skip
+    return budgets, ours, other
 
 
 def verdict(row: pd.Series) -> str:
@@ -70,6 +101,12 @@ def verdict(row: pd.Series) -> str:
                 f"({much} removed)")  # fmt: skip
     way = "removes" if row.estimate > 0 else "adds"
     return f"`{row.method}` {way} {much} of the regret of `outcome` {place}"
+
+
+def thrift(row: pd.Series) -> str:
+    """Say in words what one row of `tokens_at_equal_accuracy` shows."""
+    return (f"`{row.method}` reaches the accuracy of `outcome` at C0 with {row.times_fewer:.2f} "
+            f"[{row.low:.2f}, {row.high:.2f}] times fewer tokens")  # fmt: skip
 
 
 def claims(

@@ -20,7 +20,8 @@ def curves(
 
     Each seed's series is first the mean over the last `window` steps, as one step holds few
     rollouts. Intervals are bootstrapped over seeds; with one seed there is none to give, and low
-    and high equal the estimate. A quantity that a method does not log is left out.
+    and high equal the estimate. A quantity that a method does not log is left out, and so are the
+    steps that only some of a method's runs reached.
 
     Returns:
         (method, step, quantity, estimate, low, high) and (method, seed, step, quantity, estimate).
@@ -31,8 +32,11 @@ def curves(
         long = smooth.assign(method=method, seed=seed, step=run["step"])
         parts.append(long.melt(["method", "seed", "step"], QUANTITIES, "quantity", "estimate"))
     seeds = pd.concat(parts).dropna(subset="estimate")
+    runs = steps.groupby("method")["seed"].nunique()
     rows = []
     for key, part in seeds.groupby(["method", "step", "quantity"]):
+        if len(part) < runs[key[0]]:  # some runs had spent their tokens by then
+            continue
         values = part["estimate"].to_numpy()
         interval = bootstrap(values[:, None], rng, draws)
         rows.append((*key, interval.estimate, interval.low, interval.high))

@@ -113,8 +113,8 @@ def _over_seeds(models, method: str, other: str | None, draws: int, rng) -> list
         series = [models[method, seed][metric, budget] for seed in seeds]
         rivals = [models[other, seed][metric, budget] for seed in seeds] if other else None
         for level, part in _levels(series[0]):
-            ours = _matrix(series, part, level)
-            against = _matrix(rivals, part, level) if other else np.zeros_like(ours)
+            ours = by_seed_and_problem(series, part, level)
+            against = by_seed_and_problem(rivals, part, level) if other else np.zeros_like(ours)
             interval = paired_bootstrap_over_seeds(ours, against, rng, draws)
             name = f"diff_to_{other}_{metric}" if other else metric
             rows.append((method, "all", level, name, budget, *_numbers(interval), len(part),
@@ -126,7 +126,7 @@ def _part(values: pd.Series, level: str) -> pd.Series:
     return values if level == "all" else values.xs(level, level="level")
 
 
-def _matrix(series: list[pd.Series], index: pd.Series, level: str) -> np.ndarray:
+def by_seed_and_problem(series: list[pd.Series], index: pd.Series, level: str) -> np.ndarray:
     """Return (S, P): the mean over samples for each seed and problem, aligned by problem."""
     return np.array([
         [float(np.mean(v)) for v in _part(values, level).reindex(index.index)] for values in series
@@ -144,7 +144,7 @@ def relative_regret(
     seeds = sorted(s for m, s in models if m == method and ("outcome", s) in models)
     index = _part(models[method, seeds[0]]["regret", budget], level)
     ours, other = (
-        _matrix([models[m, s]["regret", budget] for s in seeds], index, level)
+        by_seed_and_problem([models[m, s]["regret", budget] for s in seeds], index, level)
         for m in (method, "outcome")
     )
     s = rng.integers(len(seeds), size=(draws, len(seeds)))

@@ -78,12 +78,14 @@ def test_regret_is_removed_on_each_level_where_there_are_several(models):
     assert "level `four`" in comparison.verdict(hard)
 
 
-def test_tokens_at_equal_accuracy(models, profile):
-    table = results(models, profile, np.random.default_rng(0))
-    found = comparison.tokens_at_equal_accuracy(table, C0).set_index("method")
-    assert found.loc["outcome", "times_fewer"] == 1
-    assert found.loc["base", "times_fewer"] == 0 and np.isinf(found.loc["base", "tokens"])
-    assert found.loc["regret_to_go", "tokens"] == 20
+def test_tokens_at_equal_accuracy(models):
+    table = comparison.tokens_at_equal_accuracy(models, C0, np.random.default_rng(0), 50)
+    found = table.set_index("method")
+    assert list(found.index) == ["regret_to_go", "episode_progress"]
+    ours, never = found.loc["regret_to_go"], found.loc["episode_progress"]
+    assert (ours["tokens"], ours["times_fewer"], ours["low"], ours["high"]) == (20, 1, 1, 1)
+    assert never["times_fewer"] == 0 and np.isinf(never["tokens"])
+    assert "1.00 [1.00, 1.00] times fewer" in comparison.thrift(next(table.itertuples()))
 
 
 def test_claims_hold_and_can_fail(models, tables, profile):
