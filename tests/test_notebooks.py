@@ -96,6 +96,10 @@ def test_every_notebook_runs(reproduced):
         assert any(cell.outputs for cell in code_cells(book))
         assert not {"widgets", "papermill"} & set(book.metadata)
         assert "injected-parameters" in [cell.id for cell in book.cells]
+        for cell in code_cells(book):
+            if "figures.save(" in cell.source or "budget_view(" in cell.source:
+                shown = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+                assert shown, f"{path.stem}: nothing to see below {cell.source!r}"
         for local in (str(ROOT), str(runs), sys.prefix):
             assert local not in text
     assert "outcome, seed 0: step 1, " in said
