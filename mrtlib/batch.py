@@ -4,6 +4,7 @@ A notebook that was cut off runs again from its first cell; the library calls in
 done, so a run goes on from what it has.
 """
 
+import json
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from nbformat import NotebookNode
 from mrtlib.comparison import thrift, verdict
 from mrtlib.config import ROOT, Profile, as_json
 from mrtlib.figures import results_markdown
-from mrtlib.store import manifest, write_text
+from mrtlib.store import manifest, read_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -59,11 +60,16 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
     Writes NAME.ipynb and manifest.json into the profile's runs folder.
 
     Args:
-        seed, seeds: first training seed, and how many there are from it on.
+        seed, seeds: first training seed, and how many there are from it on. Where more of them
+            are on record, all of those are used: reading them costs nothing, and fewer would
+            overwrite a better table.
 
     Raises:
         BatchError: a notebook stopped; the message names notebook, cell and error.
     """
+    if (known := seeds_on_record(profile, seed)) > seeds:
+        print(f"{known} seeds are on record in {profile.runs}: all are used", file=out, flush=True)
+        seeds = known
     parameters = {"profile": profile.name, "seed": seed, "interactive": False, "seeds": seeds}
     copies, books = [], numbered()
     for at, path in enumerate(books, start=1):
@@ -80,6 +86,15 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
     record = manifest(as_json(profile), range(seed, seed + seeds), made_from, ROOT, command)
     record.write(profile.runs / "manifest.json")
     return copies
+
+
+def seeds_on_record(profile: Profile, seed: int) -> int:
+    """Return how many training seeds, from `seed` on, a run with these settings has finished."""
+    path = profile.runs / "manifest.json"
+    record = read_json(path) if path.is_file() else {"config": None}
+    if record["config"] != json.loads(as_json(profile)) or record["seeds"][0] != seed:
+        return 0
+    return len(record["seeds"])
 
 
 def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> NotebookNode:

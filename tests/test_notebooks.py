@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import sys
+from dataclasses import replace
 
 import nbformat
 import pandas as pd
@@ -129,6 +130,18 @@ def test_what_a_run_leaves(reproduced):
     assert "outcome RL" in said
     equal = pd.read_csv(runs / "tokens_at_equal_accuracy.csv")
     assert said.count("`outcome`") == len(removed) + len(equal)
+
+
+def test_seeds_on_record_are_those_of_a_finished_run_with_the_same_settings(reproduced):
+    profile, *_, runs = reproduced
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MRT_RUNS", str(runs.parent))
+        assert batch.seeds_on_record(profile, 0) == 1
+        assert batch.seeds_on_record(profile, 1) == 0  # of another first seed
+        other = replace(profile, prover=replace(profile.prover, temperature=0.9))
+        assert batch.seeds_on_record(other, 0) == 0
+        patch.setenv("MRT_RUNS", str(runs / "nowhere"))
+        assert batch.seeds_on_record(profile, 0) == 0
 
 
 def test_a_notebook_that_stops(tmp_path, monkeypatch):
