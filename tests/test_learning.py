@@ -37,6 +37,13 @@ def test_curves_are_means_over_seeds(steps):
     assert len(seeds) == 2 * 3 * 2 + 2 * 3 * 3
 
 
+def test_steps_that_only_some_runs_reached_are_not_drawn(steps):
+    longer = log("outcome", 2, [0.0, 0.1, 0.2, 1.0], [10, 10, 10, 10])
+    table, seeds = learning.curves(pd.concat([steps, longer]), np.random.default_rng(0))
+    assert table.query("method == 'outcome'")["step"].max() == 3
+    assert seeds.query("method == 'outcome'")["step"].max() == 4  # the run itself is
+
+
 def test_window_looks_back_within_a_seed(steps):
     _, seeds = learning.curves(steps, np.random.default_rng(0), window=2)
     row = seeds.query("method == 'outcome' and seed == 0 and step == 3 and quantity == 'reward'")

@@ -39,6 +39,16 @@ def run(profile, method, folder, seed=0, steps=None) -> MRTTrainer:
     return made
 
 
+def first_batch(profile, method, folder):
+    """Return a trainer, what it makes of its first two groups, and their GRPO advantages (8,)."""
+    made = MRTTrainer(profile, method, 0, folder)
+    made.model.train()
+    inputs = [dict(made.train_dataset[i]) for i in (0, 1) for _ in range(4)]
+    out = made._generate_and_score_completions(inputs)
+    rewards = np.array([float(r.grade.correct) for r in made.rollouts]).reshape(2, 4)
+    return made, out, credit.outcome(rewards).ravel()
+
+
 def weights(made) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in made.model.parameters() if p.requires_grad])
 
@@ -64,12 +74,7 @@ def test_all_methods_sample_the_same_first_batch(profile, tmp_path):
 
 
 def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, tmp_path):
-    made = MRTTrainer(profile, "episode_progress", 0, tmp_path)
-    made.model.train()
-    inputs = [dict(made.train_dataset[i]) for i in (0, 1) for _ in range(4)]
-    out = made._generate_and_score_completions(inputs)
-    rewards = np.array([float(r.grade.correct) for r in made.rollouts]).reshape(2, 4)
-    base = credit.outcome(rewards).ravel()
+    made, out, base = first_batch(profile, "episode_progress", tmp_path)
     curves = made._curves()
     values = episode_progress(curves[:4], 40) + episode_progress(curves[4:], 40)
     size = np.sqrt(np.mean(np.concatenate(values) ** 2)) + credit.EPSILON
@@ -82,12 +87,8 @@ def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, t
 
 
 def test_outcome_is_watched_and_its_advantages_are_those_of_grpo(profile, tmp_path):
-    made = MRTTrainer(profile, "outcome", 0, tmp_path)
-    made.model.train()
-    inputs = [dict(made.train_dataset[i]) for i in (0, 1) for _ in range(4)]
-    out = made._generate_and_score_completions(inputs)
-    rewards = np.array([float(r.grade.correct) for r in made.rollouts]).reshape(2, 4)
-    assert np.allclose(out["advantages"].numpy(), credit.outcome(rewards).reshape(8, 1), atol=1e-6)
+    _, out, base = first_batch(profile, "outcome", tmp_path)
+    assert np.allclose(out["advantages"].numpy(), base[:, None], atol=1e-6)
     watching = replace(profile, training=replace(profile.training, most_steps=3, watch_every=2))
     steps = read_table(trainer.train(watching, "outcome", 0) / "steps.parquet", "steps")
     assert list(steps["regret"].notna()) == [True, False, True]
