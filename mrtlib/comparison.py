@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.regret import efficiency_at_equal_accuracy, tokens_to_reach
-from mrtlib.results import Measures, by_seed_and_problem, relative_regret
+from mrtlib.results import Measures, by_seed_and_problem, paired_seeds, relative_regret
 from mrtlib.scaling import overall
 
 Models = dict[tuple[str, int], Measures]
@@ -74,7 +74,7 @@ def _accuracy_curves(
     models: Models, method: str, c0: int
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Return the budgets up to C0 and the accuracies (B, S, P) of a method and of `outcome`."""
-    seeds = sorted(s for m, s in models if m == method and ("outcome", s) in models)
+    seeds = paired_seeds(models, method, "outcome")
     first = models[method, seeds[0]]
     budgets = sorted(b for metric, b in first if metric == "accuracy" and b <= c0)
     ours, other = (
@@ -105,6 +105,8 @@ def verdict(row: pd.Series) -> str:
 
 def thrift(row: pd.Series) -> str:
     """Say in words what one row of `tokens_at_equal_accuracy` shows."""
+    if row.times_fewer == 0:
+        return f"`{row.method}` does not reach the best accuracy of `outcome` within C0"
     return (f"`{row.method}` reaches the accuracy of `outcome` at C0 with {row.times_fewer:.2f} "
             f"[{row.low:.2f}, {row.high:.2f}] times fewer tokens")  # fmt: skip
 

@@ -105,7 +105,7 @@ def _levels(values: pd.Series) -> list[tuple[str, pd.Series]]:
 
 def _over_seeds(models, method: str, other: str | None, draws: int, rng) -> list[tuple]:
     """Return the rows of a method over its seeds, or of its paired differences to another."""
-    seeds = sorted(s for m, s in models if m == method and (other is None or (other, s) in models))
+    seeds = paired_seeds(models, method, other or method)
     rows = []
     if not seeds:
         return rows
@@ -126,6 +126,11 @@ def _part(values: pd.Series, level: str) -> pd.Series:
     return values if level == "all" else values.xs(level, level="level")
 
 
+def paired_seeds(models: dict[tuple[str, int], Measures], method: str, other: str) -> list[int]:
+    """Return the training seeds for which both methods were measured, ascending."""
+    return sorted(s for m, s in models if m == method and (other, s) in models)
+
+
 def by_seed_and_problem(series: list[pd.Series], index: pd.Series, level: str) -> np.ndarray:
     """Return (S, P): the mean over samples for each seed and problem, aligned by problem."""
     return np.array([
@@ -141,7 +146,7 @@ def relative_regret(
 
     1 - regret(method) / regret(outcome), seeds and problems resampled together (paired).
     """
-    seeds = sorted(s for m, s in models if m == method and ("outcome", s) in models)
+    seeds = paired_seeds(models, method, "outcome")
     index = _part(models[method, seeds[0]]["regret", budget], level)
     ours, other = (
         by_seed_and_problem([models[m, s]["regret", budget] for s in seeds], index, level)
