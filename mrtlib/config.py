@@ -77,10 +77,10 @@ class Data:
 class Prover:
     """How J is measured at a boundary."""
 
-    estimator: str = "exact"  # "exact" or "sampled"
+    estimator: str = "exact"  # of the training reward: "exact" or "sampled"; evaluation is exact
     samples: int = 8  # answers drawn at each boundary by "sampled"
     temperature: float = 1.0
-    pack_tokens: int = 16384  # bound on the tokens of one packed forward pass
+    pack_tokens: int = 16384  # bound on a pass with its padding; its mask: times the longest row
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,8 @@ def check(profile: Profile) -> None:
         )
     if training.watch_every < 1:
         raise ProfileError("training.watch_every must be 1 or more")
+    if profile.prover.estimator not in ("exact", "sampled") or profile.prover.samples < 1:
+        raise ProfileError("prover.estimator must be 'exact' or 'sampled', with 1 sample or more")
     if thinking.budget < 1:
         raise ProfileError(f"thinking.budget is {thinking.budget}; it must be at least 1 token")
     if evaluation.samples < 4:

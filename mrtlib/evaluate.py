@@ -76,7 +76,7 @@ class Evaluator:
             )
             for r, m in zip(rollouts, marks, strict=True)
         ]  # fmt: skip
-        return prover.exact(
+        return prover.exact_for(self.model)(
             self.model, probes, self.termination, settings.temperature, settings.pack_tokens
         )
 

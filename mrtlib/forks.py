@@ -1,10 +1,9 @@
-"""Shared prefixes inside a model: packed forward passes, and caches that fork without copying work.
+"""Caches that fork: a shared prefix is computed once, and then copied or pointed at.
 
-B rows of a batch, L tokens of a packed row, T cached tokens, V vocabulary.
+B forks, R rows of a packed cache with Q forks each at most, T cached tokens, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,83 +12,21 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from mrtlib import packing
+from mrtlib.passes import forward_packed
 
 GROWTH = 128  # tokens of room that a cache reserves at a time
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Switch off dropout and gradients inside the block; every module gets its mode back.
-
-    `no_grad`, not `inference_mode`: buffers made inside may be used again in training.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def takes_custom_mask(model: PreTrainedModel) -> bool:
-    """Say whether every layer is full attention, computed by a kernel that takes any mask."""
-    plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
-    return plain and model.config._attn_implementation in ("sdpa", "eager")
-
-
-def forward_packed(
-    model: PreTrainedModel,
-    tries: Sequence[packing.Trie],
-    cache: Cache | None = None,
-    logits_to_keep: int | torch.Tensor = 1,
-    pad_id: int = 0,
-) -> torch.Tensor:
-    """Run tries as the rows of one pass; return the logits kept, and fill the cache if given.
-
-    The mask holds B L^2 entries. `logits_to_keep` is that of transformers: the last so many
-    positions, or a boolean (B, L) that picks positions and flattens them.
-    """
-    rows = packing.collate(tries, pad_id)
-    mask = torch.from_numpy(rows.seen).to(model.device)[:, None]  # (B, 1, L, L), for all heads
-    if model.config._attn_implementation == "eager":  # which adds its mask to the scores
-        mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
-    return model(
-        input_ids=torch.from_numpy(rows.ids).to(model.device),
-        position_ids=torch.from_numpy(rows.positions).to(model.device),
-        attention_mask=mask,
-        past_key_values=cache,
-        use_cache=cache is not None,
-        logits_to_keep=logits_to_keep,
-    ).logits
-
-
-def forward_plain(
-    model: PreTrainedModel, tries: Sequence[packing.Trie], logits_to_keep: torch.Tensor
-) -> torch.Tensor:
-    """Run tries that are chains as ordinary rows, for any causal model; return the logits kept."""
-    longest = max(len(trie) for trie in tries)
-    ids = [trie.tokens + [0] * (longest - len(trie)) for trie in tries]
-    mask = [[1] * len(trie) + [0] * (longest - len(trie)) for trie in tries]
-    return model(
-        input_ids=torch.tensor(ids, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        use_cache=False,
-        logits_to_keep=logits_to_keep,
-    ).logits
 
 
 class RoomyLayer(DynamicLayer):
     """A cache layer that writes into reserved room: `DynamicLayer` copies itself every token."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Take over keys and values, both (B, heads, T, size)."""
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, room: int = GROWTH) -> None:
+        """Take over keys and values, both (B, heads, T, size), with room for more tokens."""
         super().__init__()
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._adopt(keys, values)
+        self._adopt(keys, values, room)
 
-    def _adopt(self, keys: torch.Tensor, values: torch.Tensor, extra: int = GROWTH) -> None:
+    def _adopt(self, keys: torch.Tensor, values: torch.Tensor, extra: int) -> None:
         length = keys.shape[2]
         self._room = [x.new_empty(*x.shape[:2], length + extra, x.shape[3]) for x in (keys, values)]
         for room, x in zip(self._room, (keys, values), strict=True):
@@ -114,12 +51,13 @@ class RoomyLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep the given rows only."""
-        self._adopt(self.keys[indices], self.values[indices])
+        extra = self._room[0].shape[2] - self.keys.shape[2]
+        self._adopt(self.keys[indices], self.values[indices], extra)
 
 
 @dataclass
 class Forks:
-    """Rows ready to be decoded: all of a prompt but its last token is in the cache."""
+    """Forks with a row each: all of a prompt but its last token is in the row's cache."""
 
     cache: Cache
     mask: torch.Tensor  # (B, T) True where the cache holds a token, False at left padding
@@ -128,7 +66,7 @@ class Forks:
     padded: bool
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Drop every row but these (indices)."""
+        """Drop every fork but these (indices)."""
         self.cache.batch_select_indices(rows)
         self.mask, self.last = self.mask[rows], self.last[rows]
         self.positions = self.positions[rows]
@@ -149,6 +87,58 @@ class Forks:
         return output.logits[:, -1].float()
 
 
+@dataclass
+class PointedForks:
+    """Forks that read one packed cache through a mask: no fork has a copy of its prefix.
+
+    The forks of a row are its Q queries. Each step puts their Q keys behind the row's cache, where
+    a fork sees its own alone; so the row is a trie that goes on growing.
+    """
+
+    cache: Cache
+    seen: torch.Tensor  # (B, T) what each fork attends to in its row's cache
+    last: torch.Tensor  # (B,) the token to feed next
+    positions: torch.Tensor  # (B,) its position
+    rows: torch.Tensor  # (B,) the row that a fork reads
+
+    def keep(self, forks: torch.Tensor) -> None:
+        """Drop every fork but these (indices), and the rows that no fork reads any more."""
+        self.seen, self.last = self.seen[forks], self.last[forks]
+        self.positions = self.positions[forks]
+        left, rows = self.rows[forks].unique(return_inverse=True)
+        if len(left) < self.cache.layers[0].keys.shape[0]:
+            self.cache.batch_select_indices(left)
+        self.rows = rows
+
+    def step(self, model: PreTrainedModel) -> torch.Tensor:
+        """Feed the last tokens; return the logits of the next ones (B, V) in float32."""
+        columns = _columns(self.rows)
+        shape = int(self.rows.max()) + 1, int(columns.max()) + 1  # R, Q
+        at = self.rows, columns
+        own = torch.nn.functional.one_hot(columns, shape[1]).bool()
+        self.seen = torch.cat([self.seen, own], 1)
+        ids, positions = (self.last.new_zeros(shape) for _ in range(2))
+        ids[at], positions[at] = self.last, self.positions
+        mask = self.seen.new_zeros(*shape, self.seen.shape[1])
+        mask[..., 0] = True  # a query that no fork uses must see something, or it gives NaN
+        mask[at] = self.seen
+        mask = mask[:, None]
+        if model.config._attn_implementation == "eager":  # which adds its mask to the scores
+            mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
+        output = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions,
+            past_key_values=self.cache, use_cache=True, logits_to_keep=shape[1],
+        )  # fmt: skip
+        self.positions = self.positions + 1
+        return output.logits[at].float()
+
+
+def _columns(rows: torch.Tensor) -> torch.Tensor:
+    """Number the forks of each row from 0 on: (B,)."""
+    same = (rows[:, None] == rows[None, :]).tril(-1)
+    return same.sum(1)
+
+
 def _forks(cache: Cache, prompts: list[list[int]], device: torch.device) -> Forks:
     lengths = torch.tensor([len(prompt) - 1 for prompt in prompts])
     longest = int(lengths.max())
@@ -159,7 +149,7 @@ def _forks(cache: Cache, prompts: list[list[int]], device: torch.device) -> Fork
 
 
 class SharedPrefixes:
-    """Prompts prefilled together, a shared prefix once; forks gather their part of the cache."""
+    """Prompts prefilled together, a shared prefix once; forks copy their part or point at it."""
 
     def __init__(self, model: PreTrainedModel, prompts: list[list[int]], pad_id: int) -> None:
         """Compute the cache of every prompt (its last token excepted) in one packed pass."""
@@ -170,12 +160,23 @@ class SharedPrefixes:
             tries.append(packing.Trie())
             for index in family:
                 self.paths[index] = row, tries[-1].extend(packing.ROOT, prompts[index][:-1])
+        self.length = max(len(trie) for trie in tries)
         self.cache = DynamicCache(config=model.config)
-        if any(len(trie) for trie in tries):
+        if self.length:
             forward_packed(model, tries, self.cache, pad_id=pad_id)
 
-    def fork(self, owners: list[int]) -> Forks:
-        """Return one row for each entry of `owners`, a list of prompt indices."""
+    def fork(self, owners: list[int], max_tokens: int) -> Forks | PointedForks:
+        """Return one fork for each entry of `owners`, a list of prompt indices.
+
+        Forks point at a row that is long beside all that they may write into it, so that what
+        they cannot see of each other costs less than copies of the row would.
+        """
+        busiest = max(Counter(self.paths[owner][0] for owner in owners).values())
+        few = busiest * max_tokens <= self.length
+        return (self.point if few else self.gather)(owners, max_tokens)
+
+    def gather(self, owners: list[int], max_tokens: int) -> Forks:
+        """Copy to each fork its part of the cache: long continuations of short prefixes."""
         prompts = [self.prompts[i] for i in owners]
         longest = max(map(len, prompts)) - 1
         rows, nodes = (np.zeros((len(owners), longest), dtype=np.int64) for _ in range(2))
@@ -190,6 +191,23 @@ class SharedPrefixes:
             cache = Cache(layers=[RoomyLayer(*(_gather(x, *at) for x in pair)) for pair in pairs])
         return _forks(cache, prompts, self.model.device)
 
+    def point(self, owners: list[int], max_tokens: int) -> PointedForks:
+        """Let forks read the packed rows where they are: short continuations of long prefixes."""
+        rows = torch.tensor([self.paths[owner][0] for owner in owners])
+        left, rows = rows.unique(return_inverse=True)
+        seen = torch.zeros(len(owners), self.length, dtype=torch.bool)
+        for fork, owner in enumerate(owners):
+            seen[fork, self.paths[owner][1]] = True
+        device = self.model.device
+        room, at = int(rows.bincount().max()) * max_tokens, left.to(device)
+        layers = [RoomyLayer(x.keys[at], x.values[at], room) for x in self.cache.layers]
+        prompts = [self.prompts[owner] for owner in owners]
+        last = torch.tensor([prompt[-1] for prompt in prompts], device=device)
+        positions = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
+        return PointedForks(
+            Cache(layers=layers), seen.to(device), last, positions, rows.to(device)
+        )
+
 
 def _gather(states: torch.Tensor, rows: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
     """Pick (B, T) places of packed states (R, heads, L, size): (B, heads, T, size)."""
@@ -203,7 +221,7 @@ class PaddedPrompts:
         """Keep the prompts; they are computed when they are forked."""
         self.model, self.prompts, self.pad_id = model, prompts, pad_id
 
-    def fork(self, owners: list[int]) -> Forks:
+    def fork(self, owners: list[int], max_tokens: int) -> Forks:
         """Return one row for each entry of `owners`, a list of prompt indices."""
         distinct = {owner: row for row, owner in enumerate(dict.fromkeys(owners))}
         forks = _forks(

@@ -42,6 +42,13 @@ class Trie:
         return path
 
 
+def chain(tokens: Sequence[int]) -> Trie:
+    """Return one sequence as a trie."""
+    trie = Trie()
+    trie.extend(ROOT, tokens)
+    return trie
+
+
 def ancestors(parents: Sequence[int]) -> np.ndarray:
     """Return what each token attends to, seen[i, j] = (j = i or j is an ancestor of i): (L, L)."""
     seen = np.eye(len(parents), dtype=bool)

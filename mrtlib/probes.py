@@ -87,9 +87,11 @@ class Termination:
         """Return the references, each with the closing tokens.
 
         Raises:
-            ProverError: one of them begins with another, so that their probabilities would
-                count some answers twice.
+            ProverError: one of them is empty, or begins with another, so that their
+                probabilities would count some answers twice.
         """
+        if any(len(reference) == 0 for reference in probe.references):
+            raise ProverError("a reference has no tokens; remove it, or write out the answer")
         closed = sorted([*reference, *self.answer_close] for reference in probe.references)
         for first, second in zip(closed, closed[1:], strict=False):
             if second[: len(first)] == first:
@@ -97,6 +99,4 @@ class Termination:
                     f"references must be distinct and prefix-free once closed, but {second} "
                     f"begins with {first}; remove repeats, and check thinking.answer_close"
                 )
-        if any(len(answer) == 0 for answer in closed):
-            raise ProverError("a reference without tokens; give it some, or an answer_close")
         return closed

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
-from mrtlib import forks
 from mrtlib.probes import Probe, ProverError, Termination
 from mrtlib.problems import Grade, Problem
 from mrtlib.sampling import Sampler
 from mrtlib.scoring import answer_logprobs
+from mrtlib.self_check import obstacle, shares
 from mrtlib.stats import wilson
 
 
@@ -41,11 +40,12 @@ def exact(
         For each probe J_0 ... J_k, float64 (k+1,).
 
     Raises:
-        ProverError: references that are not prefix-free; a model that takes no mask of ours
-            (use `exact_unpacked`).
+        ProverError: references that are not prefix-free; a model that cannot share prefixes
+            (use `exact_unpacked`; `exact_for` chooses).
         ValueError: one boundary with one reference alone exceeds `pack_tokens`.
     """
-    _require_custom_mask(model)
+    if reason := obstacle(model):
+        raise ProverError(f"{reason}; use exact_unpacked")
     return _total(
         probes,
         answer_logprobs(model, probes, termination, temperature, pack_tokens, packed=True),
@@ -66,44 +66,11 @@ def exact_unpacked(
     )
 
 
-def self_check(model: PreTrainedModel, seed: int = 0) -> float:
-    """Compare packed with unpacked log-probabilities on a short random input.
-
-    Returns:
-        The largest difference, in nats over an answer of three tokens.
-
-    Raises:
-        ProverError: the model takes no mask of ours, or the two differ by more than rounding;
-            in both cases use `exact_unpacked`.
-    """
-    _require_custom_mask(model)
-    ids = np.random.default_rng(seed).integers(0, model.config.vocab_size, 40).tolist()
-    termination = Termination(
-        stop=tuple(ids[:3]), blank=(), close=tuple(ids[3:5]), answer_open=(ids[5],),
-        answer_close=(ids[6],), ends_line=lambda tail: True,
-    )  # fmt: skip
-    references = [[ids[7], ids[8]], [ids[7], ids[9]]] if ids[8] != ids[9] else [ids[7:9]]
-    probe = Probe(ids[10:16], ids[16:], [5, 11, 24], natural=True, references=references)
-    first, second = (
-        answer_logprobs(model, [probe], termination, 1.0, 4096, packed) for packed in (True, False)
+def exact_for(model: PreTrainedModel) -> Callable[..., list[np.ndarray]]:
+    """Return `exact`, or `exact_unpacked` with a warning where a self-check rules it out."""
+    return exact if shares(model, "exact J takes a row per boundary and reference") else (
+        exact_unpacked
     )
-    gap = max(abs(first[job] - second[job]) for job in first)
-    allowed = 1e-3 if model.dtype == torch.float32 else 0.5
-    if not gap <= allowed:
-        raise ProverError(
-            f"packed and plain passes differ by {gap:.2g} nats (at most {allowed} expected): "
-            "this architecture does not keep to the mask; use exact_unpacked"
-        )
-    return gap
-
-
-def _require_custom_mask(model: PreTrainedModel) -> None:
-    if not forks.takes_custom_mask(model):
-        raise ProverError(
-            f"{type(model).__name__} with {model.config._attn_implementation!r} attention takes "
-            "no custom mask (sliding-window or hybrid layers, or a kernel other than sdpa and "
-            "eager); use exact_unpacked"
-        )
 
 
 def _total(probes: Sequence[Probe], logp: Mapping[tuple[int, int, int], float]) -> list[np.ndarray]:

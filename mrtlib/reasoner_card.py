@@ -103,8 +103,9 @@ def _measure(evaluator: Evaluator, problems: list[Problem], at: int) -> dict[str
         for row, p in zip(rows, problems, strict=True)
     ]
     settings = evaluator.profile.prover
-    J = prover.exact(evaluator.model, bare, evaluator.termination, settings.temperature,
-                     settings.pack_tokens)  # fmt: skip
+    J = prover.exact_for(evaluator.model)(
+        evaluator.model, bare, evaluator.termination, settings.temperature, settings.pack_tokens
+    )  # fmt: skip
     return {
         "rollouts": rows,
         "direct": draw(evaluator, table, [[0]] * len(rows), 1, at),

@@ -54,9 +54,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         _SAMPLE + "j:int tokens:int k:int correct:bool logprob:float kind:str answer_tokens:int",
         "answer:str",
     ),
-    # one optimiser step; a measure that a method does not take is null
+    # one optimiser step; a measure that a method does not take is null. generated_tokens: rollouts
+    # and sampled answers of all steps so far; prover_tokens: what the prover read in this one
     "steps": _schema(
-        "method:str seed:int step:int generated_tokens:int",
+        "method:str seed:int step:int generated_tokens:int prover_tokens:int",
         "reward:float progress:float regret:float length:float episodes:float truncated:float "
         "kl:float learning_rate:float grad_norm:float sampling_s:float "
         "probing_s:float learning_s:float",

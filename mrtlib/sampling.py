@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from mrtlib import forks, packing
+from mrtlib import forks, packing, passes, self_check
 
 DROP_SHARE = 0.125  # finished rows leave the batch once they are so large a share of it
 
@@ -118,7 +118,7 @@ class TransformersSampler:
             places.setdefault(tuple(prompt), []).append(index)
         found: list[list[Sample]] = [[] for _ in prompts]
         stop = torch.tensor(sorted(stop_ids), dtype=torch.long, device=self.model.device)
-        with forks.evaluating(self.model):
+        with passes.evaluating(self.model):
             for wave in _waves(places, n, self.batch_rows):
                 prefixes = self._prefill(wave)
                 rows = [
@@ -130,20 +130,20 @@ class TransformersSampler:
                 for part in np.array_split(np.array(rows), -(-len(rows) // self.batch_rows)):
                     keys = part[:, 1:].tolist()
                     uniforms = np.array([noise(seed, i, s, max_tokens) for i, s in keys])
-                    ready = prefixes.fork(part[:, 0].tolist())
+                    ready = prefixes.fork(part[:, 0].tolist(), max_tokens)
                     drawn = self._decode(ready, uniforms, temperature, top_p, stop)
                     for index, sample in zip(part[:, 1].tolist(), drawn, strict=True):
                         found[index].append(sample)
         return found
 
     def _prefill(self, prompts: list[list[int]]) -> forks.SharedPrefixes | forks.PaddedPrompts:
-        shared = forks.takes_custom_mask(self.model)
+        shared = self_check.shares(self.model, "each prompt is prefilled on its own")
         kind = forks.SharedPrefixes if shared else forks.PaddedPrompts
         return kind(self.model, prompts, self.pad_id)
 
     def _decode(
         self,
-        ready: forks.Forks,
+        ready: forks.Forks | forks.PointedForks,
         uniforms: np.ndarray,
         temperature: float,
         top_p: float,

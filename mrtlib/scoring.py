@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from mrtlib import forks, packing
+from mrtlib import packing, passes
 from mrtlib.probes import Probe, ProverError, Termination
 
 Job = tuple[int, int]  # boundary j, reference
@@ -55,7 +55,7 @@ def answer_logprobs(
             plans = _split(probe, termination, answers, group, pack_tokens) if group else []
             owned += [(index, plan) for plan in plans]
     found = {}
-    with forks.evaluating(model):
+    with passes.evaluating(model):
         for rows in packing.by_length([len(plan.trie) for _, plan in owned], pack_tokens):
             scores = _score(model, [owned[row][1] for row in rows], temperature, packed)
             for row, logp in zip(rows, scores, strict=True):
@@ -92,7 +92,7 @@ def _score(
     for row, at in enumerate(parents):
         keep[row, at] = True
     tries, picked = [plan.trie for plan in plans], torch.from_numpy(keep).to(model.device)
-    run = forks.forward_packed if packed else forks.forward_plain
+    run = passes.forward_packed if packed else passes.forward_plain
     logits = run(model, tries, logits_to_keep=picked)  # (N, V)
     norm = torch.cat(
         [torch.logsumexp(part.float() / temperature, -1) for part in logits.split(LOGIT_ROWS)]

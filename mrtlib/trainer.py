@@ -16,9 +16,10 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from mrtlib import credit, prover, regret
+from mrtlib import credit, regret
 from mrtlib.advantages import CREDITS, Curve, scaled
 from mrtlib.config import ROOT, Profile
+from mrtlib.estimate import Estimator, Measured
 from mrtlib.models import (
     adapters_to_float32,
     add_lora,
@@ -39,6 +40,8 @@ from mrtlib.twin import Twin
 # `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+ANSWERS = 500_000  # from the seed of a step's rollouts to that of its sampled answers
+
 
 class MRTTrainer(GRPOTrainer):
     """GRPO for the outcome plus alpha times the information gain of each episode (Eq. 2)."""
@@ -49,7 +52,8 @@ class MRTTrainer(GRPOTrainer):
         self.problem_list = load_problems(profile.problems / "train.jsonl", profile.data.train)
         self.tokenizer = load_tokenizer(profile)
         self.reader = Reader(self.tokenizer, profile.thinking)
-        self.termination = prover.Termination.build(self.tokenizer, profile.thinking)
+        self.estimator = Estimator(profile, self.reader)
+        self.estimator.check(self.problem_list)
         self.prompts = {p.question: prompt_ids(self.tokenizer, p.question, profile.thinking)
                         for p in self.problem_list}  # fmt: skip
         policy = add_lora(load_base(profile), profile.lora, seed)
@@ -57,6 +61,7 @@ class MRTTrainer(GRPOTrainer):
         check_context(policy.config, longest, profile.thinking.budget + _answer_room(profile))
         rows = [{"prompt": p.question, "index": i} for i, p in enumerate(self.problem_list)]
         self.rollouts: list[Rollout] = []
+        self.measured = Measured([], 0, 0)  # J of the step's rollouts, where it was needed
         self.seconds = {"sampling_s": 0.0, "probing_s": 0.0}
         super().__init__(
             model=policy,
@@ -85,6 +90,7 @@ class MRTTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """Let TRL sample, grade and normalise; then add the credit of each episode's tokens."""
+        self.measured = Measured([], 0, 0)
         out = super()._generate_and_score_completions(inputs)
         began = time.perf_counter()
         shared = out["advantages"][:, None]
@@ -119,16 +125,15 @@ class MRTTrainer(GRPOTrainer):
 
     def _curves(self) -> list[Curve]:
         """Measure J at every boundary of the step's rollouts, under the current weights."""
-        settings, model = self.profile.prover, self.sampling_model(fresh=False)
-        probes = [
-            prover.Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed,
-                         self.reader.references(r.problem))
-            for r in self.rollouts
-        ]  # fmt: skip
-        measured = prover.exact(
-            model, probes, self.termination, settings.temperature, settings.pack_tokens
-        )
-        return [(J, np.array(p.ends)) for J, p in zip(measured, probes, strict=True)]
+        model = self.sampling_model(fresh=False)
+        self.measured = self.estimator.measure(model, self.rollouts, self.draw_seed + ANSWERS)
+        ends = [np.array([0, *r.boundaries]) for r in self.rollouts]
+        return list(zip(self.measured.J, ends, strict=True))
+
+    @property
+    def draw_seed(self) -> int:
+        """The seed of the step's rollouts: the same for every method."""
+        return 1_000_003 * self.mrt_seed + self.state.global_step
 
     def _log_curves(self, curves: list[Curve]) -> None:
         left = [float(regret.normalised_regret(J, t, self.budget)) for J, t in curves]
@@ -140,7 +145,9 @@ class MRTTrainer(GRPOTrainer):
         metrics["length"].append(float(np.mean([r.trace_tokens for r in rollouts])))
         metrics["episodes"].append(float(np.mean([len(r.boundaries) for r in rollouts])))
         metrics["truncated"].append(float(np.mean([r.truncated for r in rollouts])))
-        metrics["generated"].append(float(sum(len(r.token_ids) for r in rollouts)))
+        written = sum(len(r.token_ids) for r in rollouts)
+        metrics["generated"].append(float(written + self.measured.drawn))
+        metrics["prover_read"].append(float(self.measured.read))
         for name, seconds in self.seconds.items():
             metrics[name].append(seconds)
 
@@ -158,7 +165,7 @@ def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
     drawn = sampler.sample(
         prompts, 1, profile.thinking.budget + profile.thinking.answer_tokens,
         profile.training.temperature, 1.0, {trainer.tokenizer.eos_token_id},
-        seed=1_000_003 * trainer.mrt_seed + trainer.state.global_step,
+        seed=trainer.draw_seed,
     )  # fmt: skip
     trainer.samples = [trainer.reader.within_budget(samples[0]) for samples in drawn]
     trainer.seconds["sampling_s"] = time.perf_counter() - began

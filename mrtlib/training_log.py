@@ -10,11 +10,12 @@ class Progress(TrainerCallback):
 
     def __init__(self, name: str, tokens: int, every: int) -> None:
         self.name, self.tokens, self.every = name, tokens, every
-        self.began = self.before = None
+        self.began = self.before = self.step = None
 
     def on_step_begin(self, args, state, control, **_) -> None:
         if self.began is None:
             self.began, self.before = time.monotonic(), _generated(state.log_history)
+            self.step = state.global_step
 
     def on_log(self, args, state, control, logs=None, **_) -> None:
         if "reward" not in (logs or {}):
@@ -23,11 +24,13 @@ class Progress(TrainerCallback):
         control.should_training_stop = control.should_training_stop or spent >= self.tokens
         if state.global_step > 1 and state.global_step % self.every and spent < self.tokens:
             return
-        pace = (time.monotonic() - self.began) / max(1, spent - self.before)
+        each = max(1.0, (spent - self.before) / (state.global_step - self.step))  # tokens of a step
+        ahead = min((self.tokens - spent) / each, state.max_steps - state.global_step)
+        pace = (time.monotonic() - self.began) / (state.global_step - self.step)
         print(
-            f"{self.name}: step {state.global_step}, {spent} of {self.tokens} tokens, "
+            f"{self.name}: step {state.global_step}, {spent} tokens, "
             f"reward {logs['reward']:.2f}, {logs['length']:.0f} thinking tokens, "
-            f"{pace * max(0, self.tokens - spent) / 60:.0f} min left",
+            f"{pace * max(0.0, ahead) / 60:.0f} min left",
             flush=True,
         )
 
@@ -47,6 +50,7 @@ def steps_of(history: list[dict], method: str, seed: int) -> list[dict]:
         spent = log["sampling_s"] + log["probing_s"]
         rows.append({
             "method": method, "seed": seed, "step": log["step"], "generated_tokens": generated,
+            "prover_tokens": int(log["prover_read"]),
             "learning_s": log["step_time"] - spent, "kl": log.get("kl"),
             **{name: log.get(name) for name in (
                 "reward", "progress", "regret", "length", "episodes", "truncated",

@@ -10,6 +10,10 @@ from mrtlib import credit, trainer
 from mrtlib.advantages import episode_progress
 from mrtlib.config import TRAINED_METHODS, Lora, Prover
 from mrtlib.models import ModelError
+from mrtlib.passes import counted
+from mrtlib.probes import ProverError
+from mrtlib.rollouts import Reader
+from mrtlib.self_check import obstacle
 from mrtlib.store import read_table
 from mrtlib.trainer import MRTTrainer
 from mrtlib.training_log import steps_of
@@ -92,6 +96,44 @@ def test_outcome_is_watched_and_its_advantages_are_those_of_grpo(profile, tmp_pa
     watching = replace(profile, training=replace(profile.training, most_steps=3, watch_every=2))
     steps = read_table(trainer.train(watching, "outcome", 0) / "steps.parquet", "steps")
     assert list(steps["regret"].notna()) == [True, False, True]
+
+
+def test_the_reward_can_come_from_sampled_answers(profile, tmp_path):
+    sampled = replace(profile, prover=Prover(estimator="sampled", samples=3))
+    made, out, base = first_batch(sampled, "episode_progress", tmp_path / "sampled")
+    exact, other, _ = first_batch(profile, "episode_progress", tmp_path / "exact")
+    assert torch.equal(out["completion_ids"], other["completion_ids"])  # one stream of rollouts
+    shares = np.concatenate(made.measured.J) * 3
+    assert np.array_equal(shares, shares.round()) and made.measured.drawn > 0
+    boundaries = sum(len(J) for J in made.measured.J)
+    assert 3 * boundaries <= made.measured.drawn <= 3 * 8 * boundaries
+    assert exact.measured.drawn == 0
+    written = sum(len(r.token_ids) for r in made.rollouts)
+    logged = made._metrics["train"]
+    assert logged["generated"] == [written + made.measured.drawn]
+    assert logged["prover_read"] == [made.measured.read]
+    again, repeated, _ = first_batch(sampled, "episode_progress", tmp_path / "again")
+    assert torch.equal(out["advantages"], repeated["advantages"])
+
+
+def test_no_token_of_a_step_is_scored_twice(profile, tmp_path):
+    """GRPO needs log-probabilities of the rollouts once, with gradients: no pass to share is left."""
+    made = MRTTrainer(profile, "episode_progress", 0, tmp_path)
+    policy = made.accelerator.unwrap_model(made.model)
+    obstacle(made.twin.model)
+    with counted(policy) as learned, counted(made.twin.model) as probed:
+        made.args.max_steps = 1
+        made.train()
+    rows = [(r.prompt_ids, r.token_ids) for r in made.rollouts]
+    width = sum(max(len(r[part]) for r in rows) for part in (0, 1))
+    assert learned == [4 * width, 4 * width]  # two micro-batches of four, padded alike
+    assert sum(probed) > made.measured.read > 0
+
+
+def test_bad_references_are_named_before_training(profile, tmp_path, monkeypatch):
+    monkeypatch.setattr(Reader, "references", lambda self, problem: [[5, 6], [5, 6]])
+    with pytest.raises(ProverError, match="problem three.*prefix-free"):
+        MRTTrainer(profile, "outcome", 0, tmp_path)
 
 
 def test_adapters_are_trained_in_float32_and_the_base_is_not_trained(profile, tmp_path):

@@ -1,0 +1,79 @@
+"""J of a step's rollouts by the estimator that the profile names, and what it cost in tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from mrtlib import prover
+from mrtlib.config import Profile
+from mrtlib.passes import counted
+from mrtlib.probes import Probe, ProverError, Termination
+from mrtlib.problems import Problem, grade
+from mrtlib.rollouts import Reader, Rollout
+from mrtlib.sampling import TransformersSampler
+
+
+@dataclass(frozen=True)
+class Measured:
+    """J of some rollouts, and the tokens that went through the model for it."""
+
+    J: list[np.ndarray]  # for each rollout J_0 ... J_k
+    drawn: int  # tokens of answers that were generated
+    read: int  # all others: prefixes, termination texts, references, padding
+
+
+class Estimator:
+    """Measures J at every boundary of rollouts, as `profile.prover` says."""
+
+    def __init__(self, profile: Profile, reader: Reader) -> None:
+        self.profile, self.reader = profile, reader
+        self.termination = Termination.build(reader.tokenizer, profile.thinking)
+
+    def check(self, problems: Sequence[Problem]) -> None:
+        """Raise ProverError for a problem whose references could not be scored, naming it."""
+        for problem in problems:
+            try:
+                self.termination.answers(Probe([0], [], [], False, self._references(problem)))
+            except ProverError as error:
+                raise ProverError(f"problem {problem.id}: {error}") from error
+
+    def measure(self, model: PreTrainedModel, rollouts: Sequence[Rollout], seed: int) -> Measured:
+        """Measure J of rollouts under the model's present weights; `seed` is for answers drawn."""
+        probes = [
+            Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed, self._references(r.problem))
+            for r in rollouts
+        ]
+        exact = self.profile.prover.estimator == "exact"
+        with counted(model) as fed:
+            J, drawn = (
+                self._exact(model, probes) if exact
+                else self._sampled(model, probes, [r.problem for r in rollouts], seed)
+            )  # fmt: skip
+        return Measured(J, drawn, sum(fed) - drawn)
+
+    def _references(self, problem: Problem) -> list[list[int]]:
+        return self.reader.references(problem)
+
+    def _exact(
+        self, model: PreTrainedModel, probes: list[Probe]
+    ) -> tuple[list[np.ndarray], int]:
+        settings = self.profile.prover
+        exact = prover.exact_for(model)
+        limits = settings.temperature, settings.pack_tokens
+        return exact(model, probes, self.termination, *limits), 0
+
+    def _sampled(
+        self, model: PreTrainedModel, probes: list[Probe], problems: list[Problem], seed: int
+    ) -> tuple[list[np.ndarray], int]:
+        tokenizer, settings = self.reader.tokenizer, self.profile.prover
+        rows = self.profile.evaluation.batch_rows
+        counts = prover.sampled(
+            TransformersSampler(model, tokenizer.pad_token_id, rows), probes, problems,
+            self.termination, grade, self.reader.decode,
+            answers=settings.samples, max_tokens=self.profile.thinking.answer_tokens,
+            temperature=settings.temperature, top_p=1.0, stop_ids={tokenizer.eos_token_id},
+            seed=seed,
+        )  # fmt: skip
+        return [c.J for c in counts], sum(int(c.tokens.sum()) for c in counts)
