@@ -8,11 +8,14 @@ from transformers import PreTrainedModel
 
 from mrtlib import prover
 from mrtlib.config import Profile
+from mrtlib.kept import Kept
 from mrtlib.passes import counted
 from mrtlib.probes import Probe, ProverError, Termination
 from mrtlib.problems import Problem, grade
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import TransformersSampler
+
+LONG = 512  # tokens of a budget from which a rollout's cache is kept for the prover
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,29 @@ class Estimator:
             except ProverError as error:
                 raise ProverError(f"problem {problem.id}: {error}") from error
 
-    def measure(self, model: PreTrainedModel, rollouts: Sequence[Rollout], seed: int) -> Measured:
-        """Measure J of rollouts under the model's present weights; `seed` is for answers drawn."""
+    @property
+    def uses_caches(self) -> bool:
+        """Whether the rollouts' caches are worth keeping for `measure`.
+
+        They spare it the prefixes and cost a copy. Where a trace is hardly longer than the
+        termination texts and references behind it, that is no gain.
+        """
+        exact = self.profile.prover.estimator == "exact"
+        return exact and self.profile.thinking.budget >= LONG
+
+    def measure(
+        self,
+        model: PreTrainedModel,
+        rollouts: Sequence[Rollout],
+        seed: int,
+        kept: Sequence[Kept] | None = None,
+    ) -> Measured:
+        """Measure J of rollouts under the model's present weights.
+
+        Args:
+            seed: for answers that are drawn.
+            kept: the rollouts' caches from sampling with these weights.
+        """
         probes = [
             Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed, self._references(r.problem))
             for r in rollouts
@@ -48,7 +72,7 @@ class Estimator:
         exact = self.profile.prover.estimator == "exact"
         with counted(model) as fed:
             J, drawn = (
-                self._exact(model, probes) if exact
+                self._exact(model, probes, kept) if exact
                 else self._sampled(model, probes, [r.problem for r in rollouts], seed)
             )  # fmt: skip
         return Measured(J, drawn, sum(fed) - drawn)
@@ -57,12 +81,12 @@ class Estimator:
         return self.reader.references(problem)
 
     def _exact(
-        self, model: PreTrainedModel, probes: list[Probe]
+        self, model: PreTrainedModel, probes: list[Probe], kept: Sequence[Kept] | None
     ) -> tuple[list[np.ndarray], int]:
-        settings = self.profile.prover
-        exact = prover.exact_for(model)
+        settings, way = self.profile.prover, prover.exact_for(model)
+        more = {"kept": kept} if way is prover.exact else {}
         limits = settings.temperature, settings.pack_tokens
-        return exact(model, probes, self.termination, *limits), 0
+        return way(model, probes, self.termination, *limits, **more), 0
 
     def _sampled(
         self, model: PreTrainedModel, probes: list[Probe], problems: list[Problem], seed: int

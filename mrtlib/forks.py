@@ -71,6 +71,12 @@ class Forks:
         self.mask, self.last = self.mask[rows], self.last[rows]
         self.positions = self.positions[rows]
 
+    def states(self, row: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return copies of a fork's keys and values, each (heads, T, size), padding left out."""
+        start = int((~self.mask[row]).sum())
+        return [(x.keys[row, :, start:].clone(), x.values[row, :, start:].clone())
+                for x in self.cache.layers]  # fmt: skip
+
     def step(self, model: PreTrainedModel) -> torch.Tensor:
         """Feed the last tokens; return the logits of the next ones (B, V) in float32."""
         if self.padded:
@@ -109,6 +115,11 @@ class PointedForks:
         if len(left) < self.cache.layers[0].keys.shape[0]:
             self.cache.batch_select_indices(left)
         self.rows = rows
+
+    def states(self, fork: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return copies of a fork's keys and values, each (heads, T, size), padding left out."""
+        row, seen = self.rows[fork], self.seen[fork]
+        return [(x.keys[row][:, seen], x.values[row][:, seen]) for x in self.cache.layers]
 
     def step(self, model: PreTrainedModel) -> torch.Tensor:
         """Feed the last tokens; return the logits of the next ones (B, V) in float32."""

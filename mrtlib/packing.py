@@ -60,25 +60,38 @@ def ancestors(parents: Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pass:
-    """The rows of one forward pass, padded on the right: ids, positions (B, L), seen (B, L, L)."""
+    """The rows of one forward pass, padded on the right: ids, positions (B, L), seen (B, L, T+L).
+
+    T tokens, at most, stand before a row in a cache; without one T = 0.
+    """
 
     ids: np.ndarray
     positions: np.ndarray
     seen: np.ndarray
 
 
-def collate(tries: Sequence[Trie], pad_id: int = 0) -> Pass:
-    """Lay tries out as the rows of one pass. Padding sees only itself, and nothing sees it."""
-    shape = len(tries), max(len(trie) for trie in tries)
+def collate(
+    tries: Sequence[Trie], pad_id: int = 0, cached: Sequence[int] | None = None
+) -> Pass:
+    """Lay tries out as the rows of one pass. Padding sees only itself, and nothing sees it.
+
+    Args:
+        cached: how many of each trie's first nodes are in the row's cache already.
+    """
+    cached = cached or [0] * len(tries)
+    before = max(cached)
+    shape = len(tries), max(len(trie) - c for trie, c in zip(tries, cached, strict=True))
     ids = np.full(shape, pad_id, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
-    seen = np.zeros((*shape, shape[1]), dtype=bool)
-    seen[:] = np.eye(shape[1], dtype=bool)
-    for row, trie in enumerate(tries):
-        length = len(trie)
-        ids[row, :length] = trie.tokens
-        positions[row, :length] = trie.depths
-        seen[row, :length, :length] = ancestors(trie.parents)
+    seen = np.zeros((*shape, before + shape[1]), dtype=bool)
+    seen[:, :, before:] = np.eye(shape[1], dtype=bool)
+    for row, (trie, c) in enumerate(zip(tries, cached, strict=True)):
+        new = len(trie) - c
+        ids[row, :new] = trie.tokens[c:]
+        positions[row, :new] = trie.depths[c:]
+        whole = ancestors(trie.parents)[c:]
+        seen[row, :new, :c] = whole[:, :c]
+        seen[row, :new, before : before + new] = whole[:, c:]
     return Pass(ids, positions, seen)
 
 
@@ -111,7 +124,9 @@ def families(prompts: Sequence[Sequence[int]], small: int = 512) -> list[list[in
     """Group prompts that share at least half of their tokens with a neighbour in sorted order.
 
     Attention over a packed row costs its length squared, so a family's trie is kept below the
-    larger of `small` tokens and three times its longest prompt.
+    larger of `small` tokens and three times its longest prompt. In a family over `small` a prompt
+    must also share half of itself, or more than what stands beside the row's longest chain: two
+    long traces shall not join over a short prompt between them.
 
     Returns:
         Groups of indices, ordered by their longest prompt: the forks of one trace come together,
@@ -125,7 +140,8 @@ def families(prompts: Sequence[Sequence[int]], small: int = 512) -> list[list[in
         shared = _shared(prompts[order[position - 1]], prompts[index]) if position else 0
         size, longest = size + length - shared, max(longest, length)
         shortest = min(length, len(prompts[order[position - 1]]))
-        if position and 2 * shared >= shortest and size <= max(small, 3 * longest):
+        near = size <= small or shared >= min(length - shared, size - longest)
+        if position and 2 * shared >= shortest and near and size <= max(small, 3 * longest):
             groups[-1].append(index)
         else:
             groups.append([index])

@@ -54,13 +54,15 @@ def forward_packed(
     cache: Cache | None = None,
     logits_to_keep: int | torch.Tensor = 1,
     pad_id: int = 0,
+    cached: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Run tries as the rows of one pass; return the logits kept, and fill the cache if given.
 
     The mask holds B L^2 entries. `logits_to_keep` is that of transformers: the last so many
-    positions, or a boolean (B, L) that picks positions and flattens them.
+    positions, or a boolean (B, L) that picks positions and flattens them. `cached`: how many
+    first nodes of each trie the cache holds already; only the others are run.
     """
-    rows = packing.collate(tries, pad_id)
+    rows = packing.collate(tries, pad_id, cached)
     mask = torch.from_numpy(rows.seen).to(model.device)[:, None]  # (B, 1, L, L), for all heads
     if model.config._attn_implementation == "eager":  # which adds its mask to the scores
         mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)

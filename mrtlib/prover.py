@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from mrtlib.kept import Kept
 from mrtlib.probes import Probe, ProverError, Termination
 from mrtlib.problems import Grade, Problem
 from mrtlib.sampling import Sampler
@@ -26,6 +27,7 @@ def exact(
     termination: Termination,
     temperature: float = 1.0,
     pack_tokens: int = 16384,
+    kept: Sequence[Kept] | None = None,
 ) -> list[np.ndarray]:
     """Return the probability that mu writes a reference answer, at every boundary.
 
@@ -35,6 +37,8 @@ def exact(
 
     Args:
         pack_tokens: bound on the padded tokens of a pass; a trace over it is split.
+        kept: caches of the traces from sampling, one for each probe, under the same weights;
+            then only the termination texts and references go through the model.
 
     Returns:
         For each probe J_0 ... J_k, float64 (k+1,).
@@ -48,7 +52,7 @@ def exact(
         raise ProverError(f"{reason}; use exact_unpacked")
     return _total(
         probes,
-        answer_logprobs(model, probes, termination, temperature, pack_tokens, packed=True),
+        answer_logprobs(model, probes, termination, temperature, pack_tokens, True, kept),
     )
 
 
@@ -62,7 +66,7 @@ def exact_unpacked(
     """Return what `exact` returns from one plain row per boundary and reference: any model."""
     return _total(
         probes,
-        answer_logprobs(model, probes, termination, temperature, pack_tokens, packed=False),
+        answer_logprobs(model, probes, termination, temperature, pack_tokens, False),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mrtlib import forks, packing, passes, self_check
+from mrtlib.kept import Kept
 
 DROP_SHARE = 0.125  # finished rows leave the batch once they are so large a share of it
 
@@ -112,6 +113,36 @@ class TransformersSampler:
         Raises:
             ValueError: an empty prompt, or numbers out of range.
         """
+        return self._sample(prompts, n, max_tokens, temperature, top_p, stop_ids, seed, None)
+
+    def sample_and_keep(
+        self,
+        prompts: list[list[int]],
+        max_tokens: int,
+        temperature: float,
+        top_p: float,
+        stop_ids: set[int],
+        seed: int,
+    ) -> tuple[list[Sample], list[Kept]]:
+        """Return one continuation for each prompt, and its keys and values with the prompt's.
+
+        These hold every token but the last, and take the memory of the sampling's own cache again.
+        """
+        kept: dict[int, Kept] = {}
+        found = self._sample(prompts, 1, max_tokens, temperature, top_p, stop_ids, seed, kept)
+        return [samples[0] for samples in found], [kept[i] for i in range(len(prompts))]
+
+    def _sample(
+        self,
+        prompts: list[list[int]],
+        n: int,
+        max_tokens: int,
+        temperature: float,
+        top_p: float,
+        stop_ids: set[int],
+        seed: int,
+        kept: dict[int, Kept] | None,
+    ) -> list[list[Sample]]:
         check_request(prompts, n, max_tokens, temperature, top_p)
         places: dict[tuple[int, ...], list[int]] = {}
         for index, prompt in enumerate(prompts):
@@ -131,9 +162,15 @@ class TransformersSampler:
                     keys = part[:, 1:].tolist()
                     uniforms = np.array([noise(seed, i, s, max_tokens) for i, s in keys])
                     ready = prefixes.fork(part[:, 0].tolist(), max_tokens)
-                    drawn = self._decode(ready, uniforms, temperature, top_p, stop)
-                    for index, sample in zip(part[:, 1].tolist(), drawn, strict=True):
+                    states = None if kept is None else {}
+                    drawn = self._decode(ready, uniforms, temperature, top_p, stop, states)
+                    for row, (index, sample) in enumerate(
+                        zip(part[:, 1].tolist(), drawn, strict=True)
+                    ):
                         found[index].append(sample)
+                        if kept is not None:
+                            known = [*prompts[index], *sample.token_ids[:-1]]
+                            kept[index] = Kept(known, states[row])
         return found
 
     def _prefill(self, prompts: list[list[int]]) -> forks.SharedPrefixes | forks.PaddedPrompts:
@@ -148,8 +185,12 @@ class TransformersSampler:
         temperature: float,
         top_p: float,
         stop: torch.Tensor,
+        states: dict[int, list] | None,
     ) -> list[Sample]:
-        """Draw until every row has ended or the noise (rows, steps) is used up."""
+        """Draw until every row has ended or the noise (rows, steps) is used up.
+
+        Where `states` is given, each row's keys and values are put there when it leaves.
+        """
         u = torch.from_numpy(uniforms).to(self.model.device)
         tokens = torch.zeros(u.shape, dtype=torch.long, device=u.device)
         logprobs = torch.zeros(u.shape, device=u.device)
@@ -166,8 +207,13 @@ class TransformersSampler:
             if len(going) == 0:
                 break
             if len(going) <= (1 - DROP_SHARE) * len(alive):
+                if states is not None:
+                    ended = finished[alive].nonzero()[:, 0].tolist()
+                    states |= {int(alive[row]): ready.states(row) for row in ended}
                 alive = alive[going]
                 ready.keep(going)
+        if states is not None:
+            states |= {place: ready.states(row) for row, place in enumerate(alive.tolist())}
         columns = tokens.tolist(), logprobs.tolist(), lengths.tolist(), finished.tolist()
         return [Sample(t[:k], p[:k], f) for t, p, k, f in zip(*columns, strict=True)]
 

@@ -4,13 +4,14 @@ L tokens of a row, N positions of a pass whose logits are needed, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from mrtlib import packing, passes
+from mrtlib.kept import Kept, joined
 from mrtlib.probes import Probe, ProverError, Termination
 
 Job = tuple[int, int]  # boundary j, reference
@@ -23,6 +24,13 @@ class _Plan:
 
     trie: packing.Trie
     paths: dict[Job, list[int]]
+    kept: Kept | None = None
+    cached: int = 0  # first nodes of the trie that `kept` holds
+
+    @property
+    def nodes(self) -> list[int]:
+        """The nodes of all answers."""
+        return sorted({node for path in self.paths.values() for node in path})
 
 
 def answer_logprobs(
@@ -32,6 +40,7 @@ def answer_logprobs(
     temperature: float,
     pack_tokens: int,
     packed: bool,
+    kept: Sequence[Kept] | None = None,
 ) -> dict[tuple[int, int, int], float]:
     """Return log p(reference and closing | what mu reads), keyed (probe, boundary, reference).
 
@@ -39,6 +48,8 @@ def answer_logprobs(
         pack_tokens: bound on the padded tokens of a pass.
         packed: all boundaries and references of a probe in one row (split when over the bound),
             or a row for each.
+        kept: caches of the probes' traces under the model's present weights, for a packed pass;
+            what they hold is not computed again.
 
     Raises:
         ProverError: a temperature of 0, or references that are not prefix-free.
@@ -53,6 +64,7 @@ def answer_logprobs(
         groups = [jobs] if packed else [[job] for job in jobs]
         for group in groups:
             plans = _split(probe, termination, answers, group, pack_tokens) if group else []
+            plans = [_behind(plan, kept[index], probe) for plan in plans] if kept else plans
             owned += [(index, plan) for plan in plans]
     found = {}
     with passes.evaluating(model):
@@ -82,18 +94,25 @@ def _split(
     return [plan for half in halves for plan in _split(probe, termination, answers, half, limit)]
 
 
+def _behind(plan: _Plan, kept: Kept, probe: Probe) -> _Plan:
+    """Let a plan go on from a kept cache, but for the nodes whose logits are needed."""
+    chain = plan.trie.tokens[: len(probe.prompt_ids) + len(probe.trace_ids)]
+    needed = min(plan.trie.parents[node] for node in plan.nodes)
+    return replace(plan, kept=kept, cached=min(kept.shared(chain), needed))
+
+
 def _score(
     model: PreTrainedModel, plans: list[_Plan], temperature: float, packed: bool
 ) -> list[np.ndarray]:
     """Return log p of every answer node given its ancestors: (L,) for each plan, 0 elsewhere."""
-    keep = np.zeros((len(plans), max(len(plan.trie) for plan in plans)), dtype=bool)
-    nodes = [sorted({node for path in plan.paths.values() for node in path}) for plan in plans]
-    parents = [[p.trie.parents[i] for i in row] for p, row in zip(plans, nodes, strict=True)]
+    width = max(len(plan.trie) - plan.cached for plan in plans)
+    keep = np.zeros((len(plans), width), dtype=bool)
+    nodes = [plan.nodes for plan in plans]
+    parents = [[p.trie.parents[i] - p.cached for i in row]
+               for p, row in zip(plans, nodes, strict=True)]  # fmt: skip
     for row, at in enumerate(parents):
         keep[row, at] = True
-    tries, picked = [plan.trie for plan in plans], torch.from_numpy(keep).to(model.device)
-    run = passes.forward_packed if packed else passes.forward_plain
-    logits = run(model, tries, logits_to_keep=picked)  # (N, V)
+    logits = _logits(model, plans, torch.from_numpy(keep).to(model.device), packed)  # (N, V)
     norm = torch.cat(
         [torch.logsumexp(part.float() / temperature, -1) for part in logits.split(LOGIT_ROWS)]
     )  # (N,)
@@ -105,3 +124,16 @@ def _score(
         logp = logits[slot, token].float() / temperature - norm[slot]
         scores[row][targets] = logp.double().cpu().numpy()
     return scores
+
+
+def _logits(
+    model: PreTrainedModel, plans: list[_Plan], picked: torch.Tensor, packed: bool
+) -> torch.Tensor:
+    """Return the logits at the picked positions (R, L) of the plans' new nodes."""
+    tries = [plan.trie for plan in plans]
+    if not packed:
+        return passes.forward_plain(model, tries, logits_to_keep=picked)
+    cached = [plan.cached for plan in plans]
+    kept = [plan.kept for plan in plans if plan.kept is not None]
+    cache = joined(kept, cached, picked.shape[1]) if any(cached) else None
+    return passes.forward_packed(model, tries, cache, picked, cached=cached)

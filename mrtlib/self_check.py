@@ -1,7 +1,7 @@
-"""Does a model give the same with shared prefixes as without? Tried on a short input at the start.
+"""Does a model give the same with shared prefixes as without? Tried on a short input.
 
-A model may take a mask of ours and not keep to it, or hold its cache in a way that cannot be forked.
-Everything that shares prefixes asks here first, and goes the plain way where the answer is no.
+A model may take a mask of ours and not keep to it, or hold its cache in a way that cannot be
+forked. Whatever shares prefixes asks here first, and goes the plain way where the answer is no.
 """
 
 import warnings

@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from mrtlib import credit, regret
 from mrtlib.advantages import CREDITS, Curve, scaled
 from mrtlib.config import ROOT, Profile
 from mrtlib.estimate import Estimator, Measured
+from mrtlib.grpo import grpo_settings
+from mrtlib.kept import Kept
 from mrtlib.models import (
     adapters_to_float32,
     add_lora,
     check_context,
-    device,
     load_base,
     load_tokenizer,
     prompt_ids,
@@ -62,11 +63,12 @@ class MRTTrainer(GRPOTrainer):
         rows = [{"prompt": p.question, "index": i} for i, p in enumerate(self.problem_list)]
         self.rollouts: list[Rollout] = []
         self.measured = Measured([], 0, 0)  # J of the step's rollouts, where it was needed
+        self.kept: list[Kept] | None = None  # their caches, until J is measured
         self.seconds = {"sampling_s": 0.0, "probing_s": 0.0}
         super().__init__(
             model=policy,
             reward_funcs=[self._outcome],
-            args=_arguments(profile, method, seed, folder),
+            args=grpo_settings(profile, method, seed, folder),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.tokenizer,
             rollout_func=_sample_rollouts,
@@ -103,14 +105,19 @@ class MRTTrainer(GRPOTrainer):
     def _gains(self, width: int) -> np.ndarray:
         """Return each token's credit (B, width); J is measured where credit or log needs it."""
         gains = np.zeros((len(self.rollouts), width))
-        watched = self.state.global_step % self.profile.training.watch_every == 0
-        if self.method == "outcome" and not watched:
+        if not self.measures:
             return gains
         curves = self._curves()
         self._log_curves(curves)
         for row, values in enumerate(self._credit(curves)):
             gains[row] = credit.spread(values, [0, *self.rollouts[row].boundaries], width, 0.0)
         return gains
+
+    @property
+    def measures(self) -> bool:
+        """Whether J is measured in this step."""
+        watched = self.state.global_step % self.profile.training.watch_every == 0
+        return watched or self.method != "outcome"
 
     def _credit(self, curves: list[Curve]) -> list[np.ndarray]:
         """Return the credit of each episode of each rollout, groups one after the other."""
@@ -126,7 +133,10 @@ class MRTTrainer(GRPOTrainer):
     def _curves(self) -> list[Curve]:
         """Measure J at every boundary of the step's rollouts, under the current weights."""
         model = self.sampling_model(fresh=False)
-        self.measured = self.estimator.measure(model, self.rollouts, self.draw_seed + ANSWERS)
+        self.measured = self.estimator.measure(
+            model, self.rollouts, self.draw_seed + ANSWERS, self.kept
+        )
+        self.kept = None  # it is of no use after the next change of weights
         ends = [np.array([0, *r.boundaries]) for r in self.rollouts]
         return list(zip(self.measured.J, ends, strict=True))
 
@@ -162,48 +172,21 @@ def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
     prompts = [trainer.prompts[q] for q in questions]
     model = trainer.sampling_model(fresh=True)
     sampler = TransformersSampler(model, trainer.tokenizer.pad_token_id, len(prompts))
-    drawn = sampler.sample(
-        prompts, 1, profile.thinking.budget + profile.thinking.answer_tokens,
-        profile.training.temperature, 1.0, {trainer.tokenizer.eos_token_id},
-        seed=trainer.draw_seed,
+    settings = (
+        profile.thinking.budget + profile.thinking.answer_tokens, profile.training.temperature, 1.0,
+        {trainer.tokenizer.eos_token_id}, trainer.draw_seed,
     )  # fmt: skip
-    trainer.samples = [trainer.reader.within_budget(samples[0]) for samples in drawn]
+    if trainer.measures and trainer.estimator.uses_caches:
+        drawn, trainer.kept = sampler.sample_and_keep(prompts, *settings)
+    else:
+        drawn = [samples[0] for samples in sampler.sample(prompts, 1, *settings)]
+    trainer.samples = [trainer.reader.within_budget(sample) for sample in drawn]
     trainer.seconds["sampling_s"] = time.perf_counter() - began
     return {
         "prompt_ids": prompts,
         "completion_ids": [sample.token_ids for sample in trainer.samples],
         "logprobs": [sample.logprobs for sample in trainer.samples],
     }
-
-
-def _arguments(profile: Profile, method: str, seed: int, folder: Path) -> GRPOConfig:
-    training, cuda = profile.training, device().type == "cuda"
-    rows = training.problems_per_step * training.group_size
-    return GRPOConfig(
-        output_dir=str(folder),
-        seed=seed,
-        use_cpu=not cuda,
-        bf16=cuda and profile.model.dtype == "bfloat16",
-        per_device_train_batch_size=training.micro_batch,
-        gradient_accumulation_steps=rows // training.micro_batch,
-        num_generations=training.group_size,
-        max_completion_length=profile.thinking.budget + profile.thinking.answer_tokens,
-        max_steps=training.most_steps,
-        learning_rate=training.learning_rate[method],
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=training.warmup_steps,
-        beta=training.beta,
-        temperature=training.temperature,
-        loss_type="dapo",
-        scale_rewards="group",
-        gradient_checkpointing=cuda,
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=training.save_every,
-        save_total_limit=1,
-        report_to="none",
-        disable_tqdm=True,
-    )
 
 
 def train(profile: Profile, method: str, seed: int) -> Path:

@@ -61,5 +61,20 @@ def test_families_are_forks_of_one_trace():
     assert [len(group) for group in families(alike, small=12)] == [6, 4]  # 5 + 5 * 2 <= 3 * 5
 
 
+def test_long_traces_do_not_join_over_a_short_prompt():
+    rng = np.random.default_rng(0)
+    start = [50] * 20
+    traces = [start + rng.integers(0, 99, 1024).tolist() for _ in range(8)]
+    # The suffix comes early or late in sorted order, so short prompts stand before long ones.
+    prompts = [trace[:cut] + [50] * 9 for cut in range(20, 1100, 128) for trace in traces]
+    held = []
+    for group in families(prompts):
+        trie = Trie()
+        for index in group:
+            trie.extend(ROOT, prompts[index])
+        held.append(len(trie))
+    assert len(held) == 8 and max(held) <= 1044 + 9 * 9  # one trace a row
+
+
 def test_no_prompts_no_families():
     assert families([]) == []

@@ -1,5 +1,6 @@
 """J by packed teacher forcing against plain rows, enumeration of all answers, and sampling."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -140,6 +141,46 @@ def test_split_passes_give_the_same(limit):
     assert_close(split, whole)
     assert len(fed) > 2 and max(fed) <= limit
     assert_close(prover.exact_unpacked(model, cases, termination(), pack_tokens=limit), whole)
+
+
+def kept_traces(model, probes):
+    """Sample something behind each probe's prompt; all of it, or a part, is the new trace."""
+    sampler = TransformersSampler(model, 0, 3)  # in several batches
+    drawn, kept = sampler.sample_and_keep([p.prompt_ids for p in probes], 30, 1.0, 1.0, {1}, 1)
+    cut = []
+    for at, (probe, sample) in enumerate(zip(probes, drawn, strict=True)):
+        trace = sample.token_ids[: None if at % 2 else 20]
+        ends = sorted({t for t in probe.boundaries if t < len(trace)} | {len(trace)})
+        cut.append(replace(probe, trace_ids=trace, boundaries=ends))
+    return cut, kept
+
+
+@pytest.mark.parametrize("limit", [60, 4096])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_kept_caches_give_the_same(kind, limit):
+    model = build(kind)
+    probes, kept = kept_traces(model, some_probes() * 2)
+    missing = [len(p.prompt_ids) + len(p.trace_ids) - len(k.token_ids)
+               for p, k in zip(probes, kept, strict=True)]  # fmt: skip
+    assert max(missing) == 1  # of some traces all was drawn, and its last token is in no cache
+    assert len({len(k.token_ids) for k in kept}) > 2  # rows left the batch at different steps
+    whole, more = tokens_of(model, lambda: prover.exact(model, probes, termination()))
+    spared, fewer = tokens_of(
+        model, lambda: prover.exact(model, probes, termination(), 1.0, limit, kept)
+    )
+    assert_close(spared, whole)
+    assert sum(fewer) < 0.8 * sum(more)
+
+
+def test_a_kept_cache_of_something_else_is_not_used():
+    model = build()
+    probes, kept = kept_traces(model, some_probes())
+    whole = prover.exact(model, probes, termination())
+    mixed = [replace(k, token_ids=[t + 1 for t in k.token_ids]) for k in kept]
+    assert_close(prover.exact(model, probes, termination(), kept=mixed), whole)
+    broken = [replace(k, layers=[(a * 2, b) for a, b in k.layers]) for k in kept]
+    wrong = prover.exact(model, probes, termination(), kept=broken)
+    assert max(abs(a / b - 1).max() for a, b in zip(wrong, whole, strict=True)) > 0.1
 
 
 def test_temperature_divides_the_logits():

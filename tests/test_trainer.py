@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrtlib import credit, trainer
+from mrtlib import credit, estimate, trainer
 from mrtlib.advantages import episode_progress
 from mrtlib.config import TRAINED_METHODS, Lora, Prover
 from mrtlib.models import ModelError
@@ -117,7 +117,7 @@ def test_the_reward_can_come_from_sampled_answers(profile, tmp_path):
 
 
 def test_no_token_of_a_step_is_scored_twice(profile, tmp_path):
-    """GRPO needs log-probabilities of the rollouts once, with gradients: no pass to share is left."""
+    """GRPO needs log-probabilities once, with gradients: there is no other pass to share."""
     made = MRTTrainer(profile, "episode_progress", 0, tmp_path)
     policy = made.accelerator.unwrap_model(made.model)
     obstacle(made.twin.model)
@@ -128,6 +128,19 @@ def test_no_token_of_a_step_is_scored_twice(profile, tmp_path):
     width = sum(max(len(r[part]) for r in rows) for part in (0, 1))
     assert learned == [4 * width, 4 * width]  # two micro-batches of four, padded alike
     assert sum(probed) > made.measured.read > 0
+
+
+def test_caches_kept_from_sampling_change_no_advantage(profile, tmp_path, monkeypatch):
+    _, plain, _ = first_batch(profile, "regret_to_go", tmp_path / "plain")
+    monkeypatch.setattr(estimate, "LONG", 1)
+    made, spared, _ = first_batch(profile, "regret_to_go", tmp_path / "spared")
+    assert made.kept is None and made.estimator.uses_caches
+    assert torch.equal(plain["completion_ids"], spared["completion_ids"])
+    assert torch.allclose(plain["advantages"], spared["advantages"], atol=1e-3)
+    trace = sum(len(r.prompt_ids) + r.trace_tokens for r in made.rollouts)
+    monkeypatch.setattr(estimate, "LONG", 10**6)
+    other, _, _ = first_batch(profile, "regret_to_go", tmp_path / "other")
+    assert other.measured.read - made.measured.read > 0.8 * trace
 
 
 def test_bad_references_are_named_before_training(profile, tmp_path, monkeypatch):
