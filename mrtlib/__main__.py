@@ -1,4 +1,4 @@
-"""The command line: `python -m mrtlib reproduce | train | evaluate | tune | problems | reasoner`.
+"""The command line: `python -m mrtlib reproduce | train | evaluate | bench | tune | ...`.
 
 `train` runs unchanged under `accelerate launch -m mrtlib train ...`. Libraries are imported by
 the command that needs them, so that a mistyped option is answered at once.
@@ -22,6 +22,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--method", required=True, help=", ".join(TRAINED_METHODS))
     command = _add(commands, "evaluate", evaluate, "measure the base or a trained adapter")
     command.add_argument("--method", required=True, help=", ".join(("base", *TRAINED_METHODS)))
+    command = commands.add_parser("bench", help="measure what information gain costs")
+    command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
+    command.set_defaults(run=bench)
+    command.add_argument("--pairs", type=_count, default=5, help="pairs of each row, 5 or more")
     command = _add(commands, "tune", tune, "search the learning rate of every method")
     command.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
     command.add_argument("--tokens", type=_count, help="generated in one run; the profile's if not")
@@ -75,6 +79,18 @@ def evaluate(options: argparse.Namespace) -> None:
     from mrtlib import evaluate as evaluation
 
     print(evaluation.evaluate(profile, options.method, options.seed, adapter))
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measure what information gain costs; prints the table and which goals it reaches."""
+    profile = load_profile(options.profile)
+    from mrtlib import bench as benchmark
+    from mrtlib.workload import Shape, check_pairs
+
+    check_pairs(options.pairs)
+    table = benchmark.measure(profile, options.pairs, Shape())
+    goals = benchmark.reached(table).map({True: "yes", False: "NO"})
+    print("\n" + table.assign(reached=goals).to_string(index=False, float_format="{:.2f}".format))
 
 
 def problems(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ rate of 0, so that two steps differ in nothing but what is compared.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,12 @@ from mrtlib.problems import as_record, countdown
 from mrtlib.rollouts import Rollout
 from mrtlib.store import write_text
 from mrtlib.trainer import MRTTrainer
+
+FEWEST = 5  # pairs of two things measured in turn
+
+
+class BenchError(ValueError):
+    """A benchmark that would say nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Spent:
-    """What some work took; tokens are those through the model, padding included."""
+    """What some work took."""
 
-    seconds: float
-    tokens: int
+    amount: float  # seconds, or bytes
+    tokens: int  # through the model, padding included
+
+
+Work = Callable[[], Spent]
 
 
 def endless(shape: Shape, vocabulary: int, never: list[int], seed: int = 0) -> Qwen2ForCausalLM:
@@ -127,7 +136,8 @@ class Stepper:
         way = {"estimator": "sampled", "samples": samples} if samples else {}
         own = replace(self.profile, prover=replace(prover, **way))
         trainer.method, trainer.estimator = method, Estimator(own, trainer.reader)
-        with timed(trainer.accelerator.unwrap_model(trainer.model), trainer.twin.model) as spent:
+        models = {id(m): m for m in (trainer.accelerator.unwrap_model(trainer.model), self.model)}
+        with timed(*models.values()) as spent:
             trainer.model.train()
             for _ in range(trainer.args.gradient_accumulation_steps):
                 trainer.training_step(trainer.model, self.inputs, None)
@@ -145,3 +155,24 @@ def timed(*models: torch.nn.Module) -> Iterator[list[Spent]]:
         began = time.perf_counter()
         yield spent
         spent.append(Spent(time.perf_counter() - began, sum(map(sum, fed))))
+
+
+def check_pairs(pairs: int) -> None:
+    """Raise BenchError for fewer pairs than a range can be read from."""
+    if pairs < FEWEST:
+        raise BenchError(f"{pairs} pairs say little about a ratio; take {FEWEST} or more")
+
+
+def in_turn(ours: Work, other: Work, pairs: int) -> list[tuple[Spent, Spent]]:
+    """Run two works in turn, each once before it counts; every second pair begins with the other.
+
+    Raises:
+        BenchError: fewer than five pairs.
+    """
+    check_pairs(pairs)
+    ours(), other()
+    found = []
+    for pair in range(pairs):
+        both = [work() for work in ((ours, other), (other, ours))[pair % 2]]
+        found.append((both[pair % 2], both[1 - pair % 2]))
+    return found

@@ -58,6 +58,7 @@ FLOORS = {
     "analysis": 3,
     "card_page": 3,
     "votes": 3,
+    "ways": 3,
     "workload": 3,
     "results": 3,
     "tuning": 3,

@@ -1,0 +1,135 @@
+"""The benchmark on a small shape: equal work on both sides, honest ratios, and what it writes."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from mrtlib import bench, ways
+from mrtlib.bench import COLUMNS, GOALS, Goal, row_of
+from mrtlib.config import Lora, load_profile
+from mrtlib.workload import BenchError, Shape, Spent, Stepper, in_turn, long_profile
+
+SMALL = Shape(hidden=64, layers=2, heads=2, key_value_heads=1, intermediate=64, trace=64,
+              boundaries=4, answer=4, rollouts=4)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stepper(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    base = replace(load_profile("smoke"), lora=Lora(rank=4, alpha=8))
+    made = Stepper(long_profile(base, SMALL, folder), folder / "trainer")
+    made.step("outcome")
+    return made
+
+
+def test_two_steps_differ_in_the_prover_alone(stepper):
+    before = [p.clone() for p in stepper.trainer.model.parameters() if p.requires_grad]
+    plain = stepper.step("outcome")
+    ids = [r.token_ids for r in stepper.rollouts]
+    with_j = stepper.step("episode_progress")
+    assert [r.token_ids for r in stepper.rollouts] == ids
+    assert with_j.tokens - plain.tokens == stepper.trainer.measured.read > 0
+    sampled = stepper.step("episode_progress", 3)
+    measured = stepper.trainer.measured
+    assert sampled.tokens - plain.tokens == measured.read + measured.drawn
+    assert measured.drawn == 4 * 5 * 3 * 4  # traces, boundaries with t_0, answers, tokens
+    after = [p for p in stepper.trainer.model.parameters() if p.requires_grad]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_traces_are_as_long_as_the_shape_says(stepper):
+    for rollout in stepper.rollouts:
+        assert rollout.trace_tokens == 64 and rollout.truncated
+        assert rollout.boundaries == [16, 32, 48, 64]
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_both_ways_of_sampling_do_the_same_work(stepper, most):
+    probes = ways.probes_of(stepper, 4)
+    prompts = [p for level in ways.boundary_prompts(stepper, probes) for p in level]
+    ours, other = (way(stepper, probes, most)().tokens for way in (ways.shared, ways.generated))
+    drawn = 5 * 4 * ways.K * (most - 1)
+    assert other == ways.K * sum(map(len, prompts)) + drawn
+    assert ours < other
+
+
+def test_rows_of_the_ways(stepper):
+    probes = ways.probes_of(stepper, 2)
+    packed, plain = ways.packed_against_rows(stepper, 2, 5)[0]
+    ending = stepper.trainer.estimator.termination
+    answer = len(ending.answers(probes[0])[0])
+    rows = [len(ending.prompt(p, j)) + answer for p in probes for j in range(5)]
+    assert sum(rows) <= plain.tokens <= sum(rows) / 0.75 and packed.tokens < plain.tokens / 2
+    for found in (
+        ways.shared_against_generate(stepper, 5),
+        ways.sampling_against_generate(stepper, 1, 5),
+        ways.growth(stepper, 5),
+    ):
+        assert len(found) == 5
+        assert all(s.amount > 0 and s.tokens > 0 for pair in found for s in pair)
+
+
+def test_costs_of_all_ways(stepper):
+    table = ways.costs(stepper, (1, 4), 2)
+    tokens = table.set_index(["boundaries", "way"])["tokens"]
+    assert table["way"].nunique() == 5 and (table["low"] <= table["high"]).all()
+    assert tokens[4, "exact, kept caches"] < tokens[4, "exact, packed"]
+    assert tokens[4, "exact, packed"] < tokens[4, "exact, a row each"]
+    assert tokens[4, "sampled, shared prefix"] < tokens[4, "sampled, generate"]
+    assert tokens[1, "exact, packed"] * 1.5 > tokens[4, "exact, packed"]  # but not so with rows
+    assert tokens[1, "exact, a row each"] * 1.5 < tokens[4, "exact, a row each"]
+
+
+def test_peak_memory_is_what_the_step_took(stepper):
+    small = ways.peak(stepper.profile, "outcome")
+    assert 0 <= small.amount < 4e9 and small.tokens > 0
+
+
+def test_pairs_alternate_and_the_first_run_does_not_count():
+    calls = []
+
+    def work(name, amount):
+        def run():
+            calls.append(name)
+            return Spent(amount if len(calls) > 2 else 99.0, 7)
+
+        return run
+
+    found = in_turn(work("ours", 1.0), work("other", 2.0), 5)
+    assert calls == ["ours", "other"] + ["ours", "other", "other", "ours"] * 2 + ["ours", "other"]
+    assert found == [(Spent(1.0, 7), Spent(2.0, 7))] * 5
+    with pytest.raises(BenchError, match="4 pairs"):
+        in_turn(work("ours", 1.0), work("other", 2.0), 4)
+
+
+def test_a_row_is_the_median_and_range_of_the_ratio():
+    found = [(Spent(a, 10), Spent(2.0, 40)) for a in (1.0, 3.0, 2.0, 4.0, 1.0)]
+    row = row_of("x", Goal(1.2), found)
+    assert list(row) == list(COLUMNS)
+    assert (row["median"], row["low"], row["high"], row["pairs"]) == (1.0, 0.5, 2.0, 5)
+    fast = row_of("x", Goal(3, True, 4), found)
+    assert (fast["median"], fast["low"], fast["high"]) == (1.0, 0.5, 2.0)
+    assert fast["goal"] == "at least 3x as fast, 4x fewer tokens"
+
+
+def test_goals_can_be_missed():
+    row = pd.Series({"median": 1.3, "tokens_ours": 10, "tokens_other": 30})
+    assert Goal(1.3).met(row) and not Goal(1.29).met(row)
+    assert Goal(1.3, True, 3).met(row) and not Goal(1.31, True).met(row)
+    assert not Goal(1.3, True, 4).met(row)
+
+
+def test_the_committed_table_has_every_row():
+    table = pd.read_csv(load_profile("tiny").runs / "bench.csv")
+    assert tuple(table.columns) == COLUMNS and (table["pairs"] >= 5).all()
+    assert dict(zip(table["row"], table["goal"], strict=True)) == {
+        name: goal.words for name, goal in GOALS.items()
+    }
+    assert (table["low"] <= table["median"]).all() and (table["median"] <= table["high"]).all()
+
+
+def test_too_few_pairs_are_refused_at_once():
+    with pytest.raises(BenchError, match="take 5 or more"):
+        bench.measure(load_profile("smoke"), 3, SMALL)
