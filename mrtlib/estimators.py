@@ -1,20 +1,148 @@
-"""The same training with the reward measured by each estimator: exact, and sampled with K answers.
+"""The same training with its reward measured by each estimator: exact, and from K answers.
 
-Every run takes the same rollout seeds and the same number of steps; what a step costs in tokens
-differs, so learning is compared where all have put as many tokens through the model.
+Every run draws the same rollouts at its first step and takes as many steps as the exact one. What a
+step costs in tokens differs, so learning is compared where all have put as many through the model.
 """
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
+
 from mrtlib.config import Profile
+from mrtlib.findings import DRAWS, row_of
+from mrtlib.stats import bootstrap
+from mrtlib.store import read_table
 
 METHOD = "episode_progress"
 EXACT = "exact"
+SAMPLED = (1, 4, 16)  # answers a boundary; 4 is what the authors' online form draws
+POINTS = 25  # of a learning curve
+WINDOW = 5  # steps that a point is the mean of
+QUANTITIES = ("reward", "regret")
 
 
-def variant(profile: Profile, samples: int, steps: int) -> Profile:
-    """Return the profile with the reward from `samples` answers a boundary, in its own folder."""
-    prover = replace(profile.prover, estimator="sampled", samples=samples)
+def sampled_name(answers: int) -> str:
+    """Return the estimator's name in tables and figures."""
+    return f"sampled, K = {answers}"
+
+
+def variant(profile: Profile, answers: int, steps: int) -> Profile:
+    """Return the profile with the reward from `answers` answers a boundary, in its own folder."""
+    prover = replace(profile.prover, estimator="sampled", samples=answers)
     training = replace(profile.training, tokens=10**9, most_steps=steps)
-    name = f"{profile.name}/estimators/sampled-{samples}"
+    name = f"{profile.name}/estimators/sampled-{answers}"
     return replace(profile, name=name, prover=prover, training=training)
+
+
+def runs(profile: Profile, seeds: range) -> pd.DataFrame:
+    """Train every estimator at every seed, or read it; return the steps with what they cost.
+
+    Returns:
+        `steps` records with the columns estimator and total: tokens through the model so far, in
+        rollouts, answers, and what the prover read.
+    """
+    from mrtlib.trainer import train  # heavy, and not needed by the tables below
+
+    parts = []
+    for seed in seeds:
+        exact = read_table(train(profile, METHOD, seed) / "steps.parquet", "steps")
+        parts.append(exact.assign(estimator=EXACT))
+        for answers in SAMPLED:
+            folder = train(variant(profile, answers, len(exact)), METHOD, seed)
+            steps = read_table(folder / "steps.parquet", "steps")
+            parts.append(steps.assign(estimator=sampled_name(answers)))
+    return with_totals(pd.concat(parts, ignore_index=True))
+
+
+def with_totals(steps: pd.DataFrame) -> pd.DataFrame:
+    """Add the column total to steps that have estimator, seed, step and the tokens of a step."""
+    steps = steps.sort_values(["estimator", "seed", "step"])
+    read = steps.groupby(["estimator", "seed"])["prover_tokens"].cumsum()
+    return steps.assign(total=steps["generated_tokens"] + read).sort_index()
+
+
+def common_total(steps: pd.DataFrame) -> int:
+    """Return the tokens that every run has put through the model."""
+    return int(steps.groupby(["estimator", "seed"])["total"].max().min())
+
+
+def by_tokens(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the learning of each run by tokens: estimator, seed, total, reward, regret.
+
+    A value is the mean of the last steps before that total, up to five; totals run in equal
+    distances to where every run has come, from where every run has a step.
+    """
+    first = int(steps.groupby(["estimator", "seed"])["total"].min().max())
+    grid = np.linspace(first, common_total(steps), POINTS)
+    rows = []
+    for (name, seed), run in steps.sort_values("step").groupby(["estimator", "seed"], sort=False):
+        smooth = run[list(QUANTITIES)].rolling(WINDOW, min_periods=1).mean().to_numpy()
+        at = np.searchsorted(run["total"].to_numpy(), grid, side="right") - 1
+        rows += [
+            {"estimator": name, "seed": seed, "total": total,
+             **dict(zip(QUANTITIES, smooth[i], strict=True))}
+            for total, i in zip(grid, at, strict=True)
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def curves(points: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Return what `figures.estimator_curves` draws: means over seeds with 95 % intervals.
+
+    Columns: estimator, total, quantity, estimate, low, high.
+    """
+    long = points.melt(["estimator", "seed", "total"], QUANTITIES, "quantity", "estimate")
+    return pd.DataFrame([
+        {"estimator": name, "total": total, "quantity": quantity,
+         **row_of(bootstrap(part["estimate"].to_numpy()[:, None], rng, DRAWS))}
+        for (name, quantity, total), part in
+        long.groupby(["estimator", "quantity", "total"], sort=False)
+    ])  # fmt: skip
+
+
+def at_equal_tokens(
+    steps: pd.DataFrame, points: pd.DataFrame, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Return where each estimator has come at equal tokens, and how far it is from exact there.
+
+    Columns: estimator, step (that the total allowed it), and for reward and regret: the mean over
+    seeds, and the difference to exact at the same seeds with its 95 % interval.
+    """
+    last = points[points["total"] == points["total"].max()].set_index(["estimator", "seed"])
+    done = steps[steps["total"] <= common_total(steps)]
+    reached = done.groupby(["estimator", "seed"])["step"].max().groupby("estimator").mean()
+    rows = []
+    for name in last.index.unique("estimator"):
+        row: dict[str, object] = {"estimator": name, "step": reached[name]}
+        for quantity in QUANTITIES:
+            gap = (last.loc[name, quantity] - last.loc[EXACT, quantity]).to_numpy()
+            found = bootstrap(gap[:, None], rng, DRAWS)
+            row |= {quantity: last.loc[name, quantity].mean()}
+            row |= {f"{quantity}_{end}": value for end, value in
+                    zip(("gap", "low", "high"), vars(found).values(), strict=True)}  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def words(table: pd.DataFrame, total: int) -> str:
+    """Return who has learned what at equal tokens: Markdown, from `at_equal_tokens`."""
+    exact = table.set_index("estimator").loc[EXACT]
+    others = "; ".join(
+        f"{row.estimator} {row.reward:.3f}, {row.reward_gap:+.3f} [{row.reward_low:+.3f}, "
+        f"{row.reward_high:+.3f}]"
+        for row in table[table["estimator"] != EXACT].itertuples()
+    )
+    return (
+        f"After {total / 1e6:.2f} million tokens through the model the mean reward is "
+        f"{exact['reward']:.3f} with exact J, and with the others, their difference to exact "
+        f"behind it: {others}."
+    )
+
+
+def claims(table: pd.DataFrame) -> list[tuple[str, float, float, float]]:
+    """Return the claim that exact learns no worse: no difference in its disfavour is told apart."""
+    return [
+        (f"lower end of the reward of {row.estimator} over exact", row.reward_low, -np.inf, 0.0)
+        for row in table[table["estimator"] != EXACT].itertuples()
+    ]

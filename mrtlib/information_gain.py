@@ -164,9 +164,14 @@ def shaped_gaps(
 
 
 def claims(
-    name: str, gaps: pd.Series, shaped: pd.DataFrame, mass: pd.DataFrame, found: Agreement
+    name: str, gaps: pd.Series, shaped: pd.DataFrame, mass: pd.DataFrame, found: Agreement,
+    more: list[tuple[str, float, float, float]],
 ) -> pd.DataFrame:
-    """Return what notebook 02 claims, as `checked` does; those about size are for `tiny` alone."""
+    """Return what notebook 02 claims, as `checked` does; those about size are for `tiny` alone.
+
+    Args:
+        more: further claims about size, as rows for `checked`.
+    """
     value = mass.set_index("quantity")["value"]
     rows = [
         ("largest gap of the identity", gaps.max(), 0.0, 1e-9),
@@ -184,7 +189,7 @@ def claims(
         ("noise over what K draws would show", found.noise / max(found.expected_noise, 1e-12),
          0.8, 1.2),
     ]  # fmt: skip
-    return checked(rows + (scale if name == "tiny" else []))
+    return checked(rows + (scale + more if name == "tiny" else []))
 
 
 def answer(gain: pd.DataFrame, found: Agreement, price: pd.DataFrame, gaps: pd.Series) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
+from matplotlib.ticker import LogLocator, NullLocator
 
 from mrtlib.drawing import (
     FAINT,
@@ -19,6 +20,10 @@ from mrtlib.drawing import (
     paper,
     series_look,
 )
+
+LEARNED = {"reward": "mean reward", "regret": "normalised regret"}
+
+LEARNED = {"reward": "mean reward", "regret": "normalised regret"}
 
 
 @paper
@@ -112,5 +117,60 @@ def cost_by_boundaries(
         ax.set_yscale("log")
         few_ticks(ax)
         ax.set(xlabel="boundaries of a trace", ylabel=name)
+    name_curves(axes)
+    return axes
+
+
+@paper
+def error_by_tokens(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the error of a progress over what measuring it costs, each estimator a point.
+
+    Args:
+        table: way, answers (K, 0 for exact), tokens (of a trace), error, low, high, floor (the
+            error that the gold standard's own noise makes), predicted (the error that K draws
+            make by the exact J; the thin line).
+    """
+    need(table, "way answers tokens error low high floor predicted", "error_by_tokens")
+    (ax,) = panels(ax, height=2.2)
+    sampled, exact = (table[table["answers"] > 0].sort_values("answers"),
+                      table[table["answers"] == 0])  # fmt: skip
+    floor = float(table["floor"].max())
+    ax.axhline(floor, color=FAINT, linewidth=0.7)
+    ax.text(1, floor, "noise of the gold standard ", color=FAINT, fontsize=6.5, va="bottom",
+            ha="right", transform=ax.get_yaxis_transform())  # fmt: skip
+    looks = series_look("sampled", 0), series_look("exact", 1)
+    for rows, look in zip((sampled, exact), looks, strict=True):
+        ax.vlines(rows["tokens"], rows["low"], rows["high"], color=look.colour, linewidth=0.8)
+        ax.plot(rows["tokens"], rows["error"], color=look.colour, linestyle="",
+                marker=look.marker, label=look.label)  # fmt: skip
+    ax.plot(sampled["tokens"], sampled["predicted"], color=looks[0].colour, linewidth=0.6)
+    for row in sampled.itertuples():
+        ax.annotate(f"$K$ = {row.answers}", (row.tokens, row.error), (4, 3), fontsize=6.5,
+                    textcoords="offset points", color=looks[0].colour)  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlabel="tokens through the model, a trace",
+           ylabel="error of a progress")  # fmt: skip
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_minor_locator(NullLocator())
+    ax.legend(loc="best")
+    return ax
+
+
+@paper
+def estimator_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Draw learning by tokens through the model, a curve an estimator of the reward.
+
+    Args:
+        table: estimator, total, quantity ("reward" or "regret"), estimate, low, high.
+    """
+    need(table, "estimator total quantity estimate low high", "estimator_curves")
+    axes = panels(axes, 2)
+    for ax, (quantity, name) in zip(axes, LEARNED.items(), strict=True):
+        for i, way in enumerate(table["estimator"].unique()):
+            rows = table[(table["estimator"] == way) & (table["quantity"] == quantity)]
+            rows = rows.assign(total=rows["total"] / 1e6)
+            curve(ax, rows, "total", series_look(str(way), i))
+        ax.set(xlabel="tokens through the model (millions)", ylabel=name)
     name_curves(axes)
     return axes

@@ -127,6 +127,24 @@ def some_costs():
     return table.assign(low=0.9 * table["seconds"], high=1.1 * table["seconds"])
 
 
+def some_errors():
+    rows = [("exact", 0, 560, 0.016, 0.019)]
+    rows += [(f"sampled, K = {k}", k, 350 + 48 * k, 0.3 / k**0.5, 0.31 / k**0.5)
+             for k in (1, 2, 4, 8, 16)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["way", "answers", "tokens", "error", "predicted"])
+    return table.assign(low=0.8 * table["error"], high=1.2 * table["error"], floor=0.019)
+
+
+def some_learning():
+    return banded(
+        [(name, total, q, start + slope * total / 1e6)
+         for name, slope in (("exact", 0.2), ("sampled, K = 1", 0.15), ("sampled, K = 16", 0.1))
+         for q, start in (("reward", 0.3), ("regret", 0.6))
+         for total in range(50_000, 10**6, 50_000)],
+        ["estimator", "total", "quantity"],
+    )  # fmt: skip
+
+
 RESULTS = some_results()
 # figure: (arguments, the table that is saved beside it, figure width in inches)
 CASES = {
@@ -142,6 +160,8 @@ CASES = {
     "headline": ((RESULTS, C0), figures.budget_rows(RESULTS), 6.75),
     "results_table": ((RESULTS, C0), figures.results_rows(RESULTS, C0), 6.75),
     "reasoner_card": ((some_card(),), some_card(), 3.25),
+    "error_by_tokens": ((some_errors(),), some_errors(), 3.25),
+    "estimator_curves": ((some_learning(),), some_learning(), 6.75),
     "cost_by_boundaries": ((some_costs(),), some_costs(), 6.75),
 }  # fmt: skip
 

@@ -53,6 +53,7 @@ FLOORS = {
     "estimators": 3,
     "evaluate": 3,
     "reasoner_card": 3,
+    "gold": 3,
     "information_gain": 3,
     "answers": 3,
     "analysis": 3,

@@ -1,0 +1,84 @@
+"""Learning at equal tokens on steps made by hand, and the runs themselves on a toy model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mrtlib import estimators
+from mrtlib.config import TRAINED_METHODS, Lora
+from mrtlib.estimators import EXACT, at_equal_tokens, by_tokens, common_total, with_totals
+
+
+def some_steps(rewards, read=(100, 300), seeds=2):
+    """Two estimators that generate 100 tokens a step; what the prover reads differs."""
+    rows = []
+    for name, per_step, reward in zip((EXACT, "sampled, K = 4"), read, rewards, strict=True):
+        rows += [
+            {"estimator": name, "seed": seed, "step": i + 1, "generated_tokens": 100 * (i + 1),
+             "prover_tokens": per_step, "reward": reward(i) + seed / 10, "regret": 1 - reward(i)}
+            for seed in range(seeds) for i in range(20)
+        ]  # fmt: skip
+    return with_totals(pd.DataFrame(rows))
+
+
+def test_totals_hold_every_token():
+    steps = some_steps((lambda i: 0.5,) * 2)
+    ends = steps.groupby("estimator")["total"].max()
+    assert ends[EXACT] == 20 * 200 and ends["sampled, K = 4"] == 20 * 400
+    assert common_total(steps) == 4000
+
+
+def test_a_dearer_estimator_is_read_at_fewer_steps():
+    steps = some_steps((lambda i: i / 20,) * 2)
+    points = by_tokens(steps)
+    assert points["total"].max() == 4000 and points["total"].min() == 400
+    table = at_equal_tokens(steps, points, np.random.default_rng(0)).set_index("estimator")
+    assert table["step"].to_dict() == {EXACT: 20, "sampled, K = 4": 10}
+    # The last five steps: 15 ... 19 and 5 ... 9, in twentieths; seeds add 0.05 in the mean.
+    assert table.loc[EXACT, "reward"] == pytest.approx(17 / 20 + 0.05)
+    assert table.loc["sampled, K = 4", "reward_gap"] == pytest.approx(-0.5)
+    assert table.loc["sampled, K = 4", "regret_gap"] == pytest.approx(0.5)
+    assert table.loc[EXACT, ["reward_gap", "reward_low", "reward_high"]].eq(0).all()
+
+
+def test_curves_have_an_interval_over_seeds():
+    points = by_tokens(some_steps((lambda i: i / 20,) * 2))
+    curves = estimators.curves(points, np.random.default_rng(0))
+    assert len(curves) == 2 * 2 * estimators.POINTS
+    rows = curves[curves["quantity"] == "reward"]
+    assert (rows["high"] - rows["low"]).to_numpy() == pytest.approx(0.1)
+    rows = curves[curves["quantity"] == "regret"]
+    assert (rows["high"] - rows["low"]).max() < 1e-9
+
+
+def test_the_claim_fails_where_exact_learns_worse():
+    for better, holds in ((0.0, True), (0.2, False)):
+        steps = some_steps((lambda i: 0.4, lambda i, b=better: 0.4 + b))
+        table = at_equal_tokens(steps, by_tokens(steps), np.random.default_rng(0))
+        [(_, value, low, high)] = estimators.claims(table)
+        assert (low <= value <= high) == holds
+        assert "sampled, K = 4 0." in estimators.words(table, 4000)
+
+
+def test_runs_train_each_estimator_once(toy_profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    base = toy_profile("none")
+    profile = replace(
+        base, lora=Lora(rank=4, alpha=8),
+        thinking=replace(base.thinking, budget=40, answer_tokens=8, segmenter="tokens",
+                         episode_tokens=10),
+        training=replace(base.training, tokens=10**6, most_steps=2, problems_per_step=2,
+                         group_size=4, learning_rate=dict.fromkeys(TRAINED_METHODS, 1e-2)),
+    )  # fmt: skip
+    steps = estimators.runs(profile, range(2))
+    counts = steps.groupby(["estimator", "seed"])["step"].max()
+    assert len(counts) == 2 * (1 + len(estimators.SAMPLED)) and (counts == 2).all()
+    first = steps[steps["step"] == 1].groupby("seed")["reward"].nunique()
+    assert (first == 1).all()  # one first batch for all
+    drawn = steps[steps["step"] == 1].set_index(["estimator", "seed"])["generated_tokens"]
+    assert (drawn["sampled, K = 16"] > drawn["sampled, K = 4"]).all()
+    assert (drawn["sampled, K = 1"] > drawn[EXACT]).all()
+    monkeypatch.setattr("mrtlib.trainer.MRTTrainer", None)  # a second call only reads
+    pd.testing.assert_frame_equal(estimators.runs(profile, range(2)), steps)

@@ -1,0 +1,81 @@
+"""The comparison of estimators on draws whose truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mrtlib import gold
+from mrtlib.answers import subset
+from mrtlib.config import load_profile
+from mrtlib.evaluate import load_tables
+
+PLACE = {"method": "base", "seed": 0, "level": "three", "sample": 0, "kind": "forced", "right": 0}
+COST = {"0": 500.0, "1": 400.0, "2": 440.0, "4": 520.0, "8": 680.0, "16": 1000.0, "256": 10600.0}
+
+
+def drawn(traces=80, off=0.0, rng=None):
+    """Return J of traces with five boundaries by every estimator; `off` is a fault of exact J."""
+    rng = rng or np.random.default_rng(0)
+    rows = []
+    for i in range(traces):
+        J = rng.uniform(0.05, 0.95, 6)
+        for k in (0, *gold.ANSWERS, gold.GOLD):
+            seen = rng.binomial(k, J) / k if k else J + off * rng.choice([-1, 1], 6)
+            rows += [
+                PLACE | {"problem": f"p{i}", "j": j, "tokens": 10 * j, "answers": k, "J": value,
+                         "progress": value - seen[j - 1] if j else None}
+                for j, value in enumerate(seen)
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_errors_are_what_the_draws_must_show():
+    table = gold.errors(drawn(), COST, np.random.default_rng(0)).set_index("answers")
+    assert list(table.index) == [0, 1, 2, 4, 8, 16] and "exact" in table["way"].to_list()
+    assert (table["error"] / table["predicted"]).between(0.9, 1.1).all()
+    assert table["error"].iloc[1:].is_monotonic_decreasing
+    assert table.loc[0, "error"] == pytest.approx(table.loc[0, "floor"], rel=0.1)
+    # J is uniform on [0.05, 0.95], where J (1 - J) is 0.1825 in the mean; a progress has two J.
+    assert table.loc[1, "predicted"] == pytest.approx(np.sqrt(2 * 0.1825), rel=0.05)
+    assert table.loc[0, "correlation"] > 0.98 > table.loc[1, "correlation"]
+
+
+def test_what_sampling_needs_is_bounded_by_the_gold_standard():
+    answers, times = gold.needed(gold.errors(drawn(), COST, np.random.default_rng(0)), COST)
+    assert 120 < answers <= 256 and times == pytest.approx((360 + 40 * answers) / 500)
+
+
+def test_an_exact_that_is_off_is_found_out():
+    table = gold.errors(drawn(off=0.1), COST, np.random.default_rng(0))
+    row = table.set_index("answers").loc[0]
+    assert row["low"] > row["floor"]
+    answers, _ = gold.needed(table, COST)
+    # The fault is 0.1 at both ends of a progress: as much as 0.365 / 0.02 = 18 answers leave.
+    assert 10 < answers < 20
+
+
+def test_words_and_claims():
+    table = gold.errors(drawn(), COST, np.random.default_rng(0))
+    text = gold.words(table, COST)
+    assert "K = 2, lies" in text and "gold standard of 256 answers" in text
+    good = {claim: low <= value <= high for claim, value, low, high in gold.claims(table, COST)}
+    assert len(good) == 3 and all(good.values())
+    bad = gold.claims(gold.errors(drawn(off=0.3), COST, np.random.default_rng(0)), COST)
+    assert not all(low <= value <= high for _, value, low, high in bad)
+
+
+def test_measured_once_on_a_real_model(monkeypatch, tmp_path):
+    profile = load_profile("tiny")
+    rollouts = load_tables(profile.runs / "evaluation" / "base-0")["rollouts"]
+    few = subset(profile, rollouts, 1)
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    monkeypatch.setattr(gold, "GOLD", 32)
+    table, cost = gold.measure(profile, few, 0)
+    boundaries = int(few["episodes"].sum()) + len(few)
+    assert len(table) == 7 * boundaries and set(table["answers"]) == {0, *gold.ANSWERS, 32}
+    assert list(cost) == ["0", "1", "16", "2", "32", "4", "8"]
+    assert cost["1"] < cost["4"] < cost["16"] < cost["32"]
+    monkeypatch.setattr(gold, "_measure", None)  # a second call only reads
+    again, same = gold.measure(profile, few, 0)
+    pd.testing.assert_frame_equal(again, table)
+    assert same == cost
