@@ -4,7 +4,7 @@ B forks, R rows of a packed cache with Q forks each at most, T cached tokens, V 
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ class Forks:
     last: torch.Tensor  # (B,) the token to feed next
     positions: torch.Tensor  # (B,) its position
     padded: bool
+    fixed: bool = False  # the cache is of a class that cannot drop rows
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drop every fork but these (indices)."""
@@ -106,6 +107,7 @@ class PointedForks:
     last: torch.Tensor  # (B,) the token to feed next
     positions: torch.Tensor  # (B,) its position
     rows: torch.Tensor  # (B,) the row that a fork reads
+    fixed = False
 
     def keep(self, forks: torch.Tensor) -> None:
         """Drop every fork but these (indices), and the rows that no fork reads any more."""
@@ -233,16 +235,17 @@ class PaddedPrompts:
         self.model, self.prompts, self.pad_id = model, prompts, pad_id
 
     def fork(self, owners: list[int], max_tokens: int) -> Forks:
-        """Return one row for each entry of `owners`, a list of prompt indices."""
-        distinct = {owner: row for row, owner in enumerate(dict.fromkeys(owners))}
-        forks = _forks(
-            DynamicCache(config=self.model.config),
-            [self.prompts[i] for i in distinct],
-            self.model.device,
-        )
+        """Return one row for each entry of `owners`, a list of prompt indices.
+
+        A prompt is computed once, and then copied where the cache is of a class that can be.
+        """
+        cache = DynamicCache(config=self.model.config)
+        fixed = not all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+        rows = owners if fixed else list(dict.fromkeys(owners))
+        forks = _forks(cache, [self.prompts[i] for i in rows], self.model.device)
         longest = forks.mask.shape[1]
         if longest:
-            bodies = [self.prompts[i][:-1] for i in distinct]
+            bodies = [self.prompts[i][:-1] for i in rows]
             ids = torch.tensor([[self.pad_id] * (longest - len(body)) + body for body in bodies])
             self.model(
                 input_ids=ids.to(self.model.device),
@@ -252,5 +255,8 @@ class PaddedPrompts:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        forks.keep(torch.tensor([distinct[i] for i in owners], device=self.model.device))
+        if fixed:
+            return replace(forks, fixed=True)
+        at = {owner: row for row, owner in enumerate(rows)}
+        forks.keep(torch.tensor([at[i] for i in owners], device=self.model.device))
         return forks

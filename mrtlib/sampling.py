@@ -112,6 +112,7 @@ class TransformersSampler:
 
         Raises:
             ValueError: an empty prompt, or numbers out of range.
+            ModelError: a model that gives something else with a cache than without.
         """
         return self._sample(prompts, n, max_tokens, temperature, top_p, stop_ids, seed, None)
 
@@ -174,9 +175,10 @@ class TransformersSampler:
         return found
 
     def _prefill(self, prompts: list[list[int]]) -> forks.SharedPrefixes | forks.PaddedPrompts:
-        shared = self_check.shares(self.model, "each prompt is prefilled on its own")
-        kind = forks.SharedPrefixes if shared else forks.PaddedPrompts
-        return kind(self.model, prompts, self.pad_id)
+        if self_check.shares(self.model, "each prompt is prefilled on its own"):
+            return forks.SharedPrefixes(self.model, prompts, self.pad_id)
+        self_check.require_steps(self.model)
+        return forks.PaddedPrompts(self.model, prompts, self.pad_id)
 
     def _decode(
         self,
@@ -206,7 +208,7 @@ class TransformersSampler:
             going = (~finished[alive]).nonzero()[:, 0]
             if len(going) == 0:
                 break
-            if len(going) <= (1 - DROP_SHARE) * len(alive):
+            if len(going) <= (1 - DROP_SHARE) * len(alive) and not ready.fixed:
                 if states is not None:
                     ended = finished[alive].nonzero()[:, 0].tolist()
                     states |= {int(alive[row]): ready.states(row) for row in ended}

@@ -5,6 +5,7 @@ forked. Whatever shares prefixes asks here first, and goes the plain way where t
 """
 
 import warnings
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,18 +13,26 @@ import torch
 from transformers import PreTrainedModel
 
 from mrtlib import forks, packing, passes
+from mrtlib.fourbit import ModelError
 
 ALLOWED = 1e-3  # nats between two float32 passes; a mask that is ignored shifts whole nats
 ALLOWED_SHORT = 0.5  # ... and between two passes in 16 bits
 
-_found: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
+_sharing: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
+_stepping: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
 
 
 def obstacle(model: PreTrainedModel) -> str:
     """Return why this model cannot share prefixes, "" if it can; tried once for each model."""
-    if model not in _found:
-        _found[model] = _obstacle(model)
-    return _found[model]
+    if model not in _sharing:
+        name = type(model).__name__
+        refused = (
+            f"{name} with {model.config._attn_implementation!r} attention takes no custom mask "
+            "(sliding-window or hybrid layers, or a kernel other than sdpa and eager)"
+        )
+        takes = passes.takes_custom_mask(model)
+        _sharing[model] = _fault(model, shared_gap, "a packed pass") if takes else refused
+    return _sharing[model]
 
 
 def shares(model: PreTrainedModel, instead: str) -> bool:
@@ -34,41 +43,64 @@ def shares(model: PreTrainedModel, instead: str) -> bool:
     return not reason
 
 
-def _obstacle(model: PreTrainedModel) -> str:
-    name = type(model).__name__
-    if not passes.takes_custom_mask(model):
-        return (
-            f"{name} with {model.config._attn_implementation!r} attention takes no custom mask "
-            "(sliding-window or hybrid layers, or a kernel other than sdpa and eager)"
+def require_steps(model: PreTrainedModel) -> None:
+    """Raise ModelError for a model that cannot be sampled here even with a prefill of its own."""
+    if model not in _stepping:
+        _stepping[model] = _fault(model, plain_gap, "a cache of padded prompts")
+    if _stepping[model]:
+        raise ModelError(
+            f"{_stepping[model]}; sample from a server instead (mrtlib.server), or use a model "
+            "that transformers can decode with a DynamicCache"
         )
+
+
+def _fault(model: PreTrainedModel, gap_of: Callable[..., float], what: str) -> str:
+    """Return how a model fails a trial, "" if it passes."""
+    name = type(model).__name__
     try:
-        gap = largest_gap(model)
+        gap = gap_of(model)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        return f"{name} fails on a packed pass ({error})"
+        return f"{name} fails on {what} ({error})"
     allowed = ALLOWED if model.dtype == torch.float32 else ALLOWED_SHORT
     if gap <= allowed:
         return ""
     return (
-        f"{name} does not keep to a custom mask: packed and plain passes differ by {gap:.2g} nats, "
-        f"where {allowed} is expected at most"
+        f"{name} does not give the same with {what}: {gap:.2g} nats from a plain pass, where "
+        f"{allowed} is expected at most"
     )
 
 
-def largest_gap(model: PreTrainedModel, seed: int = 0) -> float:
+def shared_gap(model: PreTrainedModel) -> float:
     """Compare forks of a shared cache, and a packed row, with rows of their own.
 
     Returns:
         The largest difference of a log-probability, in nats, over five sequences of which three
         share a prefix; NaN where a model gives NaN.
     """
-    ids = np.random.default_rng(seed).integers(0, model.config.vocab_size, 60).tolist()
-    prompts = [ids[:12], ids[:20] + ids[30:36], ids[:16] + ids[36:41], ids[41:50], ids[50:]]
+    prompts = _prompts(model)
+    owners = list(range(len(prompts)))
     with passes.evaluating(model):
-        plain = _plain(model, prompts)
         found = [_packed(model, prompts)]
         for forked in (forks.SharedPrefixes.gather, forks.SharedPrefixes.point):
             prefixes = forks.SharedPrefixes(model, prompts, pad_id=0)
-            found.append(forked(prefixes, list(range(len(prompts))), 1).step(model))
+            found.append(forked(prefixes, owners, 1).step(model))
+        return _largest(found, _plain(model, prompts))
+
+
+def plain_gap(model: PreTrainedModel) -> float:
+    """Compare a step behind the cache of padded prompts with rows of their own, in nats."""
+    prompts = _prompts(model)
+    with passes.evaluating(model):
+        step = forks.PaddedPrompts(model, prompts, 0).fork(list(range(len(prompts))), 1).step(model)
+        return _largest([step], _plain(model, prompts))
+
+
+def _prompts(model: PreTrainedModel) -> list[list[int]]:
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, 60).tolist()
+    return [ids[:12], ids[:20] + ids[30:36], ids[:16] + ids[36:41], ids[41:50], ids[50:]]
+
+
+def _largest(found: list[torch.Tensor], plain: torch.Tensor) -> float:
     return max(float((torch.log_softmax(one, -1) - plain).abs().max()) for one in found)
 
 

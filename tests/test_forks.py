@@ -79,7 +79,7 @@ def test_the_way_is_chosen_by_length():
 
 
 def test_self_check_compares_both_ways(monkeypatch):
-    assert self_check.largest_gap(build()) < 1e-4
+    assert self_check.shared_gap(build()) < 1e-4
     for way in ("gather", "point"):
         right = getattr(SharedPrefixes, way)
 
@@ -90,4 +90,4 @@ def test_self_check_compares_both_ways(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(SharedPrefixes, way, wrong)
-            assert self_check.largest_gap(build()) > 1e-2
+            assert self_check.shared_gap(build()) > 1e-2

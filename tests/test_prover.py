@@ -95,14 +95,20 @@ def test_packed_is_unpacked(kind, attention):
     assert min(J.min() for J in packed) > 0
 
 
-def test_packed_is_unpacked_with_lora():
-    policy = get_peft_model(
-        build(), LoraConfig(r=4, target_modules=["q_proj", "o_proj"], lora_dropout=0.5)
-    )
+def with_lora(model):
+    """Put adapters on a model that change what it does."""
+    settings = LoraConfig(r=4, target_modules=["q_proj", "o_proj"], lora_dropout=0.5)
+    policy = get_peft_model(model, settings).eval()
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(generator=torch.Generator().manual_seed(0))
+    return policy
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_packed_is_unpacked_with_lora(kind):
+    policy = with_lora(build(kind))
     policy.train()
     packed = prover.exact(policy, some_probes(), termination())
     assert_close(packed, prover.exact_unpacked(policy, some_probes(), termination()))
@@ -112,8 +118,10 @@ def test_packed_is_unpacked_with_lora():
     assert policy.training
 
 
-def test_packed_is_unpacked_in_four_bits(tmp_path):
-    build().save_pretrained(tmp_path)
+@pytest.mark.parametrize("lora", [False, True], ids=["bare", "lora"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_packed_is_unpacked_in_four_bits(kind, lora, tmp_path):
+    build(kind).save_pretrained(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(
         tmp_path,
         quantization_config=BitsAndBytesConfig(
@@ -122,8 +130,14 @@ def test_packed_is_unpacked_in_four_bits(tmp_path):
         dtype=torch.float32,
     )
     guard_4bit(model)
+    model = with_lora(model) if lora else model
     packed = prover.exact(model, some_probes(), termination())
     assert_close(packed, prover.exact_unpacked(model, some_probes(), termination()))
+    probes, kept = kept_traces(model, some_probes())
+    assert_close(
+        prover.exact(model, probes, termination(), kept=kept),
+        prover.exact_unpacked(model, probes, termination()),
+    )
     assert_unpacked(model)
 
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from test_prover import CONFIGS, build, some_probes, termination
+from transformers import AutoModelForCausalLM, MambaConfig, Qwen3NextConfig
 
 from mrtlib import packing, passes, prover, self_check
+from mrtlib.fourbit import ModelError
 from mrtlib.sampling import TransformersSampler
 
 
@@ -13,7 +15,7 @@ from mrtlib.sampling import TransformersSampler
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_full_attention_shares(kind, attention):
     model = build(kind, attention)
-    assert self_check.obstacle(model) == "" and self_check.largest_gap(model) < 1e-4
+    assert self_check.obstacle(model) == "" and self_check.shared_gap(model) < 1e-4
 
 
 def test_sixteen_bits_have_more_room():
@@ -30,7 +32,7 @@ def test_layers_and_kernels_without_masks_are_named():
 
 def test_a_mask_that_is_ignored_is_seen(monkeypatch):
     monkeypatch.setattr(packing, "ancestors", lambda parents: np.tri(len(parents), dtype=bool))
-    assert "does not keep to a custom mask" in self_check.obstacle(build())
+    assert "does not give the same with a packed pass" in self_check.obstacle(build())
 
 
 def test_a_model_that_fails_on_a_mask_is_not_asked_again(monkeypatch):
@@ -59,6 +61,43 @@ def test_a_model_that_gives_nan_does_not_pass():
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
     assert "nan nats" in self_check.obstacle(model)
+
+
+def hybrid():
+    """Half of the layers are recurrent; their cache has no rows to pick."""
+    config = Qwen3NextConfig(
+        vocab_size=50, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_experts=2,
+        num_experts_per_tok=1, moe_intermediate_size=32, shared_expert_intermediate_size=32,
+        linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=16,
+        linear_value_head_dim=16, pad_token_id=0, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.filterwarnings("ignore:.*takes no custom mask")
+def test_a_cache_that_cannot_be_forked_is_filled_for_each_row():
+    model, prompts = hybrid(), [[5, 6, 7], [5, 6, 7, 8, 9], [4]]
+    assert "hybrid layers" in self_check.obstacle(model) and self_check.plain_gap(model) < 1e-4
+    settings = {"temperature": 1.0, "top_p": 1.0, "stop_ids": {1, 2, 3, 4, 5}, "seed": 0}
+    found = [TransformersSampler(model, 0, rows).sample(prompts, 3, 9, **settings)
+             for rows in (9, 1)]  # fmt: skip
+    together, alone = [[[s.token_ids for s in group] for group in one] for one in found]
+    assert together == alone
+    assert len({len(tokens) for group in alone for tokens in group}) > 3
+    [J, *_] = prover.exact_for(model)(model, some_probes(), termination())
+    assert ((J > 0) & (J < 1)).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*takes no custom mask")
+def test_a_model_that_ignores_the_cache_is_refused():
+    config = MambaConfig(vocab_size=50, hidden_size=64, num_hidden_layers=2, pad_token_id=0)
+    model = AutoModelForCausalLM.from_config(config)
+    settings = {"temperature": 1.0, "top_p": 1.0, "stop_ids": {1}, "seed": 0}
+    with pytest.raises(ModelError, match="sample from a server instead"):
+        TransformersSampler(model, 0, 8).sample([[5, 6, 7], [5, 6]], 1, 4, **settings)
 
 
 def test_the_sampler_goes_the_plain_way_and_says_so(monkeypatch):
