@@ -89,6 +89,18 @@ def reached(table: pd.DataFrame) -> pd.Series:
     return table.apply(lambda row: GOALS[row["row"]].met(row), axis=1)
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """Return the table as Markdown: median [range], the goal, and whether it is reached."""
+    lines = ["| ours / other | ratio | goal | reached | tokens, ours | tokens, other |",
+             "|:--|--:|:--|:--|--:|--:|"]  # fmt: skip
+    for row, good in zip(table.itertuples(), reached(table), strict=True):
+        lines.append(
+            f"| {row.row} | {row.median:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.goal} | "
+            f"{'yes' if good else '**no**'} | {row.tokens_ours:,} | {row.tokens_other:,} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def _all(embedded: Stepper, long: Stepper, pairs: int) -> Iterator[list[tuple[Spent, Spent]]]:
     """Yield the pairs of each row of GOALS, in its order."""
     for stepper, samples in ((embedded, 0), (long, 0), (long, ways.K)):

@@ -14,6 +14,7 @@ from mrtlib.probes import Probe, ProverError, Termination
 from mrtlib.problems import Problem, grade
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import TransformersSampler
+from mrtlib.self_check import obstacle
 
 LONG = 512  # tokens of a budget from which a rollout's cache is kept for the prover
 
@@ -36,21 +37,27 @@ class Estimator:
 
     def check(self, problems: Sequence[Problem]) -> None:
         """Raise ProverError for a problem whose references could not be scored, naming it."""
-        for problem in problems:
+        for problem in problems if self.exact else ():
             try:
                 self.termination.answers(Probe([0], [], [], False, self._references(problem)))
             except ProverError as error:
                 raise ProverError(f"problem {problem.id}: {error}") from error
 
     @property
-    def uses_caches(self) -> bool:
-        """Whether the rollouts' caches are worth keeping for `measure`.
+    def exact(self) -> bool:
+        """Whether J is scored from references; if not, answers are drawn and graded."""
+        return self.profile.prover.estimator == "exact"
 
-        They spare it the prefixes and cost a copy. Where a trace is hardly longer than the
-        termination texts and references behind it, that is no gain.
+    def uses_caches(self, model: PreTrainedModel, tokens: int) -> bool:
+        """Say whether caches of so many tokens are worth keeping from sampling for `measure`.
+
+        They spare it the prefixes, and are copies. Where a trace is hardly longer than the
+        termination texts and references behind it, that gains little; and no more tokens are kept
+        than a packed pass may hold.
         """
-        exact = self.profile.prover.estimator == "exact"
-        return exact and self.profile.thinking.budget >= LONG
+        prover, budget = self.profile.prover, self.profile.thinking.budget
+        fits = budget >= LONG and tokens <= prover.pack_tokens
+        return self.exact and fits and not obstacle(model)
 
     def measure(
         self,
@@ -69,10 +76,9 @@ class Estimator:
             Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed, self._references(r.problem))
             for r in rollouts
         ]
-        exact = self.profile.prover.estimator == "exact"
         with counted(model) as fed:
             J, drawn = (
-                self._exact(model, probes, kept) if exact
+                self._exact(model, probes, kept) if self.exact
                 else self._sampled(model, probes, [r.problem for r in rollouts], seed)
             )  # fmt: skip
         return Measured(J, drawn, sum(fed) - drawn)

@@ -172,11 +172,12 @@ def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
     prompts = [trainer.prompts[q] for q in questions]
     model = trainer.sampling_model(fresh=True)
     sampler = TransformersSampler(model, trainer.tokenizer.pad_token_id, len(prompts))
+    most = profile.thinking.budget + profile.thinking.answer_tokens
     settings = (
-        profile.thinking.budget + profile.thinking.answer_tokens, profile.training.temperature, 1.0,
-        {trainer.tokenizer.eos_token_id}, trainer.draw_seed,
-    )  # fmt: skip
-    if trainer.measures and trainer.estimator.uses_caches:
+        most, profile.training.temperature, 1.0, {trainer.tokenizer.eos_token_id}, trainer.draw_seed
+    )
+    tokens = sum(len(prompt) + most for prompt in prompts)
+    if trainer.measures and trainer.estimator.uses_caches(model, tokens):
         drawn, trainer.kept = sampler.sample_and_keep(prompts, *settings)
     else:
         drawn = [samples[0] for samples in sampler.sample(prompts, 1, *settings)]

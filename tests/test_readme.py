@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 from mrtlib.batch import numbered
+from mrtlib.bench import markdown
 from mrtlib.config import ROOT, load_profile
 from mrtlib.figures import results_markdown
 
@@ -15,6 +16,11 @@ TINY = load_profile("tiny")
 def test_its_table_is_the_committed_results():
     table = pd.read_csv(ROOT / "data" / "runs" / "tiny" / "results.csv")
     assert results_markdown(table, TINY.thinking.budget) in README
+
+
+def test_its_benchmark_is_the_committed_one():
+    table = pd.read_csv(ROOT / "data" / "runs" / "tiny" / "bench.csv")
+    assert markdown(table) in README
 
 
 def test_it_lists_the_notebooks_and_the_figures_that_are_there():

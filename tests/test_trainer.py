@@ -134,13 +134,24 @@ def test_caches_kept_from_sampling_change_no_advantage(profile, tmp_path, monkey
     _, plain, _ = first_batch(profile, "regret_to_go", tmp_path / "plain")
     monkeypatch.setattr(estimate, "LONG", 1)
     made, spared, _ = first_batch(profile, "regret_to_go", tmp_path / "spared")
-    assert made.kept is None and made.estimator.uses_caches
+    assert made.kept is None
     assert torch.equal(plain["completion_ids"], spared["completion_ids"])
     assert torch.allclose(plain["advantages"], spared["advantages"], atol=1e-3)
     trace = sum(len(r.prompt_ids) + r.trace_tokens for r in made.rollouts)
     monkeypatch.setattr(estimate, "LONG", 10**6)
     other, _, _ = first_batch(profile, "regret_to_go", tmp_path / "other")
     assert other.measured.read - made.measured.read > 0.8 * trace
+
+
+def test_caches_are_kept_where_it_pays_and_where_they_fit(profile, tmp_path, monkeypatch):
+    made = MRTTrainer(profile, "outcome", 0, tmp_path)
+    model, limit = made.twin.model, profile.prover.pack_tokens
+    assert not made.estimator.uses_caches(model, 100)  # a budget of 40 tokens
+    monkeypatch.setattr(estimate, "LONG", 40)
+    assert made.estimator.uses_caches(model, limit)
+    assert not made.estimator.uses_caches(model, limit + 1)
+    monkeypatch.setattr(estimate, "obstacle", lambda model: "no")
+    assert not made.estimator.uses_caches(model, 100)
 
 
 def test_bad_references_are_named_before_training(profile, tmp_path, monkeypatch):
