@@ -70,15 +70,18 @@ def common_total(steps: pd.DataFrame) -> int:
 def by_tokens(steps: pd.DataFrame) -> pd.DataFrame:
     """Return the learning of each run by tokens: estimator, seed, total, reward, regret.
 
-    A value is the mean of the last steps before that total, up to five; totals run in equal
-    distances to where every run has come, from where every run has a step.
+    A value is the mean of the last steps up to that total, at most five, and NaN before a run's
+    first step. Totals run in equal distances from where every run has a step to where the
+    shortest one ends.
     """
+    last = common_total(steps)
     first = int(steps.groupby(["estimator", "seed"])["total"].min().max())
-    grid = np.linspace(first, common_total(steps), POINTS)
+    grid = np.linspace(min(first, last), last, POINTS)
     rows = []
     for (name, seed), run in steps.sort_values("step").groupby(["estimator", "seed"], sort=False):
         smooth = run[list(QUANTITIES)].rolling(WINDOW, min_periods=1).mean().to_numpy()
-        at = np.searchsorted(run["total"].to_numpy(), grid, side="right") - 1
+        smooth = np.vstack([np.full(len(QUANTITIES), np.nan), smooth])
+        at = np.searchsorted(run["total"].to_numpy(), grid, side="right")  # steps done by then
         rows += [
             {"estimator": name, "seed": seed, "total": total,
              **dict(zip(QUANTITIES, smooth[i], strict=True))}
@@ -92,7 +95,7 @@ def curves(points: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 
     Columns: estimator, total, quantity, estimate, low, high.
     """
-    long = points.melt(["estimator", "seed", "total"], QUANTITIES, "quantity", "estimate")
+    long = points.melt(["estimator", "seed", "total"], QUANTITIES, "quantity", "estimate").dropna()
     return pd.DataFrame([
         {"estimator": name, "total": total, "quantity": quantity,
          **row_of(bootstrap(part["estimate"].to_numpy()[:, None], rng, DRAWS))}
@@ -111,7 +114,8 @@ def at_equal_tokens(
     """
     last = points[points["total"] == points["total"].max()].set_index(["estimator", "seed"])
     done = steps[steps["total"] <= common_total(steps)]
-    reached = done.groupby(["estimator", "seed"])["step"].max().groupby("estimator").mean()
+    reached = done.groupby(["estimator", "seed"])["step"].max()
+    reached = reached.reindex(last.index, fill_value=0).groupby("estimator").mean()
     rows = []
     for name in last.index.unique("estimator"):
         row: dict[str, object] = {"estimator": name, "step": reached[name]}

@@ -206,7 +206,8 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     work = profile.runs / "checkpoints" / f"{method}-{seed}-{key[:8]}"
     trainer = MRTTrainer(profile, method, seed, work)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress(f"{method}, seed {seed}", profile.training.tokens, 5))
+    few = "" if trainer.estimator.exact else f", {profile.prover.samples} answers a boundary"
+    trainer.add_callback(Progress(f"{method}, seed {seed}{few}", profile.training.tokens, 5))
     trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")) or None)
     save_adapter(trainer.model, folder)
     rows = steps_of(trainer.state.log_history, method, seed)

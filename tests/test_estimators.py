@@ -43,6 +43,16 @@ def test_a_dearer_estimator_is_read_at_fewer_steps():
     assert table.loc[EXACT, ["reward_gap", "reward_low", "reward_high"]].eq(0).all()
 
 
+def test_a_run_without_a_step_by_then_has_no_value():
+    steps = some_steps((lambda i: i / 20,) * 2, read=(100, 9000))
+    points = by_tokens(steps)
+    table = at_equal_tokens(steps, points, np.random.default_rng(0)).set_index("estimator")
+    assert table["step"].to_dict() == {EXACT: 20, "sampled, K = 4": 0}
+    assert table["reward"].notna().to_dict() == {EXACT: True, "sampled, K = 4": False}
+    curves = estimators.curves(points, np.random.default_rng(0))
+    assert set(curves["estimator"]) == {EXACT} and curves["estimate"].notna().all()
+
+
 def test_curves_have_an_interval_over_seeds():
     points = by_tokens(some_steps((lambda i: i / 20,) * 2))
     curves = estimators.curves(points, np.random.default_rng(0))
