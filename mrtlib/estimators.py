@@ -78,7 +78,9 @@ def by_tokens(steps: pd.DataFrame) -> pd.DataFrame:
     first = int(steps.groupby(["estimator", "seed"])["total"].min().max())
     grid = np.linspace(min(first, last), last, POINTS)
     rows = []
-    for (name, seed), run in steps.sort_values("step").groupby(["estimator", "seed"], sort=False):
+    for (name, seed), run in steps.sort_values("step", kind="stable").groupby(
+        ["estimator", "seed"], sort=False
+    ):
         smooth = run[list(QUANTITIES)].rolling(WINDOW, min_periods=1).mean().to_numpy()
         smooth = np.vstack([np.full(len(QUANTITIES), np.nan), smooth])
         at = np.searchsorted(run["total"].to_numpy(), grid, side="right")  # steps done by then
