@@ -20,11 +20,21 @@ SAMPLED = (1, 4, 16)  # answers a boundary; 4 is what the authors' online form d
 POINTS = 25  # of a learning curve
 WINDOW = 5  # steps that a point is the mean of
 QUANTITIES = ("reward", "regret")
+FEWEST = 5  # seeds from which an interval over them is given
+MARGIN = 0.02  # of mean reward: what is not called worse
 
 
 def sampled_name(answers: int) -> str:
     """Return the estimator's name in tables and figures."""
     return f"sampled, K = {answers}"
+
+
+def exact_variant(profile: Profile) -> Profile:
+    """Return the profile with the exact reward: itself, or one with a folder of its own."""
+    if profile.prover.estimator == EXACT:
+        return profile
+    name, prover = f"{profile.name}/estimators/exact", replace(profile.prover, estimator=EXACT)
+    return replace(profile, name=name, prover=prover)
 
 
 def variant(profile: Profile, answers: int, steps: int) -> Profile:
@@ -46,7 +56,7 @@ def runs(profile: Profile, seeds: range) -> pd.DataFrame:
 
     parts = []
     for seed in seeds:
-        exact = read_table(train(profile, METHOD, seed) / "steps.parquet", "steps")
+        exact = read_table(train(exact_variant(profile), METHOD, seed) / "steps.parquet", "steps")
         parts.append(exact.assign(estimator=EXACT))
         for answers in SAMPLED:
             folder = train(variant(profile, answers, len(exact)), METHOD, seed)
@@ -76,7 +86,7 @@ def by_tokens(steps: pd.DataFrame) -> pd.DataFrame:
     """
     last = common_total(steps)
     first = int(steps.groupby(["estimator", "seed"])["total"].min().max())
-    grid = np.linspace(min(first, last), last, POINTS)
+    grid = np.unique(np.linspace(min(first, last), last, POINTS))
     rows = []
     for (name, seed), run in steps.sort_values("step", kind="stable").groupby(
         ["estimator", "seed"], sort=False
@@ -111,44 +121,68 @@ def at_equal_tokens(
 ) -> pd.DataFrame:
     """Return where each estimator has come at equal tokens, and how far it is from exact there.
 
-    Columns: estimator, step (that the total allowed it), and for reward and regret: the mean over
-    seeds, and the difference to exact at the same seeds with its 95 % interval.
+    Columns: estimator, step (that the total allowed it, mean over seeds), and those of `_gaps`.
     """
     last = points[points["total"] == points["total"].max()].set_index(["estimator", "seed"])
     done = steps[steps["total"] <= common_total(steps)]
     reached = done.groupby(["estimator", "seed"])["step"].max()
-    reached = reached.reindex(last.index, fill_value=0).groupby("estimator").mean()
+    return _gaps(last, reached.reindex(last.index, fill_value=0), rng)
+
+
+def at_equal_steps(steps: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Return the same where all have taken as many steps: the last, of which all seeds have one."""
+    count = int(steps.groupby(["estimator", "seed"])["step"].max().min())
+    runs = steps[steps["step"] <= count].groupby(["estimator", "seed"], sort=False)
+    last = runs.apply(lambda run: run.sort_values("step")[list(QUANTITIES)].tail(WINDOW).mean())
+    return _gaps(last, runs["step"].max(), rng)
+
+
+def _gaps(last: pd.DataFrame, step: pd.Series, rng: np.random.Generator) -> pd.DataFrame:
+    """Return for each estimator, and for reward and regret, mean over seeds and gap to exact.
+
+    The gap is the mean difference at the same seeds, low and high its 95 % interval over seeds.
+    With fewer than `FEWEST` seeds there is none to give, and both are NaN.
+    """
     rows = []
     for name in last.index.unique("estimator"):
-        row: dict[str, object] = {"estimator": name, "step": reached[name]}
+        row: dict[str, object] = {"estimator": name, "step": step.loc[name].mean()}
         for quantity in QUANTITIES:
             gap = (last.loc[name, quantity] - last.loc[EXACT, quantity]).to_numpy()
-            found = bootstrap(gap[:, None], rng, DRAWS)
-            row |= {quantity: last.loc[name, quantity].mean()}
-            row |= {f"{quantity}_{end}": value for end, value in
-                    zip(("gap", "low", "high"), vars(found).values(), strict=True)}  # fmt: skip
+            ends = vars(bootstrap(gap[:, None], rng, DRAWS))
+            if len(gap) < FEWEST:
+                ends |= {"low": np.nan, "high": np.nan}
+            row |= {quantity: last.loc[name, quantity].mean(), f"{quantity}_gap": ends["estimate"],
+                    f"{quantity}_low": ends["low"], f"{quantity}_high": ends["high"]}  # fmt: skip
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def words(table: pd.DataFrame, total: int) -> str:
-    """Return who has learned what at equal tokens: Markdown, from `at_equal_tokens`."""
-    exact = table.set_index("estimator").loc[EXACT]
-    others = "; ".join(
-        f"{row.estimator} {row.reward:.3f}, {row.reward_gap:+.3f} [{row.reward_low:+.3f}, "
-        f"{row.reward_high:+.3f}]"
-        for row in table[table["estimator"] != EXACT].itertuples()
-    )
+def words(tokens: pd.DataFrame, steps: pd.DataFrame, total: int) -> str:
+    """Return who has learned what at equal tokens and at equal steps: Markdown."""
     return (
-        f"After {total / 1e6:.2f} million tokens through the model the mean reward is "
-        f"{exact['reward']:.3f} with exact J, and with the others, their difference to exact "
-        f"behind it: {others}."
+        f"Mean reward in training by the estimator of $J$, and the difference to exact: after "
+        f"{total / 1e6:.2f} million tokens through the model, {_said(tokens)}; after "
+        f"{steps['step'].iloc[0]:.0f} steps each, {_said(steps)}."
     )
+
+
+def _said(table: pd.DataFrame) -> str:
+    rows = table.set_index("estimator")
+    parts = [f"exact {rows.loc[EXACT, 'reward']:.3f}"]
+    for name, row in rows.drop(EXACT).iterrows():
+        known = pd.notna(row["reward_low"])
+        ends = f" [{row['reward_low']:+.3f}, {row['reward_high']:+.3f}]" if known else ""
+        parts.append(f"{name} {row['reward']:.3f}, {row['reward_gap']:+.3f}{ends}")
+    return "; ".join(parts)
 
 
 def claims(table: pd.DataFrame) -> list[tuple[str, float, float, float]]:
-    """Return the claim that exact learns no worse: no difference in its disfavour is told apart."""
+    """Return the claim that exact J teaches no worse at equal tokens, where there are intervals.
+
+    It is that no other estimator is ahead by more than `MARGIN` of mean reward for certain.
+    """
     return [
-        (f"lower end of the reward of {row.estimator} over exact", row.reward_low, -np.inf, 0.0)
+        (f"lower end of the reward of {row.estimator} over exact", row.reward_low, -np.inf, MARGIN)
         for row in table[table["estimator"] != EXACT].itertuples()
+        if pd.notna(row.reward_low)
     ]

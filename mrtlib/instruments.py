@@ -23,8 +23,6 @@ from mrtlib.drawing import (
 
 LEARNED = {"reward": "mean reward", "regret": "normalised regret"}
 
-LEARNED = {"reward": "mean reward", "regret": "normalised regret"}
-
 
 @paper
 def exact_against_sampled(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -24,6 +24,7 @@ class _Plan:
 
     trie: packing.Trie
     paths: dict[Job, list[int]]
+    chain: int  # first nodes of the trie: the prompt and the trace, as far as they are in it
     kept: Kept | None = None
     cached: int = 0  # first nodes of the trie that `kept` holds
 
@@ -64,7 +65,7 @@ def answer_logprobs(
         groups = [jobs] if packed else [[job] for job in jobs]
         for group in groups:
             plans = _split(probe, termination, answers, group, pack_tokens) if group else []
-            plans = [_behind(plan, kept[index], probe) for plan in plans] if kept else plans
+            plans = [_behind(plan, kept[index]) for plan in plans] if kept else plans
             owned += [(index, plan) for plan in plans]
     found = {}
     with passes.evaluating(model):
@@ -89,16 +90,16 @@ def _split(
             openings[j] = [cut, *trie.extend(cut, termination.suffix(probe, j))][-1]
         paths[j, r] = trie.extend(openings[j], answers[r])
     if len(trie) <= limit or len(jobs) == 1:
-        return [_Plan(trie, paths)]
+        return [_Plan(trie, paths, len(trace))]
     halves = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
     return [plan for half in halves for plan in _split(probe, termination, answers, half, limit)]
 
 
-def _behind(plan: _Plan, kept: Kept, probe: Probe) -> _Plan:
+def _behind(plan: _Plan, kept: Kept) -> _Plan:
     """Let a plan go on from a kept cache, but for the nodes whose logits are needed."""
-    chain = plan.trie.tokens[: len(probe.prompt_ids) + len(probe.trace_ids)]
     needed = min(plan.trie.parents[node] for node in plan.nodes)
-    return replace(plan, kept=kept, cached=min(kept.shared(chain), needed))
+    known = kept.shared(plan.trie.tokens[: plan.chain])
+    return replace(plan, kept=kept, cached=min(known, needed))
 
 
 def _score(

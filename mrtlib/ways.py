@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mrtlib import prover
 from mrtlib.config import Profile
@@ -156,6 +157,11 @@ def peak(profile: Profile, method: str) -> Spent:
     """Return the most bytes that the first step of a method took in this process."""
     with tempfile.TemporaryDirectory() as folder:
         stepper = Stepper(profile, Path(folder))
+        if stepper.model.device.type == "cuda":
+            held = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            tokens = stepper.step(method).tokens
+            return Spent(float(torch.cuda.max_memory_allocated() - held), tokens)
         held = _memory("VmRSS")
         tokens = stepper.step(method).tokens
         return Spent(float(_memory("VmHWM") - held), tokens)

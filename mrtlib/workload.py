@@ -110,6 +110,8 @@ class Stepper:
     """A trainer whose single steps can be taken again and again, each with the same rollouts."""
 
     def __init__(self, profile: Profile, folder: Path) -> None:
+        never = replace(profile.training, watch_every=10**9)  # GRPO alone does not look at J
+        profile = replace(profile, training=never)
         self.profile, self.trainer = profile, MRTTrainer(profile, "outcome", 0, folder)
         trainer, size = self.trainer, profile.training.group_size
         trainer.create_optimizer()
@@ -152,9 +154,16 @@ def timed(*models: torch.nn.Module) -> Iterator[list[Spent]]:
     spent: list[Spent] = []
     with ExitStack() as stack:
         fed = [stack.enter_context(counted(model)) for model in models]
-        began = time.perf_counter()
+        began = _now()
         yield spent
-        spent.append(Spent(time.perf_counter() - began, sum(map(sum, fed))))
+        spent.append(Spent(_now() - began, sum(map(sum, fed))))
+
+
+def _now() -> float:
+    """Return the time in seconds when all work given to an accelerator so far is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def check_pairs(pairs: int) -> None:

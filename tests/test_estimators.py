@@ -7,8 +7,15 @@ import pandas as pd
 import pytest
 
 from mrtlib import estimators
-from mrtlib.config import TRAINED_METHODS, Lora
-from mrtlib.estimators import EXACT, at_equal_tokens, by_tokens, common_total, with_totals
+from mrtlib.config import TRAINED_METHODS, Lora, load_profile
+from mrtlib.estimators import (
+    EXACT,
+    at_equal_steps,
+    at_equal_tokens,
+    by_tokens,
+    common_total,
+    with_totals,
+)
 
 
 def some_steps(rewards, read=(100, 300), seeds=2):
@@ -40,7 +47,7 @@ def test_a_dearer_estimator_is_read_at_fewer_steps():
     assert table.loc[EXACT, "reward"] == pytest.approx(17 / 20 + 0.05)
     assert table.loc["sampled, K = 4", "reward_gap"] == pytest.approx(-0.5)
     assert table.loc["sampled, K = 4", "regret_gap"] == pytest.approx(0.5)
-    assert table.loc[EXACT, ["reward_gap", "reward_low", "reward_high"]].eq(0).all()
+    assert table.loc[EXACT, "reward_gap"] == 0 and np.isnan(table.loc[EXACT, "reward_low"])
 
 
 def test_a_run_without_a_step_by_then_has_no_value():
@@ -51,6 +58,7 @@ def test_a_run_without_a_step_by_then_has_no_value():
     assert table["reward"].notna().to_dict() == {EXACT: True, "sampled, K = 4": False}
     curves = estimators.curves(points, np.random.default_rng(0))
     assert set(curves["estimator"]) == {EXACT} and curves["estimate"].notna().all()
+    assert not points.duplicated(["estimator", "seed", "total"]).any()
 
 
 def test_curves_have_an_interval_over_seeds():
@@ -63,13 +71,36 @@ def test_curves_have_an_interval_over_seeds():
     assert (rows["high"] - rows["low"]).max() < 1e-9
 
 
-def test_the_claim_fails_where_exact_learns_worse():
-    for better, holds in ((0.0, True), (0.2, False)):
-        steps = some_steps((lambda i: 0.4, lambda i, b=better: 0.4 + b))
-        table = at_equal_tokens(steps, by_tokens(steps), np.random.default_rng(0))
-        [(_, value, low, high)] = estimators.claims(table)
-        assert (low <= value <= high) == holds
-        assert "sampled, K = 4 0." in estimators.words(table, 4000)
+@pytest.mark.parametrize(("better", "holds"), [(0.0, True), (0.015, True), (0.2, False)])
+def test_the_claim_fails_where_exact_learns_worse(better, holds):
+    steps = some_steps((lambda i: 0.4, lambda i: 0.4 + better), seeds=5)
+    table = at_equal_tokens(steps, by_tokens(steps), np.random.default_rng(0))
+    [(_, value, low, high)] = estimators.claims(table)
+    assert (low <= value <= high) == holds
+
+
+def test_few_seeds_give_no_interval_and_no_claim():
+    steps = some_steps((lambda i: 0.4, lambda i: 0.5), seeds=1)
+    rng = np.random.default_rng(0)
+    table = at_equal_tokens(steps, by_tokens(steps), rng)
+    assert estimators.claims(table) == []
+    text = estimators.words(table, at_equal_steps(steps, rng), 4000)
+    assert "sampled, K = 4 0.500, +0.100;" in text and "[" not in text and "20 steps each" in text
+
+
+def test_at_equal_steps_the_price_does_not_count():
+    steps = some_steps((lambda i: i / 20,) * 2, seeds=5)
+    table = at_equal_steps(steps, np.random.default_rng(0)).set_index("estimator")
+    assert (table["step"] == 20).all() and table["reward_gap"].abs().max() < 1e-12
+    assert table.loc[EXACT, "regret"] == pytest.approx(1 - 17 / 20)
+
+
+def test_a_sampled_profile_gets_an_exact_run_of_its_own():
+    base = load_profile("smoke")
+    assert estimators.exact_variant(base) is base
+    other = replace(base, prover=replace(base.prover, estimator="sampled"))
+    made = estimators.exact_variant(other)
+    assert made.prover.estimator == EXACT and made.runs != other.runs
 
 
 def test_runs_train_each_estimator_once(toy_profile, tmp_path, monkeypatch):

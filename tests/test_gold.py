@@ -13,14 +13,18 @@ PLACE = {"method": "base", "seed": 0, "level": "three", "sample": 0, "kind": "fo
 COST = {"0": 500.0, "1": 400.0, "2": 440.0, "4": 520.0, "8": 680.0, "16": 1000.0, "256": 10600.0}
 
 
-def drawn(traces=80, off=0.0, rng=None):
-    """Return J of traces with five boundaries by every estimator; `off` is a fault of exact J."""
+def drawn(traces=80, off=0.0, rng=None, even=True):
+    """Return J of traces by every estimator; `off` is a fault of exact J.
+
+    Traces have five boundaries, or, if they are not `even`, every second one has two easy ones.
+    """
     rng = rng or np.random.default_rng(0)
     rows = []
     for i in range(traces):
-        J = rng.uniform(0.05, 0.95, 6)
+        size = 6 if i % 2 or even else 3
+        J = rng.uniform(0.05, 0.95, size) if i % 2 or even else rng.uniform(0.01, 0.02, size)
         for k in (0, *gold.ANSWERS, gold.GOLD):
-            seen = rng.binomial(k, J) / k if k else J + off * rng.choice([-1, 1], 6)
+            seen = rng.binomial(k, J) / k if k else J + off * rng.choice([-1, 1], size)
             rows += [
                 PLACE | {"problem": f"p{i}", "j": j, "tokens": 10 * j, "answers": k, "J": value,
                          "progress": value - seen[j - 1] if j else None}
@@ -40,6 +44,11 @@ def test_errors_are_what_the_draws_must_show():
     assert table.loc[0, "correlation"] > 0.98 > table.loc[1, "correlation"]
 
 
+def test_short_traces_weigh_as_much_as_long_ones():
+    table = gold.errors(drawn(300, even=False), COST, np.random.default_rng(0))
+    assert (table["error"] / table["predicted"]).between(0.93, 1.07).all()
+
+
 def test_what_sampling_needs_is_bounded_by_the_gold_standard():
     answers, times = gold.needed(gold.errors(drawn(), COST, np.random.default_rng(0)), COST)
     assert 120 < answers <= 256 and times == pytest.approx((360 + 40 * answers) / 500)
@@ -57,11 +66,15 @@ def test_an_exact_that_is_off_is_found_out():
 def test_words_and_claims():
     table = gold.errors(drawn(), COST, np.random.default_rng(0))
     text = gold.words(table, COST)
-    assert "K = 2, lies" in text and "gold standard of 256 answers" in text
+    assert "K = 4 with 1.04 times the tokens" in text and "no error of its own" in text
+    assert "the most that this" not in text or "at least 256 answers" in text
     good = {claim: low <= value <= high for claim, value, low, high in gold.claims(table, COST)}
     assert len(good) == 3 and all(good.values())
     bad = gold.claims(gold.errors(drawn(off=0.3), COST, np.random.default_rng(0)), COST)
     assert not all(low <= value <= high for _, value, low, high in bad)
+    assert ": an error of its own" in gold.words(
+        gold.errors(drawn(off=0.3), COST, np.random.default_rng(0)), COST
+    )
 
 
 def test_measured_once_on_a_real_model(monkeypatch, tmp_path):

@@ -31,9 +31,9 @@ CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 LABELS = {"method": "base", "seed": 0, "level": "three", "problem": "p", "sample": 1}
 
 
-def build(kind="llama", attention="sdpa", vocab=VOCAB, **changes):
+def build(kind="llama", attention="sdpa", vocab=VOCAB, layers=2, **changes):
     config = CONFIGS[kind](
-        vocab_size=vocab, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        vocab_size=vocab, hidden_size=64, intermediate_size=128, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=512,
         pad_token_id=0, bos_token_id=None, eos_token_id=1, **changes,
     )  # fmt: skip
@@ -195,6 +195,23 @@ def test_a_kept_cache_of_something_else_is_not_used():
     broken = [replace(k, layers=[(a * 2, b) for a, b in k.layers]) for k in kept]
     wrong = prover.exact(model, probes, termination(), kept=broken)
     assert max(abs(a / b - 1).max() for a, b in zip(wrong, whole, strict=True)) > 0.1
+
+
+def test_a_suffix_like_the_trace_is_not_taken_for_it():
+    """A split row ends its trace early; what stands behind it is not the kept trace."""
+    model, prompt, ends = build(), [25, 9, 11], [5, 15, 28]
+    [sample], [kept] = TransformersSampler(model, 0, 1).sample_and_keep(
+        [prompt], 30, 1.0, 1.0, set(), 0
+    )
+    trace = sample.token_ids[:28]
+    probe = Probe(prompt, trace, ends, False, [[10, 11, 12], [10, 14], [15]])
+    # The stop text is how the trace goes on behind t_1, but stands behind t_0 and t_2 too.
+    ending = replace(termination(), blank=(), stop=tuple(trace[5:8]))
+    whole = prover.exact(model, [probe], ending)
+    assert_close(whole, prover.exact_unpacked(model, [probe], ending))
+    for limit in (45, 60, 4096):
+        spared = prover.exact(model, [probe], ending, 1.0, limit, [kept])
+        assert_close(spared, whole)
 
 
 def test_temperature_divides_the_logits():

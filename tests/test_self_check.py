@@ -18,8 +18,23 @@ def test_full_attention_shares(kind, attention):
     assert self_check.obstacle(model) == "" and self_check.shared_gap(model) < 1e-4
 
 
-def test_sixteen_bits_have_more_room():
-    assert self_check.obstacle(build("qwen2").to(torch.bfloat16)) == ""
+def large(scale):
+    """A deep model with a large vocabulary and logits as far apart as those of real ones."""
+    model = build("qwen2", vocab=20_000, layers=16)
+    with torch.no_grad():
+        model.lm_head.weight *= scale / model.lm_head.weight.std() / 8  # 64 = 8 * 8 terms a logit
+    return model.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.5, 6.0])
+def test_rounding_to_sixteen_bits_is_no_obstacle(scale, monkeypatch):
+    model = large(scale)
+    with torch.no_grad():
+        assert abs(float(model(torch.tensor([[5, 6, 7]])).logits.std()) / scale - 1) < 0.3
+    assert self_check.obstacle(model) == ""
+    self_check.require_steps(model)
+    monkeypatch.setattr(packing, "ancestors", lambda parents: np.tri(len(parents), dtype=bool))
+    assert "does not give the same" in self_check.obstacle(large(scale))
 
 
 def test_layers_and_kernels_without_masks_are_named():
@@ -60,7 +75,22 @@ def test_a_model_that_gives_nan_does_not_pass():
     model = build()
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
-    assert "nan nats" in self_check.obstacle(model)
+    assert "by nan" in self_check.obstacle(model)
+    plain = torch.zeros(2, 4)
+    broken = torch.full((2, 4), float("nan"))
+    assert np.isnan(self_check._largest([plain, broken], plain))  # whichever way it comes from
+
+
+def test_a_full_memory_says_nothing_about_a_model(monkeypatch):
+    def full(model):
+        raise torch.OutOfMemoryError("too large")
+
+    model = build()
+    monkeypatch.setattr(self_check, "shared_gap", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        self_check.obstacle(model)
+    monkeypatch.undo()
+    assert self_check.obstacle(model) == ""
 
 
 def hybrid():
