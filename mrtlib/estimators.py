@@ -141,7 +141,8 @@ def _gaps(last: pd.DataFrame, step: pd.Series, rng: np.random.Generator) -> pd.D
     """Return for each estimator, and for reward and regret, mean over seeds and gap to exact.
 
     The gap is the mean difference at the same seeds, low and high its 95 % interval over seeds.
-    With fewer than `FEWEST` seeds there is none to give, and both are NaN.
+    With fewer than `FEWEST` seeds there is none to give, and both are NaN. `reward_least` is the
+    reward of the worst seed: a run that fell apart shows there.
     """
     rows = []
     for name in last.index.unique("estimator"):
@@ -153,6 +154,7 @@ def _gaps(last: pd.DataFrame, step: pd.Series, rng: np.random.Generator) -> pd.D
                 ends |= {"low": np.nan, "high": np.nan}
             row |= {quantity: last.loc[name, quantity].mean(), f"{quantity}_gap": ends["estimate"],
                     f"{quantity}_low": ends["low"], f"{quantity}_high": ends["high"]}  # fmt: skip
+        row["reward_least"] = last.loc[name, "reward"].min()
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -122,6 +122,30 @@ def test_goals_can_be_missed():
     assert not Goal(1.3, True, 4).met(row)
 
 
+def test_rows_are_written_as_they_come(monkeypatch, tmp_path):
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    monkeypatch.setattr(bench, "Stepper", lambda *a: None)
+    monkeypatch.setattr(ways, "costs", lambda stepper: pd.DataFrame({"way": ["exact"]}))
+    pairs = [(Spent(1.0, 10), Spent(1.25, 90))] * 5
+
+    def cut_off(*_):
+        yield pairs
+        yield pairs
+        raise KeyboardInterrupt
+
+    profile = load_profile("smoke")
+    monkeypatch.setattr(bench, "_all", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        bench.measure(profile, 5, SMALL)
+    assert len(pd.read_csv(profile.runs / "bench.csv")) == 2
+    monkeypatch.setattr(bench, "_all", lambda *_: [pairs] * len(GOALS))
+    table = bench.measure(profile, 5, SMALL)
+    assert list(table["row"]) == list(GOALS)
+    assert list(bench.reached(table)) == [True] * 3 + [False] * 3 + [True] * 4
+    assert bench.markdown(table).count("**no**") == 3
+    assert (profile.runs / "cost_by_boundaries.csv").is_file()
+
+
 def test_the_committed_table_has_every_row():
     table = pd.read_csv(load_profile("tiny").runs / "bench.csv")
     assert tuple(table.columns) == COLUMNS and (table["pairs"] >= 5).all()

@@ -45,6 +45,7 @@ def test_a_dearer_estimator_is_read_at_fewer_steps():
     assert table["step"].to_dict() == {EXACT: 20, "sampled, K = 4": 10}
     # The last five steps: 15 ... 19 and 5 ... 9, in twentieths; seeds add 0.05 in the mean.
     assert table.loc[EXACT, "reward"] == pytest.approx(17 / 20 + 0.05)
+    assert table.loc[EXACT, "reward_least"] == pytest.approx(17 / 20)
     assert table.loc["sampled, K = 4", "reward_gap"] == pytest.approx(-0.5)
     assert table.loc["sampled, K = 4", "regret_gap"] == pytest.approx(0.5)
     assert table.loc[EXACT, "reward_gap"] == 0 and np.isnan(table.loc[EXACT, "reward_low"])

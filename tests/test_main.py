@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from mrtlib import __main__ as cli
@@ -17,6 +18,7 @@ from mrtlib.config import ROOT
         ("train --profile huge --method outcome", "unknown profile"),
         ("train --profile smoke --method magic", "unknown method 'magic'; choose one of outcome"),
         ("train --profile smoke --method base", "unknown method 'base'"),
+        ("bench --pairs 4", "4 pairs say little about a ratio; take 5 or more"),
         ("evaluate --profile smoke --method magic", "choose one of base, outcome"),
         ("evaluate --profile smoke --method outcome --seed 7", "train it first: python -m mrtlib"),
     ],
@@ -58,14 +60,17 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
 
 
 def test_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
-    from mrtlib import batch, evaluate, problem_sets, trainer
+    from mrtlib import batch, bench, evaluate, problem_sets, trainer
 
+    table = pd.DataFrame({"row": list(bench.GOALS)[:2], "median": [1.4, 9.0], "tokens_ours": 1,
+                          "tokens_other": 1})  # fmt: skip
     monkeypatch.setenv("MRT_RUNS", str(tmp_path))
     calls = []
     monkeypatch.setattr(trainer, "train", lambda *a: calls.append(a) or "folder")
     monkeypatch.setattr(evaluate, "evaluate", lambda *a: calls.append(a) or "folder")
     monkeypatch.setattr(problem_sets, "write_splits", lambda *a: calls.append(a) or {"test": 3})
     monkeypatch.setattr(batch, "reproduce", lambda *a: calls.append(a))
+    monkeypatch.setattr(bench, "measure", lambda *a: calls.append(a[:2]) or table)
     monkeypatch.setattr(batch, "summary", lambda profile: "the table")
     adapter = tmp_path / "smoke" / "adapters" / "outcome-2"
     adapter.mkdir(parents=True)
@@ -76,6 +81,7 @@ def test_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
         "evaluate --profile smoke --method outcome --seed 2",
         "problems --seed 5",
         "reproduce --profile smoke --seeds 3",
+        "bench --profile smoke --pairs 6",
     ):
         assert cli.main(command.split()) == 0
     plain = [tuple(getattr(a, "name", a) if i == 0 else a for i, a in enumerate(c)) for c in calls]
@@ -85,8 +91,11 @@ def test_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
         ("smoke", "outcome", 2, adapter),
         ("problems", 5),
         ("smoke", 0, 3),
+        ("smoke", 6),
     ]
-    assert "the table" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the table" in said
+    assert [line.split()[-1] for line in said.splitlines()[-2:]] == ["yes", "NO"]
 
 
 def test_as_a_module():
