@@ -39,7 +39,7 @@ class Estimator:
         """Raise ProverError for a problem whose references could not be scored, naming it."""
         for problem in problems if self.exact else ():
             try:
-                self.termination.answers(Probe([0], [], [], False, self._references(problem)))
+                self.termination.answers(Probe([0], [], [], False, self.reader.references(problem)))
             except ProverError as error:
                 raise ProverError(f"problem {problem.id}: {error}") from error
 
@@ -72,10 +72,7 @@ class Estimator:
             seed: for answers that are drawn.
             kept: the rollouts' caches from sampling with these weights.
         """
-        probes = [
-            Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed, self._references(r.problem))
-            for r in rollouts
-        ]
+        probes = self.probes(rollouts)
         with counted(model) as fed:
             J, drawn = (
                 self._exact(model, probes, kept) if self.exact
@@ -83,8 +80,13 @@ class Estimator:
             )  # fmt: skip
         return Measured(J, drawn, sum(fed) - drawn)
 
-    def _references(self, problem: Problem) -> list[list[int]]:
-        return self.reader.references(problem)
+    def probes(self, rollouts: Sequence[Rollout]) -> list[Probe]:
+        """Return each rollout's trace, cut at its own boundaries, with its references."""
+        read = self.reader.references
+        return [
+            Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed, read(r.problem))
+            for r in rollouts
+        ]
 
     def _exact(
         self, model: PreTrainedModel, probes: list[Probe], kept: Sequence[Kept] | None

@@ -12,7 +12,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from mrtlib import packing
-from mrtlib.passes import forward_packed
+from mrtlib.passes import for_attention, forward_packed
 
 GROWTH = 128  # tokens of room that a cache reserves at a time
 
@@ -135,11 +135,8 @@ class PointedForks:
         mask = self.seen.new_zeros(*shape, self.seen.shape[1])
         mask[..., 0] = True  # a query that no fork uses must see something, or it gives NaN
         mask[at] = self.seen
-        mask = mask[:, None]
-        if model.config._attn_implementation == "eager":  # which adds its mask to the scores
-            mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
         output = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions,
+            input_ids=ids, attention_mask=for_attention(mask, model), position_ids=positions,
             past_key_values=self.cache, use_cache=True, logits_to_keep=shape[1],
         )  # fmt: skip
         self.positions = self.positions + 1

@@ -11,6 +11,7 @@ import torch
 from transformers import Cache
 
 from mrtlib.forks import RoomyLayer
+from mrtlib.packing import common
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,7 @@ class Kept:
 
     def shared(self, tokens: Sequence[int]) -> int:
         """Count the first tokens of a sequence that are here."""
-        pairs = enumerate(zip(self.token_ids, tokens, strict=False))
-        different = (position for position, (a, b) in pairs if a != b)
-        return next(different, min(len(self.token_ids), len(tokens)))
+        return common(self.token_ids, tokens)
 
 
 def joined(kept: Sequence[Kept], lengths: Sequence[int], room: int) -> Cache:

@@ -137,7 +137,7 @@ def families(prompts: Sequence[Sequence[int]], small: int = 512) -> list[list[in
     size = longest = 0
     for position, index in enumerate(order):
         length = len(prompts[index])
-        shared = _shared(prompts[order[position - 1]], prompts[index]) if position else 0
+        shared = common(prompts[order[position - 1]], prompts[index]) if position else 0
         size, longest = size + length - shared, max(longest, length)
         shortest = min(length, len(prompts[order[position - 1]]))
         near = size <= small or shared >= min(length - shared, size - longest)
@@ -149,7 +149,7 @@ def families(prompts: Sequence[Sequence[int]], small: int = 512) -> list[list[in
     return sorted(groups, key=lambda group: -max(len(prompts[i]) for i in group))
 
 
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+def common(first: Sequence[int], second: Sequence[int]) -> int:
     """Count the tokens that two sequences have in common at their beginning."""
     pairs = enumerate(zip(first, second, strict=False))
     different = (position for position, (a, b) in pairs if a != b)

@@ -48,6 +48,14 @@ def takes_custom_mask(model: PreTrainedModel) -> bool:
     return plain and model.config._attn_implementation in ("sdpa", "eager")
 
 
+def for_attention(seen: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
+    """Return what each query sees (B, L, T) as the model's mask for all heads (B, 1, L, T)."""
+    mask = seen[:, None]
+    if model.config._attn_implementation == "eager":  # which adds its mask to the scores
+        mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
+    return mask
+
+
 def forward_packed(
     model: PreTrainedModel,
     tries: Sequence[packing.Trie],
@@ -63,9 +71,7 @@ def forward_packed(
     first nodes of each trie the cache holds already; only the others are run.
     """
     rows = packing.collate(tries, pad_id, cached)
-    mask = torch.from_numpy(rows.seen).to(model.device)[:, None]  # (B, 1, L, L), for all heads
-    if model.config._attn_implementation == "eager":  # which adds its mask to the scores
-        mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
+    mask = for_attention(torch.from_numpy(rows.seen).to(model.device), model)
     return model(
         input_ids=torch.from_numpy(rows.ids).to(model.device),
         position_ids=torch.from_numpy(rows.positions).to(model.device),

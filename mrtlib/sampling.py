@@ -7,7 +7,7 @@ gives the same samples whatever the batch size, up to rounding in the model. B r
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -107,43 +107,17 @@ class TransformersSampler:
         top_p: float,
         stop_ids: set[int],
         seed: int,
+        kept: dict[int, Kept] | None = None,
     ) -> list[list[Sample]]:
         """Return n continuations for each prompt, in the order of the prompts.
+
+        Args:
+            kept: takes the keys and values of each prompt's last continuation, by its index.
 
         Raises:
             ValueError: an empty prompt, or numbers out of range.
             ModelError: a model that gives something else with a cache than without.
         """
-        return self._sample(prompts, n, max_tokens, temperature, top_p, stop_ids, seed, None)
-
-    def sample_and_keep(
-        self,
-        prompts: list[list[int]],
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        stop_ids: set[int],
-        seed: int,
-    ) -> tuple[list[Sample], list[Kept]]:
-        """Return one continuation for each prompt, and its keys and values with the prompt's.
-
-        These hold every token but the last, and take the memory of the sampling's own cache again.
-        """
-        kept: dict[int, Kept] = {}
-        found = self._sample(prompts, 1, max_tokens, temperature, top_p, stop_ids, seed, kept)
-        return [samples[0] for samples in found], [kept[i] for i in range(len(prompts))]
-
-    def _sample(
-        self,
-        prompts: list[list[int]],
-        n: int,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        stop_ids: set[int],
-        seed: int,
-        kept: dict[int, Kept] | None,
-    ) -> list[list[Sample]]:
         check_request(prompts, n, max_tokens, temperature, top_p)
         places: dict[tuple[int, ...], list[int]] = {}
         for index, prompt in enumerate(prompts):
@@ -173,6 +147,20 @@ class TransformersSampler:
                             known = [*prompts[index], *sample.token_ids[:-1]]
                             kept[index] = Kept(known, states[row])
         return found
+
+    def sample_and_keep(
+        self, prompts: list[list[int]], *settings: Any
+    ) -> tuple[list[Sample], list[Kept]]:
+        """Return one continuation for each prompt, and its keys and values with the prompt's.
+
+        These hold every token but the last, and take the memory of the sampling's own cache again.
+
+        Args:
+            settings: those of `sample` from `max_tokens` to `seed`.
+        """
+        kept: dict[int, Kept] = {}
+        found = self.sample(prompts, 1, *settings, kept=kept)
+        return [samples[0] for samples in found], [kept[i] for i in range(len(prompts))]
 
     def _prefill(self, prompts: list[list[int]]) -> forks.SharedPrefixes | forks.PaddedPrompts:
         if self_check.shares(self.model, "each prompt is prefilled on its own"):

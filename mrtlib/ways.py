@@ -26,10 +26,7 @@ K = 4  # sampled answers at a boundary
 
 def probes_of(stepper: Stepper, count: int) -> list[Probe]:
     """Return the probes of the last step's first rollouts."""
-    made, read = stepper.rollouts[:count], stepper.trainer.reader.references
-    return [
-        Probe(r.prompt_ids, r.trace_ids, r.boundaries, r.closed, read(r.problem)) for r in made
-    ]
+    return stepper.trainer.estimator.probes(stepper.rollouts[:count])
 
 
 def scoring(
