@@ -14,7 +14,7 @@ from mrtlib.evaluate import Evaluator
 from mrtlib.probes import Probe
 from mrtlib.problems import Problem, grade, load_problems
 from mrtlib.rollouts import Reader
-from mrtlib.store import Shards, content_key
+from mrtlib.store import Shards, work_key
 
 SHARD = 20  # rollouts
 LABELS = ("method", "seed", "level", "problem", "sample")
@@ -72,12 +72,12 @@ def draw(
     drawn = evaluator.sampler.sample(
         [termination.prompt(probe, j) for _, probe, j in spots], answers,
         profile.thinking.answer_tokens, profile.prover.temperature, 1.0,
-        {reader.tokenizer.eos_token_id}, seed,
+        reader.end_ids, seed,
     )  # fmt: skip
     rows = []
     for (row, probe, j), group in zip(spots, drawn, strict=True):
         for k, sample in enumerate(group):
-            words = reader.decode([*termination.answer_open, *sample.token_ids])
+            words = termination.answer(sample.token_ids)
             result, size = grade(problems[row["problem"]], words), len(sample.token_ids)
             rows.append({name: row[name] for name in LABELS} | {
                 "j": j, "tokens": probe.ends[j], "k": k, "answer": result.answer,
@@ -112,7 +112,7 @@ def everywhere(profile: Profile, rollouts: pd.DataFrame, seed: int) -> pd.DataFr
 
 def _key(profile: Profile, part: pd.DataFrame, seed: int) -> str:
     """Return the shard's key: other rollouts, settings or seed, another shard."""
-    return content_key(
+    return work_key(
         rollouts=[[int(i) for i in ids] for ids in part["token_ids"]],
         problems=part["problem"].tolist(), thinking=repr(profile.thinking),
         prover=repr(profile.prover), model=profile.model.name, seed=seed,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-TRAINED_METHODS = ("outcome", "episode_progress", "regret_to_go")
+TRAINED_METHODS = ("outcome", "episode_progress", "episode_progress_centred", "regret_to_go")
 
 
 class ProfileError(ValueError):

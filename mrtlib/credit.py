@@ -127,7 +127,8 @@ def discounted_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
 def episode_progress(J: ArrayLike) -> Array:
     """Return the advantage of each episode's tokens: that episode's own progress, (k,).
 
-    A_j = J_j - J_{j-1}; nothing is summed over the trace, where it would telescope.
+    A_j = J_j - J_{j-1}; nothing is summed over the trace, where it would telescope. Its expected
+    gradient is that of no total: what an episode makes possible later is not paid.
 
     Source: the authors' online form (MRT-online, github.com/CMU-AIRe/MRT v0.1).
     """
@@ -137,7 +138,10 @@ def episode_progress(J: ArrayLike) -> Array:
 def regret_to_go(J: ArrayLike, t: ArrayLike, budget: float, baseline: ArrayLike = 0.0) -> Array:
     """Return the advantage of each episode's tokens: regret removed from here on, (k,).
 
-    A_j = Σ_{i ≥ j} g_i - b, g from `discounted_progress`.
+    A_j = Σ_{i ≥ j} g_i - b, g from `discounted_progress`. With the token that makes boundary t_j
+    paid A_j too (it decides g_j as well as those before it), and J held fixed as a function of the
+    prefix, E[Σ_n A ∇ log π(z_n)] = ∇ E[1 - regret]. Paid A_{j+1}, as a token of the episode that
+    it opens, it is not.
 
     Args:
         J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
@@ -182,7 +186,7 @@ def spread(values: ArrayLike, boundaries: ArrayLike, length: int, tail: float) -
 
     Args:
         values: (k,) one value an episode.
-        boundaries: (k + 1,) with t_0 = 0; episode j is the tokens t_{j-1} <= n < t_j.
+        boundaries: (k + 1,) with t_0 = 0; episode j is paid on the tokens t_{j-1} <= n < t_j.
         length: T >= t_k.
         tail: value of the tokens behind the trace: closing tag and answer.
     """

@@ -45,6 +45,7 @@ METHODS: dict[str, Look] = {
     "mixed_group": Look("mixed group", "#CC79A7", "-", "P"),
     "termination_baseline": Look("termination baseline", "#56B4E9", "-.", "<"),
     "episode_progress": Look("episode progress", "#009E73", "-.", "^"),
+    "episode_progress_centred": Look("centred progress", "#56B4E9", "--", "v"),
     "regret_to_go": Look("regret-to-go", "#D55E00", "-", "D"),
     "budget_relative": Look("budget relative", "#999999", "--", "X"),
     "star": Look("STaR", "#E69F00", "--", "h"),

@@ -141,20 +141,27 @@ def token_boundaries(
         char_ends: ends of the episodes in decode(token_ids), ascending.
     """
     ids = list(token_ids)
-    text = decode(ids)
+    located = _located(ids, decode, decode(ids), char_ends)
+    return [*(t for t, _ in located), len(ids)] if ids else []
+
+
+def _located(
+    ids: list[int], decode: Callable[[list[int]], str], text: str, char_ends: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return (t_j, end in characters) of every boundary inside the trace."""
     if list(char_ends) != sorted(set(char_ends)) or (char_ends and char_ends[-1] > len(text)):
         raise ValueError(
             "char_ends must ascend and end within the decoded text; segment decode(token_ids)"
         )
-    bounds: list[int] = []
+    found: list[tuple[int, int]] = []
     for end in char_ends[:-1]:
         covers = _covers(ids, decode, text[:end])
         # bisect takes `key` of the element: False for every prefix too short, True from t_j on.
-        low = bounds[-1] if bounds else 0
+        low = found[-1][0] if found else 0
         t = low + bisect.bisect_left(range(low, len(ids) + 1), True, key=covers)
         if low < t < len(ids):
-            bounds.append(t)
-    return [*bounds, len(ids)] if ids else []
+            found.append((t, end))
+    return found
 
 
 def _covers(
@@ -172,21 +179,61 @@ def segment(
     Raises:
         ValueError: no such segmenter.
     """
+    return segment_settled(token_ids, decode, thinking)[0]
+
+
+def segment_settled(
+    token_ids: Sequence[int], decode: Callable[[list[int]], str], thinking: Thinking
+) -> tuple[list[int], list[int]]:
+    """Return the boundaries, and how many tokens were written when each was certain to be one.
+
+    The token that makes boundary t_j is the one that completes the marker of the next episode,
+    the n_j-th; n_j = t_j + 1 for a marker of one token. With equal tokens it is the next one,
+    which decides whether the trace ends there. What stands behind the trace makes the last
+    boundary, and decides whether a whole word at the end is one: n_j = T + 1, T the trace's tokens.
+
+    Returns:
+        [t_1, ..., t_k] and [n_1, ..., n_k].
+
+    Raises:
+        ValueError: no such segmenter.
+    """
     ids = list(token_ids)
     if thinking.segmenter == "tokens":
-        return by_token_budget(len(ids), thinking.episode_tokens)
+        bounds = by_token_budget(len(ids), thinking.episode_tokens)
+        return bounds, [t + 1 for t in bounds]
+    text = decode(ids)
+    located = _located(ids, decode, text, _char_ends(text, thinking))
+    known = []
+    for t, end in located:
+        marker = _marker_end(text, end, whole=thinking.segmenter == "markers")
+        covers = _covers(ids, decode, text[:marker])
+        inside = range(t + 1, len(ids) + 1) if marker <= len(text) else ()
+        known.append(next((n for n in inside if covers(n)), len(ids) + 1))
+    if not ids:
+        return [], []
+    return [*(t for t, _ in located), len(ids)], [*known, len(ids) + 1]
+
+
+def _char_ends(text: str, thinking: Thinking) -> list[int]:
+    """Return the ends of the episodes in characters, by a segmenter that reads the text."""
     segmenters = {"official": official, "markers": by_markers}
     if thinking.segmenter not in segmenters:
         raise ValueError(
             f"unknown segmenter {thinking.segmenter!r}; choose official, markers or tokens"
         )
-    ends = segmenters[thinking.segmenter](
-        decode(ids),
+    return segmenters[thinking.segmenter](
+        text,
         max_cuts=thinking.max_cuts,
         group_size=thinking.group_size,
         min_paragraphs=thinking.min_paragraphs,
     )
-    return token_boundaries(ids, decode, ends)
+
+
+def _marker_end(text: str, start: int, whole: bool) -> int:
+    """Return where the marker that begins at `start` is complete; a whole word needs one more."""
+    sizes = [len(marker) for marker in MARKERS if text.startswith(marker, start)]
+    return start + min(sizes, default=0) + whole
 
 
 def find_trace(token_ids: Sequence[int], close_ids: Sequence[int]) -> tuple[int, bool]:

@@ -4,8 +4,7 @@ Works problem by problem in shards, so that a run that was cut off goes on from 
 """
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,13 @@ import pandas as pd
 
 from mrtlib import prover
 from mrtlib.config import ROOT, Profile
+from mrtlib.estimate import TRACES, Estimator
 from mrtlib.models import check_context, load_policy, load_tokenizer, prompt_ids
+from mrtlib.probes import BLANK_LINE, Termination
 from mrtlib.problems import Problem, load_problems
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import Sample, Sampler, TransformersSampler
-from mrtlib.store import Shards, content_key, file_hashes, read_json, write_json
+from mrtlib.store import Shards, content_key, file_hashes, read_json, work_key, write_json
 from mrtlib.twin import Twin
 
 # The cycle of words that make a model think on (the paper's budget-forced extrapolation).
@@ -36,7 +37,7 @@ class Evaluator:
     model: object
     sampler: Sampler
     reader: Reader
-    termination: prover.Termination
+    estimator: Estimator
 
     @classmethod
     def load(cls, profile: Profile, method: str, seed: int, adapter: Path | None) -> "Evaluator":
@@ -47,8 +48,13 @@ class Evaluator:
         sampler = TransformersSampler(
             model, tokenizer.pad_token_id, profile.evaluation.batch_rows
         )
-        termination = prover.Termination.build(tokenizer, profile.thinking)
-        return cls(profile, method, seed, model, sampler, reader, termination)
+        estimator = Estimator(profile, reader)
+        return cls(profile, method, seed, model, sampler, reader, estimator)
+
+    @property
+    def termination(self) -> Termination:
+        """The text that ends the thinking and opens the answer."""
+        return self.estimator.termination
 
     def rollouts(self, problems: list[Problem]) -> list[list[Rollout]]:
         """Sample the profile's number of rollouts for each problem."""
@@ -58,7 +64,7 @@ class Evaluator:
         check_context(self.model.config, longest, thinking.budget + thinking.answer_tokens)
         drawn = self.sampler.sample(
             prompts, settings.samples, thinking.budget + thinking.answer_tokens,
-            settings.temperature, settings.top_p, {self.reader.tokenizer.eos_token_id},
+            settings.temperature, settings.top_p, self.reader.end_ids,
             seed=_seed(self.seed, problems[0].id),
         )  # fmt: skip
         return [
@@ -66,19 +72,26 @@ class Evaluator:
             for problem, prompt, samples in zip(problems, prompts, drawn, strict=True)
         ]
 
-    def success(self, rollouts: list[Rollout], marks: list[list[int]]) -> list[np.ndarray]:
-        """Return J at t_0 = 0 and at the marks (tokens, ascending) of each rollout's trace."""
-        settings = self.profile.prover
-        probes = [
-            prover.Probe(
-                r.prompt_ids, r.trace_ids, list(m), r.closed and m[-1:] == [r.trace_tokens],
-                self.reader.references(r.problem),
-            )
-            for r, m in zip(rollouts, marks, strict=True)
-        ]  # fmt: skip
-        return prover.exact_for(self.model)(
-            self.model, probes, self.termination, settings.temperature, settings.pack_tokens
-        )
+    def agree(self, problems: list[Problem], record: Path) -> None:
+        """Compare exact with sampled J on rollouts of some problems, before anything is measured.
+
+        What was found is written to `record`, or read from there.
+        """
+        rollouts = [] if record.is_file() else [group[0] for group in self.rollouts(problems)]
+        seed = _seed(self.seed, "comparison")
+        self.estimator.agree(self.model, rollouts, seed, record)
+
+    def success(
+        self, rollouts: list[Rollout], marks: list[list[int]], at: str
+    ) -> list[np.ndarray | prover.Counts]:
+        """Return J at t_0 = 0 and at the marks (tokens, ascending) of each rollout's trace.
+
+        Args:
+            at: names the place in the evaluation; answers that are drawn depend on it.
+        """
+        probes = [self.reader.probe(r, m) for r, m in zip(rollouts, marks, strict=True)]
+        problems, seed = [r.problem for r in rollouts], _seed(self.seed, f"J {at}")
+        return self.estimator.of_probes(self.model, probes, problems, seed).found
 
     def extensions(self, rollouts: list[Rollout]) -> list[list[Rollout]]:
         """Force thinking on, again and again; return the longer traces after each extension.
@@ -87,15 +100,13 @@ class Evaluator:
         `extension_tokens` more; an unfinished last paragraph is dropped.
         """
         settings, steps = self.profile.evaluation, []
+        stop_ids = {*self.reader.close_ids, *self.reader.end_ids}
         for turn in range(settings.extensions):
-            word = self.reader.tokenizer.encode(
-                EXTENSIONS[turn % len(EXTENSIONS)], add_special_tokens=False
-            )
-            starts = [r.trace_ids + self._gap(r) + word for r in rollouts]
+            starts = [self._start(r, EXTENSIONS[turn % len(EXTENSIONS)]) for r in rollouts]
             drawn = self.sampler.sample(
                 [r.prompt_ids + start for r, start in zip(rollouts, starts, strict=True)],
-                1, settings.extension_tokens - len(word), settings.temperature, settings.top_p,
-                set(self.reader.close_ids), seed=_seed(self.seed, f"extension {turn}"),
+                1, settings.extension_tokens, settings.temperature, settings.top_p, stop_ids,
+                seed=_seed(self.seed, f"extension {turn}"),
             )  # fmt: skip
             rollouts = [
                 self._extended(rollout, start, samples[0])
@@ -104,20 +115,24 @@ class Evaluator:
             steps.append(rollouts)
         return steps
 
-    def _gap(self, rollout: Rollout) -> list[int]:
-        """Return a blank line's tokens when the trace stops inside a paragraph."""
-        ends_line = not rollout.trace_ids or self.termination.ends_line(rollout.trace_ids[-4:])
-        return [] if ends_line else list(self.termination.blank)
+    def _start(self, rollout: Rollout, word: str) -> list[int]:
+        """Return a trace with the word that makes the model think on, in a paragraph of its own."""
+        trace, ending = rollout.trace_ids, self.termination
+        text = (BLANK_LINE if ending.inside_paragraph(trace) else "") + word
+        read = [*rollout.prompt_ids, *trace]
+        stay, new = self.reader.joiner.behind(read, text, len(trace))
+        return [*read[len(rollout.prompt_ids) : stay], *new]
 
     def _extended(self, rollout: Rollout, start: list[int], sample: Sample) -> Rollout:
-        new = sample.token_ids[:-1] if sample.finished else sample.token_ids
-        trace = start + new
-        if not sample.finished:
-            while len(trace) > len(start) and not self.termination.ends_line(trace[-1:]):
-                trace = trace[:-1]
-        return Rollout(
-            rollout.problem, rollout.prompt_ids, trace, len(trace), sample.finished, [],
-            rollout.grade,
+        room = self.profile.evaluation.extension_tokens - (len(start) - rollout.trace_tokens)
+        length, closed, ended = self.reader.trace(sample.token_ids)
+        length, whole = min(length, room), (closed or ended) and length <= room
+        trace = start + sample.token_ids[:length]
+        while not whole and len(trace) > len(start) and self.termination.inside_paragraph(trace):
+            trace = trace[:-1]
+        return replace(
+            rollout, token_ids=trace, trace_tokens=len(trace), closed=whole and closed,
+            ended=whole and ended, boundaries=[], settled=[],
         )  # fmt: skip
 
 
@@ -135,14 +150,14 @@ def measure(evaluator: Evaluator, problems: list[Problem]) -> dict[str, list[dic
     marks = [
         sorted({*r.boundaries, *(b for b in budgets if b < r.trace_tokens)}) for r, _ in flat
     ]
-    J = evaluator.success([r for r, _ in flat], marks)
-    for (rollout, sample), at, values in zip(flat, marks, J, strict=True):
+    found = evaluator.success([r for r, _ in flat], marks, problems[0].id)
+    for (rollout, sample), at, values in zip(flat, marks, found, strict=True):
         key = _place(evaluator, rollout, sample)
-        curve = dict(zip([0, *at], values, strict=True))
+        curve = dict(zip([0, *at], _J(values), strict=True))
         rows["rollouts"].append(
             evaluator.reader.row(rollout, evaluator.method, evaluator.seed, sample)
         )
-        rows["progress"] += list(_progress(key, rollout, curve))
+        rows["progress"] += _progress(evaluator, key, rollout, at, values)
         rows["budgets"] += [_budget(key, rollout, curve, b) for b in budgets]
     rows["budgets"] += _extrapolated(evaluator, [group[0] for group in groups])
     return rows
@@ -155,17 +170,19 @@ def _place(evaluator: Evaluator, rollout: Rollout, sample: int) -> dict:
     }  # fmt: skip
 
 
-def _progress(key: dict, rollout: Rollout, curve: dict[int, float]) -> Iterator[dict]:
-    before = None
-    for j, t in enumerate([0, *rollout.boundaries]):
-        natural = rollout.closed and j > 0 and t == rollout.trace_tokens
-        yield key | {
-            "j": j, "tokens": t, "estimator": "exact", "answers": 0, "right": 0,
-            "J": curve[t], "low": None, "high": None, "boxed": None,
-            "progress": None if before is None else curve[t] - before,
-            "kind": "natural" if natural else "forced",
-        }  # fmt: skip
-        before = curve[t]
+def _J(found: np.ndarray | prover.Counts) -> np.ndarray:
+    return found.J if isinstance(found, prover.Counts) else found
+
+
+def _progress(
+    evaluator: Evaluator, key: dict, rollout: Rollout, marks: list[int],
+    found: np.ndarray | prover.Counts,
+) -> list[dict]:  # fmt: skip
+    """Return the progress rows of a rollout, out of what was found at all its marks."""
+    probe, measured = evaluator.reader.probe(rollout), [0, *marks]
+    places = [measured.index(t) for t in probe.ends]
+    at_ends = found.at(places) if isinstance(found, prover.Counts) else found[places]
+    return prover.records(key, probe, at_ends)
 
 
 def _budget(key: dict, rollout: Rollout, curve: dict[int, float], budget: int) -> dict:
@@ -180,11 +197,12 @@ def _extrapolated(evaluator: Evaluator, rollouts: list[Rollout]) -> list[dict]:
     """Return budget rows beyond C0: J of the first rollouts after each forced extension."""
     settings, rows = evaluator.profile.evaluation, []
     for turn, longer in enumerate(evaluator.extensions(rollouts), start=1):
-        ends = evaluator.success(longer, [[r.trace_tokens] for r in longer])
+        place = f"{rollouts[0].problem.id}, extension {turn}"
+        ends = evaluator.success(longer, [[r.trace_tokens] for r in longer], place)
         rows += [
             _place(evaluator, r, 0) | {
                 "budget": evaluator.profile.thinking.budget + turn * settings.extension_tokens,
-                "accuracy": J[-1], "tokens": r.trace_tokens, "forced": True,
+                "accuracy": float(_J(J)[-1]), "tokens": r.trace_tokens, "forced": True,
                 "extrapolated": True,
             }
             for r, J in zip(longer, ends, strict=True)
@@ -208,6 +226,8 @@ def evaluate(
     keys = [_key(profile, part, weights_of(profile, adapter)) for part in parts]
     missing = [i for i, key in enumerate(keys) if not shards[TABLES[-1]].has(key)]
     evaluator = Evaluator.load(profile, method, seed, adapter) if missing else None
+    if evaluator:
+        evaluator.agree(parts[0][:TRACES], folder / f"comparison-{keys[0]}.json")
     began = time.monotonic()
     for done, i in enumerate(missing, start=1):
         rows = measure(evaluator, parts[i])
@@ -228,7 +248,7 @@ def weights_of(profile: Profile, adapter: Path | None) -> dict[str, str]:
 
 
 def _key(profile: Profile, part: list[Problem], weights: dict[str, str]) -> str:
-    return content_key(
+    return work_key(
         problems=[p.id for p in part], weights=weights, model=repr(profile.model),
         evaluation=repr(profile.evaluation), thinking=repr(profile.thinking),
         prover=repr(profile.prover),

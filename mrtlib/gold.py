@@ -19,7 +19,7 @@ from mrtlib.passes import counted
 from mrtlib.problems import Problem, grade
 from mrtlib.self_check import obstacle
 from mrtlib.stats import bootstrap
-from mrtlib.store import Shards, content_key, read_json, write_json
+from mrtlib.store import Shards, read_json, work_key, write_json
 
 ANSWERS = (1, 2, 4, 8, 16)
 GOLD = 256
@@ -81,10 +81,10 @@ def _sampled(
 ) -> list[prover.Counts]:
     profile, reader = evaluator.profile, evaluator.reader
     return prover.sampled(
-        evaluator.sampler, probes, problems, evaluator.termination, grade, reader.decode,
+        evaluator.sampler, probes, problems, evaluator.termination, grade,
         answers=k, max_tokens=profile.thinking.answer_tokens,
         temperature=profile.prover.temperature, top_p=1.0,
-        stop_ids={reader.tokenizer.eos_token_id}, seed=1000 * seed + k,
+        stop_ids=reader.end_ids, seed=1000 * seed + k,
     )  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def claims(table: pd.DataFrame, cost: dict[str, float]) -> list[tuple[str, float
 
 
 def _key(profile: Profile, rollouts: pd.DataFrame, seed: int) -> str:
-    return content_key(
+    return work_key(
         rollouts=[[int(i) for i in ids] for ids in rollouts["token_ids"]],
         problems=rollouts["problem"].tolist(), thinking=repr(profile.thinking),
         prover=repr(profile.prover), model=profile.model.name, seed=seed,

@@ -1,13 +1,15 @@
 """Where a trace is cut, and the text that then ends its thinking and opens the answer."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from mrtlib.config import Thinking
+from mrtlib.joints import Joiner, Spelling
 
 BLANK_LINE = "\n\n"  # ends a paragraph that the cut has left open
+
+Reference = tuple[Spelling, ...]  # every way to write one accepted answer, closed
 
 
 class ProverError(ValueError):
@@ -22,11 +24,11 @@ class Probe:
     trace_ids: list[int]
     boundaries: list[int]
     natural: bool  # the model closed the trace itself, at t_k
-    references: list[list[int]]  # token ids of every accepted answer, without the closing token
+    references: list[Reference]
 
     def __post_init__(self) -> None:
         ends = [0, *self.boundaries]
-        if any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(ends)):
             raise ProverError(f"boundaries must increase from 1 on, not {self.boundaries}")
         if ends[-1] > len(self.trace_ids):
             raise ProverError(f"boundary {ends[-1]} lies behind {len(self.trace_ids)} trace tokens")
@@ -43,60 +45,68 @@ class Probe:
         return "natural" if self.natural and 0 < j == len(self.boundaries) else "forced"
 
 
-@dataclass(frozen=True)
 class Termination:
-    """Token ids of the text that ends the thinking and opens the answer, each tokenised alone."""
+    """The text that ends the thinking and opens the answer, put behind any prefix of a trace."""
 
-    stop: tuple[int, ...]
-    blank: tuple[int, ...]
-    close: tuple[int, ...]
-    answer_open: tuple[int, ...]
-    answer_close: tuple[int, ...]
-    ends_line: Callable[[Sequence[int]], bool]  # do these ids end with a newline?
+    def __init__(self, joiner: Joiner, thinking: Thinking) -> None:
+        self.joiner, self.thinking = joiner, thinking
 
-    @classmethod
-    def build(cls, tokenizer: PreTrainedTokenizerBase, thinking: Thinking) -> "Termination":
-        """Tokenise the texts of a profile."""
-        texts = (
-            thinking.stop_text, BLANK_LINE, thinking.close_text,
-            thinking.answer_open, thinking.answer_close,
-        )  # fmt: skip
-        ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        return cls(*ids, ends_line=lambda tail: tokenizer.decode(tail).endswith("\n"))
-
-    def suffix(self, probe: Probe, j: int) -> list[int]:
-        """Return what follows the prefix of boundary j, up to where the answer begins.
+    def prompt(self, probe: Probe, j: int) -> list[int]:
+        """Return everything that mu reads at boundary j: prompt, prefix of the trace, ending.
 
         Forced: a blank line if the cut left a paragraph open, stop text, closing, answer opening.
-        Natural: closing, less what of it the trace already ends with, and answer opening.
+        Natural: closing, less what of it the trace already ends with, and answer opening. The
+        ending is tokenised in one piece behind the prefix; where a merge crosses the cut, the
+        last tokens of the prefix give way to the merged ones.
+
         Source: arXiv 2503.07572, section 4 and its analysis code.
         """
         prefix = probe.trace_ids[: probe.ends[j]]
-        if probe.kind(j) == "natural":
-            sizes = range(min(len(prefix), len(self.close)), 0, -1)
-            written = (n for n in sizes if tuple(prefix[-n:]) == self.close[:n])
-            return [*self.close[next(written, 0) :], *self.answer_open]
-        opened = bool(prefix) and not self.ends_line(prefix[-4:])
-        return [*(self.blank if opened else ()), *self.stop, *self.close, *self.answer_open]
+        read = [*probe.prompt_ids, *prefix]
+        text = self.natural(prefix) if probe.kind(j) == "natural" else self.forced(prefix)
+        stay, ending = self.joiner.behind(read, text, len(prefix))
+        return [*read[:stay], *ending]
 
-    def prompt(self, probe: Probe, j: int) -> list[int]:
-        """Return everything that mu reads at boundary j: prompt, prefix of the trace, suffix."""
-        return [*probe.prompt_ids, *probe.trace_ids[: probe.ends[j]], *self.suffix(probe, j)]
+    def forced(self, prefix: Sequence[int]) -> str:
+        """Return the text that ends a trace which did not end by itself."""
+        thinking = self.thinking
+        closing = thinking.stop_text + thinking.close_text + thinking.answer_open
+        return (BLANK_LINE if self.inside_paragraph(prefix) else "") + closing
 
-    def answers(self, probe: Probe) -> list[list[int]]:
-        """Return the references, each with the closing tokens.
+    def natural(self, prefix: Sequence[int]) -> str:
+        """Return the text behind a trace that closed itself."""
+        close, said = self.thinking.close_text, self.joiner.decode(prefix[-8:])
+        sizes = range(min(len(said), len(close)), 0, -1)
+        written = next((n for n in sizes if said.endswith(close[:n])), 0)
+        return close[written:] + self.thinking.answer_open
 
-        Raises:
-            ProverError: one of them is empty, or begins with another, so that their
-                probabilities would count some answers twice.
-        """
-        if any(len(reference) == 0 for reference in probe.references):
-            raise ProverError("a reference has no tokens; remove it, or write out the answer")
-        closed = sorted([*reference, *self.answer_close] for reference in probe.references)
-        for first, second in zip(closed, closed[1:], strict=False):
-            if second[: len(first)] == first:
-                raise ProverError(
-                    f"references must be distinct and prefix-free once closed, but {second} "
-                    f"begins with {first}; remove repeats, and check thinking.answer_close"
-                )
-        return closed
+    def inside_paragraph(self, prefix: Sequence[int]) -> bool:
+        """Say whether a trace that ends here ends within a line."""
+        return bool(prefix) and not self.joiner.decode(prefix[-4:]).endswith("\n")
+
+    def answer(self, ids: Sequence[int]) -> str:
+        """Return the answer's text: its opening, and what mu wrote behind it."""
+        return self.thinking.answer_open + self.joiner.decode(ids)
+
+
+def check_references(references: Sequence[Reference]) -> None:
+    """Raise ProverError when the probabilities of references would not add up.
+
+    That is when none of the vocabulary's tokens closes one, or when one begins with another, so
+    that some answers would be counted twice.
+    """
+    if any(len(ways) == 0 for ways in references):
+        raise ProverError(
+            "no token of the vocabulary closes a reference; check thinking.answer_close"
+        )
+    ways = [way for reference in references for way in reference]
+    for first, second in itertools.permutations(ways, 2):
+        n = len(first.tokens)
+        if first.tokens != second.tokens[:n]:
+            continue
+        ends = set(second.ends) if len(second.tokens) == n else {second.tokens[n]}
+        if ends & set(first.ends):
+            raise ProverError(
+                f"references must be distinct and prefix-free once closed, but {second.tokens} "
+                f"begins with {first.tokens}; remove repeats, and check thinking.answer_close"
+            )

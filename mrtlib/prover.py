@@ -3,6 +3,19 @@
 J_j is the probability that this answer is right. `exact` sums the probabilities of the reference
 answers by teacher forcing; `sampled` draws answers and grades them. k boundaries of a trace,
 t_0 = 0 added to them.
+
+Tokens of a trace stay as they were sampled. Text is put behind tokens in these places, each
+tokenised by `joints.Joiner` as the model would have written it there:
+
+- the ending behind a prefix (`Termination.prompt`), in one piece; a merge across the cut (`.` and
+  a blank line) replaces the last tokens of the prefix;
+- an answer behind its opening, and its closing behind the answer (`Joiner.spellings`): `}}`,
+  `}.` and `7}` close an answer as well as `}` does;
+- the word that makes a model think on behind its trace (`Evaluator.extensions`).
+
+A merge across the end of the prompt, or across the answer's opening, cannot happen: those tokens
+are given, and the model goes on behind them. Answers in other words than the references are what
+exact J leaves out; `estimate.compare` looks for them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +44,9 @@ def exact(
 ) -> list[np.ndarray]:
     """Return the probability that mu writes a reference answer, at every boundary.
 
-    J_j = Σ_y Π_i p(y_i | prompt, z_{0:j}, termination text, y_{<i}), y a reference with its
-    closing tokens, p at the given temperature. All boundaries and references of a trace share
-    one row of a packed pass. Only the references' own tokenisation counts.
+    J_j = Σ_y Π_i p(y_i | prompt, z_{0:j}, termination text, y_{<i}), y a spelling of a reference
+    with its closing, p at the given temperature. All boundaries and references of a trace share
+    one row of a packed pass.
 
     Args:
         pack_tokens: bound on the padded tokens of a pass; a trace over it is split.
@@ -94,6 +107,11 @@ class Counts:
     boxed: np.ndarray  # answers in which the grader found an answer at all
     tokens: np.ndarray  # tokens generated
 
+    def at(self, places: Sequence[int]) -> "Counts":
+        """Return the counts of some of the boundaries."""
+        where = list(places)
+        return Counts(self.answers, self.right[where], self.boxed[where], self.tokens[where])
+
     @property
     def J(self) -> np.ndarray:
         """Share of right answers (k+1,)."""
@@ -106,7 +124,6 @@ def sampled(
     problems: Sequence[Problem],
     termination: Termination,
     grade: Callable[[Problem, str], Grade],
-    decode: Callable[[list[int]], str],
     *,
     answers: int,
     max_tokens: int,
@@ -127,8 +144,7 @@ def sampled(
     for probe, problem in zip(probes, problems, strict=True):
         groups = [next(drawn) for _ in probe.ends]
         grades = [
-            [grade(problem, decode([*termination.answer_open, *s.token_ids])) for s in group]
-            for group in groups
+            [grade(problem, termination.answer(s.token_ids)) for s in group] for group in groups
         ]
         counts.append(
             Counts(

@@ -22,7 +22,7 @@ from mrtlib.lessons import Recipe
 from mrtlib.problems import Problem
 from mrtlib.reasoner import make
 from mrtlib.stats import Interval, bootstrap
-from mrtlib.store import Shards, content_key, file_hashes, read_json
+from mrtlib.store import Shards, file_hashes, read_json, work_key
 from mrtlib.trace_reading import Decode, arithmetic, episodes_of, parses, wasted
 
 TABLES = {"rollouts": "rollouts", "direct": "answers", "cut": "answers", "progress": "progress"}
@@ -87,7 +87,7 @@ def measured(profile: Profile, seed: int) -> dict[str, pd.DataFrame]:
 def _key(profile: Profile, part: Sequence[Problem], seed: int) -> str:
     folder = Path(profile.model_path)
     weights = file_hashes([folder / "model.safetensors"], folder) if folder.is_dir() else {}
-    return content_key(
+    return work_key(
         problems=[p.id for p in part], model=repr(profile.model), weights=weights, seed=seed,
         thinking=repr(profile.thinking), evaluation=repr(profile.evaluation),
     )  # fmt: skip

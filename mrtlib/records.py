@@ -36,7 +36,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     # one rollout; boundaries are t_1..t_k in tokens, token_ids the whole output
     "rollouts": _schema(
         _SAMPLE + "prompt_ids:ids token_ids:ids text:str trace_tokens:int closed:bool "
-        "truncated:bool correct:bool boundaries:ids episodes:int",
+        "ended:bool truncated:bool correct:bool boundaries:ids episodes:int",
         "answer:str",
     ),
     # one boundary of one rollout; tokens is t_j, J in [0, 1], progress is null at j = 0
@@ -55,10 +55,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         "answer:str",
     ),
     # one optimiser step; a measure that a method does not take is null. generated_tokens: rollouts
-    # and sampled answers of all steps so far; prover_tokens: what the prover read in this one
+    # and sampled answers of all steps so far; prover_tokens: what the prover read in this one;
+    # credit_square: mean square of the episodes' credit; largest_share: of all credit on the
+    # step's tokens, the most that one episode holds
     "steps": _schema(
         "method:str seed:int step:int generated_tokens:int prover_tokens:int",
         "reward:float progress:float regret:float length:float episodes:float truncated:float "
+        "ended:float credit_square:float largest_share:float "
         "kl:float learning_rate:float grad_norm:float sampling_s:float "
         "probing_s:float learning_s:float",
     ),

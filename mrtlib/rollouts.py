@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from mrtlib.config import Thinking
-from mrtlib.episodes import find_trace, segment
+from mrtlib.episodes import find_trace, segment_settled
+from mrtlib.joints import Joiner
 from mrtlib.models import think_ids
+from mrtlib.probes import Probe, Reference
 from mrtlib.problems import Grade, Problem, grade
 from mrtlib.sampling import Sample
 
@@ -19,9 +21,13 @@ class Rollout:
     problem: Problem
     prompt_ids: list[int]
     token_ids: list[int]  # all that was kept of the output, the end token included
-    trace_tokens: int  # thinking tokens, before the closing tag
-    closed: bool  # thinking ended by itself within the budget
+    trace_tokens: int  # thinking tokens, before the closing tag or the end token
+    closed: bool  # thinking was closed by its tag within the budget
+    ended: bool  # the output ended within the budget and its thinking was never closed
     boundaries: list[int]  # t_1 ... t_k; empty for an empty trace
+    settled: list[int]  # for each boundary, the tokens of the output that had been written when
+    # it was certain to be one: with the token that opens the next episode, or ends the trace; an
+    # empty trace has one for the token that ends it
     grade: Grade  # of the answer behind the closing tag
 
     @property
@@ -32,7 +38,7 @@ class Rollout:
     @property
     def truncated(self) -> bool:
         """Whether the budget ended before the thinking did."""
-        return not self.closed
+        return not self.closed and not self.ended
 
 
 class Reader:
@@ -40,23 +46,41 @@ class Reader:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking) -> None:
         self.tokenizer, self.thinking = tokenizer, thinking
+        self.joiner = Joiner(tokenizer)
+        self.decode = self.joiner.decode
         self.close_ids = think_ids(tokenizer, thinking)[1]
+        self.end_ids = {tokenizer.eos_token_id}
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, special tokens kept."""
-        return self.tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    def references(self, problem: Problem) -> list[Reference]:
+        """Return the ways to write each of a problem's reference answers, closed."""
+        thinking = self.thinking
+        return [
+            self.joiner.spellings(thinking.answer_open, text, thinking.answer_close)
+            for text in problem.references
+        ]
+
+    def probe(self, rollout: Rollout, marks: Sequence[int] | None = None) -> Probe:
+        """Return a rollout's trace cut at its boundaries, or at marks (tokens, ascending)."""
+        ends = list(rollout.boundaries if marks is None else marks)
+        natural = rollout.closed and ends[-1:] == [rollout.trace_tokens]
+        return Probe(
+            rollout.prompt_ids, rollout.trace_ids, ends, natural, self.references(rollout.problem)
         )
 
-    def references(self, problem: Problem) -> list[list[int]]:
-        """Return the token ids of a problem's reference answers."""
-        return self.tokenizer(list(problem.references), add_special_tokens=False)["input_ids"]
+    def trace(self, token_ids: Sequence[int]) -> tuple[int, bool, bool]:
+        """Return (tokens of the trace, whether it was closed, whether the output just ended).
+
+        An end token inside the thinking ends the output; it is no part of the trace.
+        """
+        length, closed = find_trace(token_ids, self.close_ids)
+        ended = not closed and length > 0 and token_ids[-1] in self.end_ids
+        return length - ended, closed, ended
 
     def within_budget(self, sample: Sample) -> Sample:
-        """Cut a sample at the budget unless its thinking closed by then."""
-        length, closed = find_trace(sample.token_ids, self.close_ids)
+        """Cut a sample at the budget unless its thinking closed, or the output ended, by then."""
+        length, closed, ended = self.trace(sample.token_ids)
         budget = self.thinking.budget
-        if closed and length <= budget:
+        if (closed or ended) and length <= budget:
             return sample
         return replace(
             sample, token_ids=sample.token_ids[:budget], logprobs=sample.logprobs[:budget],
@@ -66,15 +90,21 @@ class Reader:
     def read(self, problem: Problem, prompt_ids: list[int], sample: Sample) -> Rollout:
         """Read a sample as a rollout.
 
-        One whose thinking was cut at the budget has no answer: graded wrong, reason "truncated".
+        An answer stands behind the closing tag. So one whose thinking was cut at the budget
+        (reason "truncated") and one that ended inside its thinking ("ended") have none and are
+        wrong, whatever stands in the trace.
         """
         kept = self.within_budget(sample).token_ids
-        length, closed = find_trace(kept, self.close_ids)
-        boundaries = segment(kept[:length], self.decode, self.thinking)
-        result = Grade(False, None, "truncated")
+        length, closed, ended = self.trace(kept)
+        boundaries, known = segment_settled(kept[:length], self.decode, self.thinking)
+        over = length + (len(self.close_ids) if closed else int(ended))  # the trace has ended
+        known = [n if n <= length else over for n in known or [over]]
+        result = Grade(False, None, "ended" if ended else "truncated")
         if closed:
             result = grade(problem, self.decode(kept[length:]))
-        return Rollout(problem, prompt_ids, kept, length, closed, boundaries, result)
+        return Rollout(
+            problem, prompt_ids, kept, length, closed, ended, boundaries, known, result
+        )
 
     def row(self, rollout: Rollout, method: str, seed: int, sample: int) -> dict:
         """Return the rollout's row of the `rollouts` schema."""
@@ -89,6 +119,7 @@ class Reader:
             "text": self.decode(rollout.token_ids),
             "trace_tokens": rollout.trace_tokens,
             "closed": rollout.closed,
+            "ended": rollout.ended,
             "truncated": rollout.truncated,
             "answer": rollout.grade.answer,
             "correct": rollout.grade.correct,

@@ -3,7 +3,7 @@
 L tokens of a row, N positions of a pass whose logits are needed, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,26 +12,34 @@ from transformers import PreTrainedModel
 
 from mrtlib import packing, passes
 from mrtlib.kept import Kept, joined
-from mrtlib.probes import Probe, ProverError, Termination
+from mrtlib.probes import Probe, ProverError, Termination, check_references
 
 Job = tuple[int, int]  # boundary j, reference
 LOGIT_ROWS = 2048  # rows of logits turned into float32 at a time
 
 
 @dataclass(frozen=True)
+class _Way:
+    """One spelling of a reference in a row: the opening's last node, then those of its tokens."""
+
+    path: list[int]
+    ends: tuple[int, ...]  # the last token is read off the logits of the last node
+
+
+@dataclass(frozen=True)
 class _Plan:
-    """One row of a pass: its trie, and for each job the nodes of the reference and its closing."""
+    """One row of a pass: its trie, and for each job the ways to write the reference."""
 
     trie: packing.Trie
-    paths: dict[Job, list[int]]
+    ways: dict[Job, list[_Way]]
     chain: int  # first nodes of the trie: the prompt and the trace, as far as they are in it
     kept: Kept | None = None
     cached: int = 0  # first nodes of the trie that `kept` holds
 
     @property
     def nodes(self) -> list[int]:
-        """The nodes of all answers."""
-        return sorted({node for path in self.paths.values() for node in path})
+        """The nodes whose logits are needed."""
+        return sorted({node for ways in self.ways.values() for way in ways for node in way.path})
 
 
 def answer_logprobs(
@@ -44,6 +52,8 @@ def answer_logprobs(
     kept: Sequence[Kept] | None = None,
 ) -> dict[tuple[int, int, int], float]:
     """Return log p(reference and closing | what mu reads), keyed (probe, boundary, reference).
+
+    The probability is summed over the reference's spellings.
 
     Args:
         pack_tokens: bound on the padded tokens of a pass.
@@ -60,11 +70,11 @@ def answer_logprobs(
         raise ProverError(f"temperature is {temperature}; a probability needs one above 0")
     owned: list[tuple[int, _Plan]] = []
     for index, probe in enumerate(probes):
-        answers = termination.answers(probe)
-        jobs = [(j, r) for j in range(len(probe.ends)) for r in range(len(answers))]
+        check_references(probe.references)
+        jobs = [(j, r) for j in range(len(probe.ends)) for r in range(len(probe.references))]
         groups = [jobs] if packed else [[job] for job in jobs]
         for group in groups:
-            plans = _split(probe, termination, answers, group, pack_tokens) if group else []
+            plans = _split(probe, termination, group, pack_tokens) if group else []
             plans = [_behind(plan, kept[index]) for plan in plans] if kept else plans
             owned += [(index, plan) for plan in plans]
     found = {}
@@ -72,59 +82,79 @@ def answer_logprobs(
         for rows in packing.by_length([len(plan.trie) for _, plan in owned], pack_tokens):
             scores = _score(model, [owned[row][1] for row in rows], temperature, packed)
             for row, logp in zip(rows, scores, strict=True):
-                index, plan = owned[row]
-                found |= {(index, *job): logp[path].sum() for job, path in plan.paths.items()}
+                found |= {(owned[row][0], *job): value for job, value in logp.items()}
     return found
 
 
-def _split(
-    probe: Probe, termination: Termination, answers: list[list[int]], jobs: list[Job], limit: int
-) -> list[_Plan]:
+def _split(probe: Probe, termination: Termination, jobs: list[Job], limit: int) -> list[_Plan]:
     """Plan the jobs as one row, or as several when one would hold more than `limit` tokens."""
-    trie, paths, openings = packing.Trie(), {}, {}
+    trie, ways, openings = packing.Trie(), {}, {}
     longest = probe.ends[max(j for j, _ in jobs)]
     trace = trie.extend(packing.ROOT, [*probe.prompt_ids, *probe.trace_ids[:longest]])
     for j, r in jobs:
         if j not in openings:
-            cut = trace[len(probe.prompt_ids) + probe.ends[j] - 1]
-            openings[j] = [cut, *trie.extend(cut, termination.suffix(probe, j))][-1]
-        paths[j, r] = trie.extend(openings[j], answers[r])
+            openings[j] = trie.extend(packing.ROOT, termination.prompt(probe, j))[-1]
+        ways[j, r] = [
+            _Way([openings[j], *trie.extend(openings[j], way.tokens)], way.ends)
+            for way in probe.references[r]
+        ]
     if len(trie) <= limit or len(jobs) == 1:
-        return [_Plan(trie, paths, len(trace))]
+        return [_Plan(trie, ways, len(trace))]
     halves = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
-    return [plan for half in halves for plan in _split(probe, termination, answers, half, limit)]
+    return [plan for half in halves for plan in _split(probe, termination, half, limit)]
 
 
 def _behind(plan: _Plan, kept: Kept) -> _Plan:
     """Let a plan go on from a kept cache, but for the nodes whose logits are needed."""
-    needed = min(plan.trie.parents[node] for node in plan.nodes)
     known = kept.shared(plan.trie.tokens[: plan.chain])
-    return replace(plan, kept=kept, cached=min(known, needed))
+    return replace(plan, kept=kept, cached=min(known, plan.nodes[0]))
 
 
 def _score(
     model: PreTrainedModel, plans: list[_Plan], temperature: float, packed: bool
-) -> list[np.ndarray]:
-    """Return log p of every answer node given its ancestors: (L,) for each plan, 0 elsewhere."""
+) -> list[dict[Job, float]]:
+    """Return log p of every job's reference for each plan."""
     width = max(len(plan.trie) - plan.cached for plan in plans)
     keep = np.zeros((len(plans), width), dtype=bool)
-    nodes = [plan.nodes for plan in plans]
-    parents = [[p.trie.parents[i] - p.cached for i in row]
-               for p, row in zip(plans, nodes, strict=True)]  # fmt: skip
-    for row, at in enumerate(parents):
-        keep[row, at] = True
+    for row, plan in enumerate(plans):
+        keep[row, np.array(plan.nodes) - plan.cached] = True
     logits = _logits(model, plans, torch.from_numpy(keep).to(model.device), packed)  # (N, V)
     norm = torch.cat(
         [torch.logsumexp(part.float() / temperature, -1) for part in logits.split(LOGIT_ROWS)]
     )  # (N,)
     slots = keep.cumsum().reshape(keep.shape) - 1  # where a kept position landed among the N
-    scores = [np.zeros(len(plan.trie)) for plan in plans]
-    for row, (plan, targets, at) in enumerate(zip(plans, nodes, parents, strict=True)):
-        slot = torch.from_numpy(slots[row, at]).to(logits.device)
-        token = torch.tensor([plan.trie.tokens[i] for i in targets], device=logits.device)
-        logp = logits[slot, token].float() / temperature - norm[slot]
-        scores[row][targets] = logp.double().cpu().numpy()
-    return scores
+
+    def read(slot: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
+        """Return log p of tokens given what stands at their slots."""
+        at = torch.from_numpy(slot).to(logits.device)
+        token = torch.tensor(tokens, device=logits.device)
+        logp = logits[at, token].float() / temperature - norm[at]
+        return logp.double().cpu().numpy()
+
+    return [_summed(plan, slots[row], read) for row, plan in enumerate(plans)]
+
+
+def _summed(
+    plan: _Plan, slots: np.ndarray, read: Callable[[np.ndarray, Sequence[int]], np.ndarray]
+) -> dict[Job, float]:
+    """Return log p of each job's reference: tokens of a way multiplied, ends and ways added."""
+    trie, ways = plan.trie, [way for ways in plan.ways.values() for way in ways]
+    logp = np.zeros(len(trie))
+    if nodes := sorted({node for way in ways for node in way.path[1:]}):
+        parents = np.array([trie.parents[node] for node in nodes])
+        logp[nodes] = read(slots[parents - plan.cached], [trie.tokens[node] for node in nodes])
+    endings = list({(way.path[-1], way.ends) for way in ways})
+    sizes = [len(ends) for _, ends in endings]
+    last = np.repeat([node for node, _ in endings], sizes)
+    each = read(slots[last - plan.cached], [token for _, ends in endings for token in ends])
+    starts = np.cumsum([0, *sizes[:-1]])
+    closed = dict(zip(endings, np.logaddexp.reduceat(each, starts), strict=True))
+    return {
+        job: float(np.logaddexp.reduce(
+            [logp[way.path[1:]].sum() + closed[way.path[-1], way.ends] for way in found]
+        ))
+        for job, found in plan.ways.items()
+    }  # fmt: skip
 
 
 def _logits(

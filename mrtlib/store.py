@@ -26,6 +26,9 @@ from mrtlib.records import SCHEMAS as SCHEMAS  # read here by the rest of the li
 from mrtlib.records import Row, StoreError, conform, schema, to_table
 
 STALE_SECONDS = 3600  # a temporary file this old belongs to no writer that still lives
+# Raised when the same settings and weights give other records, so that old ones are not read.
+# 2: end tokens inside unclosed thinking are stripped; answers are scored in all their spellings.
+MEASURE = 2
 PACKAGES = ("numpy", "pandas", "pyarrow", "torch", "transformers", "trl", "peft", "bitsandbytes")
 
 
@@ -109,6 +112,11 @@ class Shards:
 def content_key(**values: Any) -> str:
     """Return 32 hex digits of SHA-256 over plain JSON values: equal values, equal key."""
     return hashlib.sha256(_json(values, "a key").encode()).hexdigest()[:32]
+
+
+def work_key(**values: Any) -> str:
+    """Return the key of a piece of work: `content_key` of what decides it, and of `MEASURE`."""
+    return content_key(measure=MEASURE, **values)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -7,7 +7,7 @@ first batch, and probing for J cannot disturb the stream. B rollouts, G of them 
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from transformers import PrinterCallback
 from trl import GRPOTrainer
 
 from mrtlib import credit, regret
-from mrtlib.advantages import CREDITS, Curve, scaled
+from mrtlib.advantages import CREDITS, Curve, largest_share, mean_square, running_spread
 from mrtlib.config import ROOT, Profile
 from mrtlib.estimate import Estimator, Measured
 from mrtlib.grpo import grpo_settings
@@ -34,7 +34,7 @@ from mrtlib.models import (
 from mrtlib.problems import load_problems
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.sampling import TransformersSampler
-from mrtlib.store import content_key, file_hashes, read_json, write_json, write_table
+from mrtlib.store import file_hashes, read_json, work_key, write_json, write_table
 from mrtlib.training_log import Progress, steps_of
 from mrtlib.twin import Twin
 
@@ -42,6 +42,7 @@ from mrtlib.twin import Twin
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 ANSWERS = 500_000  # from the seed of a step's rollouts to that of its sampled answers
+COMPARISON = 750_000  # ... and of those that exact J is compared with at the start
 
 
 class MRTTrainer(GRPOTrainer):
@@ -65,6 +66,8 @@ class MRTTrainer(GRPOTrainer):
         self.measured = Measured([], 0, 0)  # J of the step's rollouts, where it was needed
         self.kept: list[Kept] | None = None  # their caches, until J is measured
         self.seconds = {"sampling_s": 0.0, "probing_s": 0.0}
+        self.compared = False  # exact with sampled J, once in a run
+        self.comparison_file = folder / "comparison.json"
         super().__init__(
             model=policy,
             reward_funcs=[self._outcome],
@@ -109,9 +112,17 @@ class MRTTrainer(GRPOTrainer):
             return gains
         curves = self._curves()
         self._log_curves(curves)
-        for row, values in enumerate(self._credit(curves)):
-            gains[row] = credit.spread(values, [0, *self.rollouts[row].boundaries], width, 0.0)
+        ends = [np.array([0, *self._paid(rollout)]) for rollout in self.rollouts]
+        values = self._credit(curves)
+        for row, (value, end) in enumerate(zip(values, ends, strict=True)):
+            gains[row] = credit.spread(value, end, width, 0.0)
+        share = largest_share(values, [np.diff(end) for end in ends])
+        self._metrics["train"]["largest_share"].append(share)
         return gains
+
+    def _paid(self, rollout: Rollout) -> list[int]:
+        """Return where the tokens that an episode's credit goes to end, for each episode."""
+        return rollout.settled if CREDITS[self.method].to_maker else rollout.boundaries
 
     @property
     def measures(self) -> bool:
@@ -121,9 +132,14 @@ class MRTTrainer(GRPOTrainer):
 
     def _credit(self, curves: list[Curve]) -> list[np.ndarray]:
         """Return the credit of each episode of each rollout, groups one after the other."""
-        size, form = self.profile.training.group_size, CREDITS[self.method]
+        size, form = self.profile.training.group_size, CREDITS[self.method].values
         groups = [curves[first : first + size] for first in range(0, len(curves), size)]
-        return scaled([values for group in groups for values in form(group, self.budget)])
+        values = [v for group in groups for v in form(group, self.budget)]
+        # From the log, which a checkpoint holds: a run that was cut goes on with the same spread.
+        known = [log["credit_square"] for log in self.state.log_history if "credit_square" in log]
+        known.append(mean_square(values))
+        self._metrics["train"]["credit_square"].append(known[-1])
+        return [v / running_spread(known) for v in values]
 
     @property
     def budget(self) -> int:
@@ -133,6 +149,11 @@ class MRTTrainer(GRPOTrainer):
     def _curves(self) -> list[Curve]:
         """Measure J at every boundary of the step's rollouts, under the current weights."""
         model = self.sampling_model(fresh=False)
+        if not self.compared:
+            self.estimator.agree(
+                model, self.rollouts, self.draw_seed + COMPARISON, self.comparison_file
+            )
+            self.compared = True
         self.measured = self.estimator.measure(
             model, self.rollouts, self.draw_seed + ANSWERS, self.kept
         )
@@ -155,6 +176,7 @@ class MRTTrainer(GRPOTrainer):
         metrics["length"].append(float(np.mean([r.trace_tokens for r in rollouts])))
         metrics["episodes"].append(float(np.mean([len(r.boundaries) for r in rollouts])))
         metrics["truncated"].append(float(np.mean([r.truncated for r in rollouts])))
+        metrics["ended"].append(float(np.mean([r.ended for r in rollouts])))
         written = sum(len(r.token_ids) for r in rollouts)
         metrics["generated"].append(float(written + self.measured.drawn))
         metrics["prover_read"].append(float(self.measured.read))
@@ -174,7 +196,7 @@ def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
     sampler = TransformersSampler(model, trainer.tokenizer.pad_token_id, len(prompts))
     most = profile.thinking.budget + profile.thinking.answer_tokens
     settings = (
-        most, profile.training.temperature, 1.0, {trainer.tokenizer.eos_token_id}, trainer.draw_seed
+        most, profile.training.temperature, 1.0, trainer.reader.end_ids, trainer.draw_seed
     )
     tokens = sum(len(prompt) + most for prompt in prompts)
     if trainer.measures and trainer.estimator.uses_caches(model, tokens):
@@ -212,6 +234,8 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     save_adapter(trainer.model, folder)
     rows = steps_of(trainer.state.log_history, method, seed)
     write_table(folder / "steps.parquet", "steps", rows)
+    if trainer.estimator.compared:
+        write_json(folder / "comparison.json", asdict(trainer.estimator.compared))
     write_json(folder / "key.json", key)  # last: it marks the adapter as whole
     return folder
 
@@ -225,7 +249,7 @@ def _key(profile: Profile, method: str, seed: int) -> str:
     )
     files = [profile.problems / "train.jsonl", *Path(profile.model_path).glob("*.safetensors")]
     parts = (profile.model, profile.lora, profile.thinking, profile.data, profile.prover, training)
-    return content_key(
+    return work_key(
         settings=[repr(part) for part in parts], files=file_hashes(files, ROOT), method=method,
         seed=seed,
     )  # fmt: skip

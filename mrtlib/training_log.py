@@ -53,7 +53,8 @@ def steps_of(history: list[dict], method: str, seed: int) -> list[dict]:
             "prover_tokens": int(log["prover_read"]),
             "learning_s": log["step_time"] - spent, "kl": log.get("kl"),
             **{name: log.get(name) for name in (
-                "reward", "progress", "regret", "length", "episodes", "truncated",
+                "reward", "progress", "regret", "length", "episodes", "truncated", "ended",
+                "credit_square", "largest_share",
                 "learning_rate", "grad_norm", "sampling_s", "probing_s",
             )},
         })  # fmt: skip

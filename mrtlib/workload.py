@@ -114,6 +114,7 @@ class Stepper:
         profile = replace(profile, training=never)
         self.profile, self.trainer = profile, MRTTrainer(profile, "outcome", 0, folder)
         trainer, size = self.trainer, profile.training.group_size
+        trainer.compared = True  # once in a run, and no part of a step
         trainer.create_optimizer()
         for group in trainer.optimizer.param_groups:
             group["lr"] = 0.0

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mrtlib import credit, estimate, trainer
-from mrtlib.advantages import episode_progress
+from mrtlib.advantages import episode_progress, mean_square, running_spread
 from mrtlib.config import TRAINED_METHODS, Lora, Prover
+from mrtlib.joints import Spelling
 from mrtlib.models import ModelError
 from mrtlib.passes import counted
 from mrtlib.probes import ProverError
@@ -81,7 +82,7 @@ def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, t
     made, out, base = first_batch(profile, "episode_progress", tmp_path)
     curves = made._curves()
     values = episode_progress(curves[:4], 40) + episode_progress(curves[4:], 40)
-    size = np.sqrt(np.mean(np.concatenate(values) ** 2)) + credit.EPSILON
+    size = running_spread([mean_square(values)])
     width = out["completion_ids"].shape[1]
     for row, rollout in enumerate(made.rollouts):
         marks = [0, *rollout.boundaries]
@@ -155,7 +156,7 @@ def test_caches_are_kept_where_it_pays_and_where_they_fit(profile, tmp_path, mon
 
 
 def test_bad_references_are_named_before_training(profile, tmp_path, monkeypatch):
-    monkeypatch.setattr(Reader, "references", lambda self, problem: [[5, 6], [5, 6]])
+    monkeypatch.setattr(Reader, "references", lambda self, problem: [(Spelling((5, 6), (7,)),)] * 2)
     with pytest.raises(ProverError, match="problem three.*prefix-free"):
         MRTTrainer(profile, "outcome", 0, tmp_path)
 
