@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TextIO
 
 import nbformat
-import pandas as pd
 import papermill
 from nbformat import NotebookNode
 
 from mrtlib.comparison import thrift, verdict
 from mrtlib.config import ROOT, Profile, as_json
 from mrtlib.figures import results_markdown
-from mrtlib.store import manifest, read_json, write_text
+from mrtlib.store import manifest, read_csv, read_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -187,11 +186,11 @@ def summary(profile: Profile) -> str:
         if not path.is_file():
             raise BatchError(f"{path} does not exist; run reproduce with this profile first")
     c0 = profile.thinking.budget
-    rows = [verdict(row) for row in pd.read_csv(removed).itertuples()]
-    rows += [thrift(row) for row in pd.read_csv(equal).itertuples()]
+    rows = [verdict(row) for row in read_csv(removed).itertuples()]
+    rows += [thrift(row) for row in read_csv(equal).itertuples()]
     figures = sorted(profile.figures.glob("*.pdf"))
     return "\n".join([
-        results_markdown(pd.read_csv(table), c0), *(f"- {row}" for row in rows), "",
+        results_markdown(read_csv(table), c0), *(f"- {row}" for row in rows), "",
         "Figures (each also as PNG, and its numbers as CSV):", *(f"  {p}" for p in figures),
         f"Results: {table}",
     ])  # fmt: skip

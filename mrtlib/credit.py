@@ -28,6 +28,8 @@ def outcome(rewards: ArrayLike) -> Array:
     r = np.asarray(rewards, dtype=float)
     if r.ndim == 0 or r.shape[-1] < 2:
         raise ValueError("a group needs at least two rollouts: it is its own baseline")
+    if not np.isfinite(r).all():
+        raise ValueError(f"rewards must be finite, not {r}; a rollout without a grade is no 0")
     centred = r - r.mean(-1, keepdims=True)
     return centred / (r.std(-1, ddof=1, keepdims=True) + EPSILON)
 
@@ -200,6 +202,8 @@ def _curve(J: ArrayLike) -> Array:
     J = np.asarray(J, dtype=float)
     if J.ndim != 1 or len(J) == 0:
         raise ValueError(f"J must be (k + 1,) and hold at least J_0, not {J.shape}")
+    if not np.isfinite(J).all():
+        raise ValueError(f"J must be finite, not {J}; what was not measured is no number")
     return J
 
 

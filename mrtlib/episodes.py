@@ -105,9 +105,14 @@ def texts(text: str, ends: Sequence[int]) -> list[str]:
     return [text[a:b] for a, b in itertools.pairwise([0, *ends])]
 
 
-def official_texts(text: str, ends: Sequence[int]) -> list[str]:
-    """Return the episodes as the authors' notebooks keep them: without trailing newlines."""
-    return [episode.rstrip("\n") for episode in texts(text, ends)]
+def official_texts(text: str, max_cuts: int = 49, group_size: int = 1) -> list[str]:
+    """Return the episodes by `official` as the authors' notebooks keep them.
+
+    Each raw episode loses its trailing newlines, and those of a group are joined by a blank line:
+    where more than two newlines stood between them, the text is not the trace's.
+    """
+    raw = [episode.rstrip("\n") for episode in texts(text, official(text, max_cuts))]
+    return ["\n\n".join(raw[i : i + group_size]) for i in range(0, len(raw), group_size)]
 
 
 def by_token_budget(n_tokens: int, size: int) -> list[int]:

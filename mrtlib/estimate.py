@@ -196,7 +196,8 @@ class Estimator:
         answers = self.profile.prover.samples
         groups = [kind for kind in (natural, ~natural) if kind.any()]
         chance = min(_chance(J[kind], right[kind], answers) for kind in groups) * len(groups)
-        cause = _cause(J.mean() < right.mean() / answers, grades) if chance < CHANCE else ""
+        missed = float((right - answers * J).sum())
+        cause = _cause(missed, grades) if chance < CHANCE else ""
         return Comparison(
             len(grades), float(J.mean()), float(right.sum() / len(grades)), min(1.0, chance), cause
         )
@@ -217,15 +218,15 @@ def _chance(J: np.ndarray, right: np.ndarray, answers: int) -> float:
     return float(min(1.0, 2 * np.exp(-n * divergence)))
 
 
-def _cause(missed: bool, grades: list[tuple[Problem, Grade]]) -> str:
-    """Name what most likely makes exact and sampled J disagree."""
-    if not missed:
+def _cause(missed: float, grades: list[tuple[Problem, Grade]]) -> str:
+    """Name what most likely makes exact J miss so many right answers, or see too many."""
+    if missed < 0:
         bare = np.mean([g.answer is None for _, g in grades])
         return (f"{bare:.0%} of the sampled answers show no closed box; raise "
                 "thinking.answer_tokens, or let thinking.answer_open lead to one")  # fmt: skip
     right = [(p, g.answer) for p, g in grades if g.correct]
     other = [a for p, a in right if a not in p.references]
-    if 2 * len(other) >= len(right):
+    if 2 * len(other) >= missed:
         return f"right answers in words that no reference has, such as {other[0]!r}; list them"
     return (
         "the model writes the references in tokens that are not scored; check "

@@ -62,13 +62,17 @@ def normalised_regret(J: ArrayLike, t: ArrayLike, budget: ArrayLike) -> Array:
 def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: float) -> float:
     """Return normalised regret as the authors' notebook draws it.
 
-    1 - (1/C0) · ∫_0^C0 of the LINEAR interpolation through (0, 0) and the points, flat after the
-    last. The ramp charges a trace for tokens before its first point, so this is larger than
-    `normalised_regret` wherever accuracy climbs; use it only to compare with the paper's figures.
+    1 - (1/C0) · ∫ y dx along the straight lines from (0, 0) through the points in their order,
+    flat after the last, as far as they lie within C0. The ramp charges a trace for tokens before
+    its first point, so this is larger than `normalised_regret` wherever accuracy climbs; use it
+    only to compare with the paper's figures.
+
+    Points may share a count of tokens, and one may lie before the last: mean answers differ in
+    length. A line that goes back takes its area off again, as the notebook's trapezoid does.
 
     Args:
-        accuracy, tokens: (k + 1,) points of the curve, tokens ascending (prompt, prefix, stop
-            text and mean answer counted).
+        accuracy, tokens: (k + 1,) points of the curve in the order of the boundaries (prompt,
+            prefix, stop text and mean answer counted).
         budget: C0 in tokens.
 
     Source: analysis/code/regret.ipynb of github.com/CMU-AIRe/MRT.
@@ -77,10 +81,20 @@ def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: float) -> floa
         raise ValueError("normalised regret needs a positive budget")
     y = np.concatenate([[0.0], np.asarray(accuracy, dtype=float)])
     x = np.concatenate([[0.0], np.asarray(tokens, dtype=float)])
-    if x.shape != y.shape or (np.diff(x) < 0).any():
-        raise ValueError("accuracy and tokens must have one shape, and tokens ascend from 0")
-    knots = np.concatenate([x[x < budget], [budget]])
-    return float(1.0 - np.trapezoid(np.interp(knots, x, y), knots) / budget)
+    if x.shape != y.shape or (x < 0).any() or not np.isfinite([x, y]).all():
+        raise ValueError("accuracy and tokens must have one shape, be finite, and tokens be >= 0")
+    x, y = np.append(x, max(budget, x[-1])), np.append(y, y[-1])
+    area = sum(map(_within, x[:-1], y[:-1], x[1:], y[1:], np.full(len(x) - 1, budget)))
+    return float(1.0 - area / budget)
+
+
+def _within(x0: float, y0: float, x1: float, y1: float, budget: float) -> float:
+    """Return the signed area under a straight line, as far as it lies before the budget."""
+    if min(x0, x1) >= budget:
+        return 0.0
+    slope = (y1 - y0) / (x1 - x0) if x1 != x0 else 0.0
+    a, b = min(x0, budget), min(x1, budget)
+    return (b - a) * (y0 + slope * (a - x0) + y0 + slope * (b - x0)) / 2
 
 
 def many(curves: Sequence[tuple[ArrayLike, ArrayLike]], budgets: ArrayLike) -> tuple[Array, Array]:
@@ -163,6 +177,8 @@ def _envelope(tokens: ArrayLike, accuracy: ArrayLike) -> tuple[Array, Array]:
     x, y = np.asarray(tokens, dtype=float), np.asarray(accuracy, dtype=float)
     if x.shape != y.shape or x.ndim != 1 or len(x) == 0:
         raise ValueError("a curve needs tokens and accuracy of one length, at least one point")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("tokens and accuracy must be finite; leave out what was not measured")
     order = np.lexsort((y, x))
     return x[order], np.maximum.accumulate(y[order])
 
@@ -171,4 +187,6 @@ def _checked(J: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
     J, t = np.asarray(J, dtype=float), np.asarray(t, dtype=float)
     if J.ndim != 1 or len(J) == 0 or t.shape != J.shape or t[0] != 0 or (np.diff(t) < 0).any():
         raise ValueError("J and t must both be (k + 1,), and t ascend from t_0 = 0")
+    if not np.isfinite(J).all():
+        raise ValueError(f"J must be finite, not {J}; what was not measured is no number")
     return J, t

@@ -45,12 +45,19 @@ def write_table(path: str | Path, name: str, rows: Sequence[Row]) -> None:
 
 
 def read_table(path: str | Path, name: str) -> pd.DataFrame:
-    """Read a file that holds records of the schema `name`; nulls come back as NaN.
+    """Read a file that holds records of the schema `name`.
+
+    What is missing comes back as None in a column of texts, and as NaN in one of numbers.
 
     Raises:
         StoreError: no such file, a damaged one, or one without the columns of the schema.
     """
-    return _read(Path(path), name).to_pandas()
+    return _frame(_read(Path(path), name))
+
+
+def read_csv(path: str | Path) -> pd.DataFrame:
+    """Read a CSV table of ours. Only an empty cell is missing: a level may be called `NA`."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
 class Shards:
@@ -102,7 +109,7 @@ class Shards:
                 f"{len(errors)} shards of {self.directory} cannot be used; delete the damaged "
                 "ones and run the same command again to make them anew:\n" + "\n".join(errors)
             )
-        return pa.concat_tables(tables).to_pandas()
+        return _frame(pa.concat_tables(tables))
 
     def read_all(self) -> pd.DataFrame:
         """Read every shard of the folder, whatever settings it was made with, sorted by key."""
@@ -197,6 +204,18 @@ def _read(path: Path, name: str) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} is damaged ({error}); delete it and run again") from error
     return conform(table, name, where=str(path))
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """Return a table as a frame. A text that is missing is None, where pandas makes it NaN.
+
+    NaN is a value to whatever counts, groups or compares texts, and no text is not an answer.
+    """
+    frame = table.to_pandas()
+    for field in table.schema:
+        if field.nullable and pa.types.is_string(field.type):
+            frame[field.name] = pd.Series(table[field.name].to_pylist(), dtype=object)
+    return frame
 
 
 def _replace(path: Path, data: bytes) -> None:

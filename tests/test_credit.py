@@ -25,6 +25,12 @@ def test_outcome_is_trl():
         credit.outcome([1.0])
 
 
+def test_what_was_not_measured_is_no_number():
+    for call in (lambda: credit.outcome([1.0, np.nan]), lambda: credit.progress([0.1, np.nan])):
+        with pytest.raises(ValueError, match="finite"):
+            call()
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0, 10.0])
 def test_shaped_constant_is_grpo_in_disguise(alpha):
     f = np.array([1.0, 0, 0, 1, 0, 0, 0, 1])

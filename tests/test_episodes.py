@@ -42,14 +42,28 @@ def random_traces(count=300):
     return ["\n\n".join(rng.choices(PIECES, k=rng.randint(1, 30))) for _ in range(count)]
 
 
+def notebook_merge(steps, group_size):
+    """The notebook's groups of episodes."""
+    return ["\n\n".join(steps[i : i + group_size]) for i in range(0, len(steps), group_size)]
+
+
+@pytest.mark.parametrize("group_size", [1, 3])
 @pytest.mark.parametrize("max_cuts", [0, 2, 49])
-def test_official_is_the_notebooks_rule(max_cuts):
+def test_official_is_the_notebooks_rule(max_cuts, group_size):
     several = 0
     for text in filter(None, random_traces()):
-        ours = episodes.official_texts(text, official(text, max_cuts=max_cuts))
-        assert ours == notebook_rule(text, max_cuts)
+        ours = episodes.official_texts(text, max_cuts, group_size)
+        assert ours == notebook_merge(notebook_rule(text, max_cuts), group_size)
+        ends = official(text, max_cuts, group_size)
+        kept = [t.rstrip("\n") for t in episodes.texts(text, ends)]
+        assert len(kept) == len(ours)
         several += len(ours) > 1
-    assert several > 0 or max_cuts == 0
+    assert several > 0 or max_cuts < group_size
+
+
+def test_each_episode_of_a_group_loses_its_newlines():
+    text = "a\n\nb\n\nc\n\n\n\nWait d\n\ne\n\nf\n"
+    assert episodes.official_texts(text, group_size=2) == ["a\n\nb\n\nc\n\nWait d\n\ne\n\nf"]
 
 
 @pytest.mark.parametrize("segmenter", [official, by_markers])

@@ -34,6 +34,7 @@ FLOORS = {
     "forks": 1,
     "fourbit": 1,
     "grpo": 1,
+    "joints": 1,
     "kept": 1,
     "lessons": 1,
     "models": 1,

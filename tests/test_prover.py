@@ -1,6 +1,7 @@
 """J by packed teacher forcing against plain rows, enumeration of all answers, and sampling."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -18,6 +19,7 @@ from transformers import (
 from mrtlib import prover, scoring
 from mrtlib.config import Thinking
 from mrtlib.fourbit import assert_unpacked, guard_4bit
+from mrtlib.joints import Joiner, Spelling
 from mrtlib.passes import counted
 from mrtlib.probes import Probe, ProverError, Termination
 from mrtlib.problems import Grade, countdown
@@ -46,14 +48,36 @@ def build(kind="llama", attention="sdpa", vocab=VOCAB, layers=2, **changes):
     return model
 
 
-def termination(close=3):
-    """Stop 30 31, closing 5 6, answer opening 7; even tokens end a line."""
-    return Termination((30, 31), (32,), (5, 6), (7,), (close,), lambda tail: tail[-1] % 2 == 0)
+@dataclass(frozen=True)
+class GivenIds(Termination):
+    """An ending of given ids; tokens for which `ends_line` is true end a line."""
+
+    stop: tuple[int, ...] = (30, 31)
+    blank: tuple[int, ...] = (32,)
+    close: tuple[int, ...] = (5, 6)
+    opening: tuple[int, ...] = (7,)
+    ends_line: Callable[[int], bool] = lambda token: token % 2 == 0
+
+    def prompt(self, probe, j):
+        prefix = probe.trace_ids[: probe.ends[j]]
+        read = [*probe.prompt_ids, *prefix]
+        if probe.kind(j) == "natural":
+            return [*read, *self.close, *self.opening]
+        opened = prefix and not self.ends_line(prefix[-1])
+        return [*read, *(self.blank if opened else ()), *self.stop, *self.close, *self.opening]
+
+    def answer(self, ids):
+        return " ".join(map(str, [*self.opening, *ids]))
+
+
+def closed(references, close=(3,)):
+    """References of one spelling each, ended by any of the tokens `close`."""
+    return [(Spelling(tuple(ids), close),) for ids in references]
 
 
 def some_probes(references=None):
     rng = np.random.default_rng(3)
-    references = references or [[10, 11, 12], [10, 11, 13], [10, 14], [15]]
+    references = closed(references or [[10, 11, 12], [10, 11, 13], [10, 14], [15]])
     return [
         Probe(
             rng.integers(8, 30, 5 + length % 3).tolist(),
@@ -86,9 +110,9 @@ def tokens_of(model, action):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_packed_is_unpacked(kind, attention):
     model = build(kind, attention)
-    packed, fed = tokens_of(model, lambda: prover.exact(model, some_probes(), termination()))
+    packed, fed = tokens_of(model, lambda: prover.exact(model, some_probes(), GivenIds()))
     plain, more = tokens_of(
-        model, lambda: prover.exact_unpacked(model, some_probes(), termination())
+        model, lambda: prover.exact_unpacked(model, some_probes(), GivenIds())
     )
     assert_close(packed, plain)
     assert len(fed) <= 4 and 4 * sum(fed) < sum(more)
@@ -110,10 +134,10 @@ def with_lora(model):
 def test_packed_is_unpacked_with_lora(kind):
     policy = with_lora(build(kind))
     policy.train()
-    packed = prover.exact(policy, some_probes(), termination())
-    assert_close(packed, prover.exact_unpacked(policy, some_probes(), termination()))
+    packed = prover.exact(policy, some_probes(), GivenIds())
+    assert_close(packed, prover.exact_unpacked(policy, some_probes(), GivenIds()))
     with policy.disable_adapter():
-        base = prover.exact(policy, some_probes(), termination())
+        base = prover.exact(policy, some_probes(), GivenIds())
     assert max(abs(a - b).max() for a, b in zip(packed, base, strict=True)) > 1e-4
     assert policy.training
 
@@ -131,12 +155,12 @@ def test_packed_is_unpacked_in_four_bits(kind, lora, tmp_path):
     )
     guard_4bit(model)
     model = with_lora(model) if lora else model
-    packed = prover.exact(model, some_probes(), termination())
-    assert_close(packed, prover.exact_unpacked(model, some_probes(), termination()))
+    packed = prover.exact(model, some_probes(), GivenIds())
+    assert_close(packed, prover.exact_unpacked(model, some_probes(), GivenIds()))
     probes, kept = kept_traces(model, some_probes())
     assert_close(
-        prover.exact(model, probes, termination(), kept=kept),
-        prover.exact_unpacked(model, probes, termination()),
+        prover.exact(model, probes, GivenIds(), kept=kept),
+        prover.exact_unpacked(model, probes, GivenIds()),
     )
     assert_unpacked(model)
 
@@ -146,15 +170,15 @@ def test_split_passes_give_the_same(limit):
     model, cases = build(), some_probes()
     if limit == 25:  # the longest chain of the first three is 6 + 21 + 3 + 4 = 34
         with pytest.raises(ValueError, match="does not fit a pass of 25"):
-            prover.exact(model, cases, termination(), pack_tokens=limit)
+            prover.exact(model, cases, GivenIds(), pack_tokens=limit)
         return
-    whole = prover.exact(model, cases, termination())
+    whole = prover.exact(model, cases, GivenIds())
     split, fed = tokens_of(
-        model, lambda: prover.exact(model, cases, termination(), pack_tokens=limit)
+        model, lambda: prover.exact(model, cases, GivenIds(), pack_tokens=limit)
     )
     assert_close(split, whole)
     assert len(fed) > 2 and max(fed) <= limit
-    assert_close(prover.exact_unpacked(model, cases, termination(), pack_tokens=limit), whole)
+    assert_close(prover.exact_unpacked(model, cases, GivenIds(), pack_tokens=limit), whole)
 
 
 def kept_traces(model, probes):
@@ -178,9 +202,9 @@ def test_kept_caches_give_the_same(kind, limit):
                for p, k in zip(probes, kept, strict=True)]  # fmt: skip
     assert max(missing) == 1  # of some traces all was drawn, and its last token is in no cache
     assert len({len(k.token_ids) for k in kept}) > 2  # rows left the batch at different steps
-    whole, more = tokens_of(model, lambda: prover.exact(model, probes, termination()))
+    whole, more = tokens_of(model, lambda: prover.exact(model, probes, GivenIds()))
     spared, fewer = tokens_of(
-        model, lambda: prover.exact(model, probes, termination(), 1.0, limit, kept)
+        model, lambda: prover.exact(model, probes, GivenIds(), 1.0, limit, kept)
     )
     assert_close(spared, whole)
     assert sum(fewer) < 0.8 * sum(more)
@@ -189,11 +213,11 @@ def test_kept_caches_give_the_same(kind, limit):
 def test_a_kept_cache_of_something_else_is_not_used():
     model = build()
     probes, kept = kept_traces(model, some_probes())
-    whole = prover.exact(model, probes, termination())
+    whole = prover.exact(model, probes, GivenIds())
     mixed = [replace(k, token_ids=[t + 1 for t in k.token_ids]) for k in kept]
-    assert_close(prover.exact(model, probes, termination(), kept=mixed), whole)
+    assert_close(prover.exact(model, probes, GivenIds(), kept=mixed), whole)
     broken = [replace(k, layers=[(a * 2, b) for a, b in k.layers]) for k in kept]
-    wrong = prover.exact(model, probes, termination(), kept=broken)
+    wrong = prover.exact(model, probes, GivenIds(), kept=broken)
     assert max(abs(a / b - 1).max() for a, b in zip(wrong, whole, strict=True)) > 0.1
 
 
@@ -204,9 +228,9 @@ def test_a_suffix_like_the_trace_is_not_taken_for_it():
         [prompt], 30, 1.0, 1.0, set(), 0
     )
     trace = sample.token_ids[:28]
-    probe = Probe(prompt, trace, ends, False, [[10, 11, 12], [10, 14], [15]])
+    probe = Probe(prompt, trace, ends, False, closed([[10, 11, 12], [10, 14], [15]]))
     # The stop text is how the trace goes on behind t_1, but stands behind t_0 and t_2 too.
-    ending = replace(termination(), blank=(), stop=tuple(trace[5:8]))
+    ending = GivenIds(blank=(), stop=tuple(trace[5:8]))
     whole = prover.exact(model, [probe], ending)
     assert_close(whole, prover.exact_unpacked(model, [probe], ending))
     for limit in (45, 60, 4096):
@@ -216,11 +240,11 @@ def test_a_suffix_like_the_trace_is_not_taken_for_it():
 
 def test_temperature_divides_the_logits():
     model, cases = build(), some_probes()
-    cold = prover.exact(model, cases, termination(), temperature=0.5)
-    assert_close(cold, prover.exact_unpacked(model, cases, termination(), temperature=0.5))
+    cold = prover.exact(model, cases, GivenIds(), temperature=0.5)
+    assert_close(cold, prover.exact_unpacked(model, cases, GivenIds(), temperature=0.5))
     with torch.no_grad():
         model.lm_head.weight *= 2
-    assert_close(cold, prover.exact(model, cases, termination()))
+    assert_close(cold, prover.exact(model, cases, GivenIds()))
 
 
 def enumerated(model, probe, ending, accepted, length, close):
@@ -244,9 +268,9 @@ def tiny():
     rng = np.random.default_rng(0)
     answers = [seq for size in (1, 2, 3) for seq in product(range(5), repeat=size)]
     accepted = {answers[i] for i in rng.choice(len(answers), 70, replace=False)}
-    references = [list(answer) for answer in sorted(accepted)]
+    references = closed(sorted(accepted), close=(5,))
     probe = Probe([1, 2, 4], [0, 3, 3, 1, 2, 4, 0], [2, 5, 7], True, references)
-    ending = Termination((4, 0), (2, 2), (1, 3), (0,), (5,), lambda tail: tail[-1] == 1)
+    ending = GivenIds((4, 0), (2, 2), (1, 3), (0,), lambda token: token == 1)
     # By hand: t_0 empty, t_1 ends with 3 (open), t_2 with 2 (open), t_3 natural.
     by_hand = [[4, 0, 1, 3, 0], [2, 2, 4, 0, 1, 3, 0], [2, 2, 4, 0, 1, 3, 0], [1, 3, 0]]
     model = build(vocab=6)
@@ -273,9 +297,8 @@ def test_sampled_agrees_with_exact(tiny):
     sampler = TransformersSampler(model, 0, 600)
     problem = countdown((1, 2, 3), 6, "three")
     [counts] = prover.sampled(
-        sampler, [probe], [problem], ending, grade,
-        lambda ids: " ".join(map(str, ids)), seed=0, **settings,
-    )  # fmt: skip
+        sampler, [probe], [problem], ending, grade, seed=0, **settings
+    )
     low, high = wilson(counts.right, 600, level=0.99)
     assert ((low <= J) & (high >= J)).all()
     assert (counts.right <= counts.boxed).all() and (counts.boxed < 600).all()
@@ -296,60 +319,83 @@ def test_records_fit_the_schema():
     assert all(row["estimator"] == "exact" and row["answers"] == 0 for row in rows)
 
 
-def test_suffix_closes_what_is_open():
-    ending = termination()
-    probe = Probe([8], [9, 10, 11, 12, 5], [1, 2, 5], True, [[10]])
-    assert ending.suffix(probe, 0) == [30, 31, 5, 6, 7]  # nothing to close
-    assert ending.suffix(probe, 1) == [32, 30, 31, 5, 6, 7]  # cut inside a paragraph
-    assert ending.suffix(probe, 2) == [30, 31, 5, 6, 7]
-    assert ending.suffix(probe, 3) == [6, 7]  # the trace has written the closing's 5 already
-    forced = Probe([8], [9, 10, 11, 12, 5], [1, 2, 5], False, [[10]])
-    assert ending.suffix(forced, 3) == [32, 30, 31, 5, 6, 7]
-    assert ending.prompt(forced, 1) == [8, 9, 32, 30, 31, 5, 6, 7]
-
-
-def test_termination_from_a_tokenizer():
+def test_the_ending_closes_what_is_open():
     from mrtlib.lessons import build_tokenizer
 
     tokenizer, thinking = build_tokenizer(), Thinking()
-    ending = Termination.build(tokenizer, thinking)
+    ending = Termination(Joiner(tokenizer), thinking)
 
     def ids(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    trace = ids("First, 7 + 5 = 12.\n\n12 * 3 = 36.\n\n")
+    prompt, trace = ids("Reach 22 with 3, 5, 7."), ids("First, 7 + 5 = 12.\n\n12 * 3 = 36.\n\n")
     cuts = [len(ids("First, 7 +")), len(ids("First, 7 + 5 = 12.\n\n")), len(trace)]
-    probe = Probe(ids("Reach 22 with 3, 5, 7."), trace, cuts, True, [ids("7 + 5")])
-    read = [tokenizer.decode(ending.suffix(probe, j)) for j in range(4)]
+    probe = Probe(prompt, trace, cuts, True, [])
+    read = [ending.prompt(probe, j) for j in range(4)]
+    assert all(r[: len(prompt) + t] == prompt + trace[:t]
+               for r, t in zip(read, probe.ends, strict=True))  # fmt: skip
+    said = [ending.joiner.decode(r[len(prompt) + t :])
+            for r, t in zip(read, probe.ends, strict=True)]  # fmt: skip
     forced = thinking.stop_text + thinking.close_text + thinking.answer_open
-    expected = [forced, "\n\n" + forced, forced, thinking.close_text + thinking.answer_open]
-    assert ["".join(text.split()) for text in read] == ["".join(t.split()) for t in expected]
-    assert list(ending.blank) == ids("\n\n") and ending.suffix(probe, 1)[0] == ids("\n\n")[0]
-    assert ending.suffix(probe, 2)[0] == ids(thinking.stop_text)[0]
+    assert said == [forced, "\n\n" + forced, forced, thinking.close_text + thinking.answer_open]
+    again = replace(probe, natural=False)
+    assert ending.joiner.decode(ending.prompt(again, 3)).endswith(forced)
+
+
+def test_a_natural_end_does_not_repeat_what_the_trace_has_written():
+    from mrtlib.lessons import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    thinking = Thinking(close_text="\n\n</think>\n\n")
+    ending = Termination(Joiner(tokenizer), thinking)
+    trace = tokenizer("12 * 3 = 36.\n\n", add_special_tokens=False)["input_ids"]
+    said = ending.joiner.decode(ending.prompt(Probe([5], trace, [len(trace)], True, []), 1)[1:])
+    assert said == "12 * 3 = 36.\n\n</think>\n\n" + thinking.answer_open
 
 
 def test_a_model_that_takes_no_mask_is_told_so():
     model = build("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
     with pytest.raises(ProverError, match="sliding-window.*exact_unpacked"):
-        prover.exact(model, some_probes(), termination())
+        prover.exact(model, some_probes(), GivenIds())
     with pytest.warns(UserWarning, match="sliding-window.*more slowly"):
         way = prover.exact_for(model)
     assert way is prover.exact_unpacked and prover.exact_for(build()) is prover.exact
-    [J, *_] = way(model, some_probes(), termination())
+    [J, *_] = way(model, some_probes(), GivenIds())
     assert ((J > 0) & (J < 1)).all()
 
 
 @pytest.mark.parametrize(
-    "references", [[[10, 11], [10, 11]], [[10, 3, 4], [10]]], ids=["repeated", "prefix"]
+    "references",
+    [[[10, 11], [10, 11]], [[10, 3, 4], [10]]],
+    ids=["repeated", "prefix"],
 )
 def test_references_must_not_count_twice(references):
     with pytest.raises(ProverError, match="prefix-free"):
-        prover.exact(build(), some_probes(references), termination())
+        prover.exact(build(), some_probes(references), GivenIds())
 
 
-def test_references_need_tokens():
-    with pytest.raises(ProverError, match="has no tokens"):
-        prover.exact(build(), some_probes([[10], []]), termination())
+def test_references_need_an_end():
+    probe = Probe([8], [9], [1], False, [()])
+    with pytest.raises(ProverError, match="closes a reference"):
+        prover.exact(build(), [probe], GivenIds())
+
+
+def test_all_spellings_and_all_ends_of_a_reference_count():
+    """Against one row for each sequence of tokens that writes an answer."""
+    model, base = build(), some_probes()[0]
+    ways = (Spelling((10, 11), (3, 4, 9)), Spelling((10,), (12, 13)), Spelling((), (20,)))
+    other = (Spelling((14,), (3, 4, 9)),)
+    [J] = prover.exact(model, [replace(base, references=[ways, other])], GivenIds())
+    expected = np.zeros(len(base.ends))
+    for way in (*ways, *other):
+        for end in way.ends:
+            single = [(Spelling((*way.tokens, end), tuple(range(VOCAB))),)]  # anything may follow
+            [p] = prover.exact_unpacked(model, [replace(base, references=single)], GivenIds())
+            expected += p
+    np.testing.assert_allclose(J, expected, rtol=1e-4)
+    for clash in (Spelling((10, 11, 4), (8,)), Spelling((10,), (12,))):
+        with pytest.raises(ProverError, match="prefix-free"):
+            prover.exact(model, [replace(base, references=[ways, (clash,)])], GivenIds())
 
 
 def test_bad_probes_are_refused():
@@ -360,27 +406,27 @@ def test_bad_probes_are_refused():
     with pytest.raises(ProverError, match="prompt is empty"):
         Probe([], [9, 10], [1], False, [])
     with pytest.raises(ProverError, match="temperature is 0"):
-        prover.exact(build(), some_probes(), termination(), temperature=0.0)
+        prover.exact(build(), some_probes(), GivenIds(), temperature=0.0)
 
 
 def test_no_references_no_success():
     probe = Probe([8], [9, 10], [1, 2], False, [])
-    assert_close(prover.exact(build(), [probe], termination()), [np.zeros(3)])
-    assert prover.exact(build(), [], termination()) == []
+    assert_close(prover.exact(build(), [probe], GivenIds()), [np.zeros(3)])
+    assert prover.exact(build(), [], GivenIds()) == []
 
 
 def test_logits_are_normalised_in_parts(monkeypatch):
     model = build()
-    whole = prover.exact(model, some_probes(), termination())
+    whole = prover.exact(model, some_probes(), GivenIds())
     monkeypatch.setattr(scoring, "LOGIT_ROWS", 3)
-    assert_close(prover.exact(model, some_probes(), termination()), whole)
+    assert_close(prover.exact(model, some_probes(), GivenIds()), whole)
 
 
 def test_probing_leaves_training_alone():
     model = build()
     model.train()
     state = torch.get_rng_state()
-    prover.exact(model, some_probes(), termination())
+    prover.exact(model, some_probes(), GivenIds())
     assert model.training and torch.equal(torch.get_rng_state(), state)
     ids = torch.tensor([[8, 9, 10, 11]])
     model(ids, labels=ids).loss.backward()

@@ -58,6 +58,38 @@ def test_ramped_regret_by_hand():
     assert regret.ramped_regret([0.4, 0.8], [10, 20], 15) == pytest.approx(1 - (2 + 2.5) / 15)
 
 
+def notebook_area(accuracy, tokens, cutoff):
+    """The area of the authors' notebook, transcribed; right as long as tokens ascend."""
+    y, x = [0, *accuracy], np.array([0, *tokens])
+    inside = list(x[x < cutoff])
+    if len(inside) == len(x):
+        return np.trapezoid([*y, y[-1]], [*x, cutoff]) / cutoff
+    at = len(inside) - 1
+    cut = y[at] + (cutoff - x[at]) / (x[at + 1] - x[at]) * (y[at + 1] - y[at])
+    return np.trapezoid([*y[: at + 1], cut], [*inside, cutoff]) / cutoff
+
+
+def test_ramped_regret_is_the_notebook_s():
+    assert regret.ramped_regret([0.2, 0.8, 1], [100, 100, 200], 200) == pytest.approx(0.5)
+    for _ in range(50):  # ties among them
+        k = RNG.integers(1, 6)
+        accuracy, tokens = RNG.random(k), np.sort(RNG.integers(1, 12, k)) * 10
+        for budget in (35, 95, 300):
+            expected = 1 - notebook_area(accuracy, tokens, budget)
+            assert regret.ramped_regret(accuracy, tokens, budget) == pytest.approx(expected)
+
+
+def test_ramped_regret_takes_points_that_go_back():
+    """An answer that is shorter than the one before it; all within the budget."""
+    for _ in range(20):
+        accuracy, tokens = RNG.random(5), RNG.integers(10, 90, 5)
+        expected = 1 - notebook_area(accuracy, tokens, 100)
+        assert regret.ramped_regret(accuracy, tokens, 100) == pytest.approx(expected)
+    # Over the budget and back: what lies beyond it does not count, on either way.
+    there = regret.ramped_regret([0.5, 1.0], [10, 30], 20)
+    assert regret.ramped_regret([0.5, 1.0, 1.0], [10, 30, 25], 20) == pytest.approx(there)
+
+
 def test_extrapolation_continues_the_curve():
     longer_J, longer_t = regret.extrapolate(J, T, [0.6, 0.8], [5, 10])
     np.testing.assert_array_equal(longer_t, [0, 10, 30, 35, 45])
@@ -95,7 +127,10 @@ def test_efficiency_at_equal_accuracy():
     [
         lambda: regret.normalised_regret(J, T, 0),
         lambda: regret.ramped_regret(J, T, 0),
-        lambda: regret.ramped_regret(J, T[::-1], 9),
+        lambda: regret.ramped_regret(J, [0, -1, 3], 9),
+        lambda: regret.ramped_regret([0.1, np.nan, 0.3], T, 9),
+        lambda: regret.normalised_regret([0.1, np.nan, 0.3], T, 9),
+        lambda: regret.tokens_to_reach([1, 2], [0.5, np.nan], 0.5),
         lambda: regret.anytime(J, T, -1),
         lambda: regret.area(J, [1, 2, 3], 9),
         lambda: regret.area(J, [0, 2], 9),

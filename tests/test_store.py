@@ -15,6 +15,7 @@ import pytest
 
 from mrtlib import store
 from mrtlib.config import ROOT, as_json, load_profile
+from mrtlib.stats import maj_at_k
 from mrtlib.store import Shards, StoreError, content_key
 
 SAMPLE = {"method": "base", "seed": 0, "level": "three", "problem": "p1", "sample": 0}
@@ -28,8 +29,9 @@ def progress_row(j: int = 1, **changes) -> dict:
 
 def rollout_row(**changes) -> dict:
     row = {"prompt_ids": [1, 2], "token_ids": np.array([3, 4, 5]), "text": "a \\boxed{ 1}",
-           "trace_tokens": 2, "closed": True, "truncated": False, "answer": None,
-           "correct": np.bool_(False), "boundaries": (1, 2), "episodes": np.int64(2)}  # fmt: skip
+           "trace_tokens": 2, "closed": True, "ended": False, "truncated": False,
+           "answer": None, "correct": np.bool_(False), "boundaries": (1, 2),
+           "episodes": np.int64(2)}  # fmt: skip
     return SAMPLE | row | changes
 
 
@@ -38,7 +40,7 @@ def test_rows_come_back_as_they_were(tmp_path):
     store.write_table(path, "rollouts", [rollout_row(), rollout_row(answer="1", sample=1)])
     table = store.read_table(path, "rollouts")
     assert [list(ids) for ids in table["token_ids"]] == [[3, 4, 5]] * 2
-    assert table["answer"].isna().tolist() == [True, False]
+    assert table["answer"].tolist() == [None, "1"]
     assert table["boundaries"][0].dtype == np.int32
     assert table["correct"].dtype == bool
     assert set(table.columns) == set(store.SCHEMAS["rollouts"].names)
@@ -49,6 +51,24 @@ def test_no_rows_still_make_a_table_of_the_schema(tmp_path, name):
     store.write_table(tmp_path / "t.parquet", name, [])
     table = store.read_table(tmp_path / "t.parquet", name)
     assert list(table.columns) == store.SCHEMAS[name].names and len(table) == 0
+
+
+def test_a_missing_answer_is_none_and_votes_for_nothing(tmp_path):
+    """A NaN would be an answer that many rollouts agree on."""
+    shards = store.Shards(tmp_path, "rollouts")
+    shards.write("a", [rollout_row(), rollout_row(sample=1)])
+    shards.write("b", [rollout_row(answer="1", correct=True), rollout_row(answer="2")])
+    answers = shards.read(["a", "b"])["answer"].tolist()
+    assert answers == [None, None, "1", "2"]
+    assert maj_at_k(answers, [False, False, True, False], 4) == 0.5
+    assert shards.read([])["answer"].tolist() == []
+
+
+def test_a_level_may_have_any_name(tmp_path):
+    (tmp_path / "t.csv").write_text("level,low\nNA,\nnone,0.5\n")
+    table = store.read_csv(tmp_path / "t.csv")
+    assert table["level"].tolist() == ["NA", "none"]
+    assert table["low"].isna().tolist() == [True, False]
 
 
 def test_what_was_read_can_be_written_again(tmp_path):

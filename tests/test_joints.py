@@ -1,0 +1,257 @@
+"""Text behind tokens, in a byte-pair vocabulary whose merges cross every joint of the project."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mrtlib import prover
+from mrtlib.config import Thinking, load_profile
+from mrtlib.estimate import Estimator, _chance
+from mrtlib.evaluate import Evaluator
+from mrtlib.joints import Joiner, Spelling
+from mrtlib.probes import Probe, Termination
+from mrtlib.problems import Grade, Problem, grade
+from mrtlib.rollouts import Reader, Rollout
+from mrtlib.sampling import TransformersSampler
+
+CHARACTERS = "0123457abWit.{}\n"
+MERGES = [("\n", "\n"), (".", "\n\n"), ("}", "}"), ("}", "."), ("7", "}"), ("{", "4"),
+          ("\n\n", "W")]  # fmt: skip
+THINKING = Thinking(stop_text="ab.", close_text="\n</think>\n\n", answer_open="{", budget=16)
+PROBLEM = Problem("p", "math", "math", "Seven and forty?", ("47",))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    pieces = ["<pad>", "<end>", *CHARACTERS, *("".join(pair) for pair in MERGES)]
+    core = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, MERGES))
+    core.add_tokens(["<think>", "</think>"])
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<end>",
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def joiner(tokenizer):
+    return Joiner(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def ending(joiner):
+    return Termination(joiner, THINKING)
+
+
+def pieces(tokenizer, ids):
+    return tokenizer.convert_ids_to_tokens(ids)
+
+
+def test_a_merge_across_the_joint_replaces_the_last_token(joiner, tokenizer):
+    written = joiner.encode("aab.")
+    stay, new = joiner.behind(written, "\n\nab", len(written))
+    assert stay == len(written) - 1 and pieces(tokenizer, new) == [".\n\n", "a", "b"]
+    assert [*written[:stay], *new] == joiner.encode("aab.\n\nab")
+
+
+def test_what_may_not_be_replaced_stays(joiner, tokenizer):
+    written = joiner.encode("aab.")
+    stay, new = joiner.behind(written, "\n\nab", 0)
+    assert stay == len(written) and pieces(tokenizer, new) == ["\n\n", "a", "b"]
+
+
+def test_tokens_of_a_trace_stay_as_they_were_sampled(joiner, tokenizer):
+    odd = tokenizer.convert_tokens_to_ids([".", "\n", "\n", "a", "}", "}", "a", "b"])
+    assert odd != joiner.encode(joiner.decode(odd))
+    stay, new = joiner.behind(odd, "a.", len(odd))
+    assert stay == len(odd) and new == joiner.encode("a.")
+
+
+def test_the_ending_is_one_text_behind_the_prefix(ending, joiner, tokenizer):
+    trace = joiner.encode("aba.")
+    probe = Probe(joiner.encode("ab\n"), trace, [2, 4], False, [])
+    inside, behind = (pieces(tokenizer, ending.prompt(probe, j)[3:]) for j in (1, 2))
+    assert inside == [*"ab", "\n\n", *"ab.", "\n", "</think>", "\n\n", "{"]
+    assert behind == [*"aba", ".\n\n", *"ab.", "\n", "</think>", "\n\n", "{"]
+
+
+def test_the_word_that_extends_a_trace_is_put_behind_it(joiner, tokenizer, ending):
+    profile = replace(load_profile("smoke"), thinking=THINKING)
+    reader = Reader(tokenizer, THINKING)
+    evaluator = Evaluator(profile, "base", 0, None, None, reader, Estimator(profile, reader))
+    trace, wrong = joiner.encode("ab."), Grade(False, None, "truncated")
+    rollout = Rollout(PROBLEM, [5], trace, 3, False, False, [3], [3], wrong)
+    assert pieces(tokenizer, evaluator._start(rollout, "Wait")) == [
+        "a", "b", ".\n\n", "W", "a", "i", "t"
+    ]  # fmt: skip
+    after_line = replace(rollout, token_ids=joiner.encode("ab\n"))
+    assert pieces(tokenizer, evaluator._start(after_line, "Wait")) == ["a", "b", "\n", *"Wait"]
+
+
+def test_an_answer_is_spelled_in_every_way_that_ends_it(joiner, tokenizer):
+    ways = joiner.spellings("{", "47", "}")
+    written = {
+        tuple(pieces(tokenizer, way.tokens)): sorted(pieces(tokenizer, way.ends)) for way in ways
+    }
+    assert written == {("4", "7"): ["}", "}.", "}}"], ("4",): ["7}"]}
+
+
+def test_a_leading_space_belongs_to_no_answer():
+    """Some tokenizers put a space before a text that stands alone."""
+    vocabulary = {"<unk>": 0, "\u2581": 1, "\u25817": 2, "7": 3, "}": 4, "{": 5, "\u2581{": 6}
+    core = Tokenizer(models.BPE(vocabulary, [("\u2581", "7"), ("\u2581", "{")], unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    core.decoder = decoders.Metaspace(prepend_scheme="first")
+    joiner = Joiner(PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>"))
+    assert joiner.encode("7") == [2]
+    assert joiner.spellings("{", "7", "}") == (Spelling((3,), (4,)),)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """A model that has learned three answers, two of them right, behind one trace.
+
+    Behind another it writes `047}`, and without a trace `47}.`.
+    """
+    joiner = Joiner(tokenizer)
+    ending = Termination(joiner, THINKING)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=128, pad_token_id=0, eos_token_id=1,
+        bos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = LlamaForCausalLM(config)
+        optimizer = torch.optim.AdamW(found.parameters(), 3e-3)
+        rows = []
+        for trace, answers in (
+            ("ab.", ("47}.", "47}}", "40}.")), ("ba.", ("047}",)), ("", ("47}.",))
+        ):  # fmt: skip
+            ids = joiner.encode(trace)
+            read = ending.prompt(Probe([5], ids, [len(ids)] if ids else [], False, []), bool(ids))
+            rows += [[*read, *joiner.encode(answer), 1] for answer in answers]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [1] * (width - len(row)) for row in rows])
+        for _ in range(120):
+            found(ids, labels=ids).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return found.eval()
+
+
+def probe_of(tokenizer, trace):
+    reader = Reader(tokenizer, THINKING)
+    ids = reader.joiner.encode(trace)
+    return Probe([5], ids, [len(ids)], False, reader.references(PROBLEM))
+
+
+def enumerated(model, tokenizer, read, length=4):
+    """Return the probability that the graded answer is right: over all outputs of a length."""
+    vocabulary = range(len(tokenizer))
+    joiner, right, level = Joiner(tokenizer), 0.0, [((), 1.0)]
+    for _ in range(length):
+        rows = torch.tensor([[*read, *ids] for ids, _ in level])
+        with torch.no_grad():
+            p = torch.softmax(model(rows).logits[:, -1].double(), -1).numpy()
+        grown = [((*ids, v), w * p[i, v]) for i, (ids, w) in enumerate(level) for v in vocabulary]
+        right += sum(w for ids, w in grown if joiner.decode(ids).startswith("47}"))
+        level = [(ids, w) for ids, w in grown
+                 if w > 1e-7 and not joiner.decode(ids).startswith("47}")]  # fmt: skip
+    return right
+
+
+def test_exact_J_is_that_of_every_output_that_is_right(model, tokenizer, ending):
+    probe = probe_of(tokenizer, "ab.")
+    [J] = prover.exact(model, [probe], ending)
+    expected = enumerated(model, tokenizer, ending.prompt(probe, 1))
+    assert expected > 0.4 and J[1] == pytest.approx(expected, abs=1e-5)
+    # Scored with the bare closing alone, as if the text were tokenised apart, nothing is left.
+    apart = [(Spelling(tuple(tokenizer.convert_tokens_to_ids(list("47"))),
+                       tuple(tokenizer.convert_tokens_to_ids(["}"]))),)]  # fmt: skip
+    [bare] = prover.exact(model, [replace(probe, references=apart)], ending)
+    assert bare[1] < 0.05
+
+
+def rollouts(tokenizer, trace, count=4):
+    ids = Joiner(tokenizer).encode(trace)
+    wrong = Grade(False, None, "truncated")
+    return [Rollout(PROBLEM, [5], ids, len(ids), False, False, [len(ids)], [len(ids)], wrong)
+            for _ in range(count)]  # fmt: skip
+
+
+@pytest.fixture
+def estimator(tokenizer, monkeypatch):
+    """An estimator that grades what stands in its small brackets."""
+    profile = replace(load_profile("smoke"), thinking=replace(THINKING, answer_tokens=6))
+
+    def graded(problem, text):
+        return grade(problem, text.replace("{", "\\boxed{", 1))
+
+    monkeypatch.setattr("mrtlib.estimate.grade", graded)
+    return Estimator(profile, Reader(tokenizer, profile.thinking))
+
+
+def test_exact_J_that_agrees_with_sampled_J_is_kept(model, tokenizer, estimator, tmp_path, capsys):
+    estimator.agree(model, rollouts(tokenizer, "ab."), 0, tmp_path / "c.json")
+    found = estimator.compared
+    assert estimator.exact and found.cause == "" and capsys.readouterr().out == ""
+    assert found.answers == 64 and abs(found.exact - found.sampled) < 0.2
+
+
+def test_exact_J_that_misses_right_answers_gives_way(
+    model, tokenizer, estimator, tmp_path, capsys
+):
+    some = rollouts(tokenizer, "ba.")
+    estimator.agree(model, some, 0, tmp_path / "c.json")
+    said = capsys.readouterr().out
+    assert not estimator.exact and "no reference has, such as '047'" in said
+    measured = estimator.measure(model, some, 0)
+    assert measured.drawn > 0 and measured.J[0][1] > 0.8
+    again = Estimator(estimator.profile, estimator.reader)
+    again.agree(None, [], 0, tmp_path / "c.json")  # a run that goes on does not ask again
+    assert not again.exact and capsys.readouterr().out == ""
+
+
+def test_references_in_tokens_that_are_not_scored_are_named(
+    model, tokenizer, estimator, tmp_path, capsys, monkeypatch
+):
+    apart = [(Spelling(tuple(tokenizer.convert_tokens_to_ids(list("47"))),
+                       tuple(tokenizer.convert_tokens_to_ids(["}"]))),)]  # fmt: skip
+    monkeypatch.setattr(Reader, "references", lambda self, problem: apart)
+    estimator.agree(model, rollouts(tokenizer, "ab."), 0, tmp_path / "c.json")
+    assert not estimator.exact and "thinking.answer_close" in capsys.readouterr().out
+
+
+def test_the_bound_on_chance_is_one():
+    """It is never below the share of honest draws that are as far off, and falls fast."""
+    rng = np.random.default_rng(0)
+    J = np.array([0.02, 0.3, 0.9, 0.5])
+    drawn = rng.binomial(8, J, size=(20_000, 4))
+    bounds = np.array([_chance(J, row, 8) for row in drawn])
+    for level in (0.05, 0.2, 0.5):
+        assert (bounds < level).mean() <= level
+    assert _chance(J, np.array([8, 8, 8, 8]), 8) < 1e-3
+    assert _chance(np.zeros(4), np.array([1, 0, 0, 0]), 8) == 0.0
+    assert _chance(np.zeros(4), np.zeros(4), 8) == 1.0
+
+
+def test_sampled_answers_are_read_behind_their_opening(model, tokenizer, ending):
+    probe, seen = probe_of(tokenizer, "ab."), []
+
+    def graded(problem, text):
+        seen.append(text)
+        return Grade(text.startswith("{47}"), text, "")
+
+    [counts] = prover.sampled(
+        TransformersSampler(model, 0, 64), [probe], [PROBLEM], ending, graded, answers=400,
+        max_tokens=4, temperature=1.0, top_p=1.0, stop_ids={1}, seed=0,
+    )  # fmt: skip
+    [J] = prover.exact(model, [probe], ending)
+    assert abs(counts.J[1] - J[1]) < 0.1 and all(text.startswith("{") for text in seen)
+    assert len(set(product(seen))) > 1
