@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from mrtlib import regret
-from mrtlib.evaluate import evaluate, load_tables, recorded
+from mrtlib.estimate import Comparison, Estimator
+from mrtlib.evaluate import Evaluator, evaluate, load_tables, recorded
+from mrtlib.problems import load_problems
 from mrtlib.results import COLUMNS, measures, relative_regret, results
+from mrtlib.sampling import Sample
 
 PLACE = ["level", "problem", "sample"]
 
@@ -51,6 +54,45 @@ def test_j_at_a_boundary_is_the_accuracy_at_that_budget(tables):
     ended = tables["budgets"].query("budget == 48 and not extrapolated").set_index(PLACE)
     last = tables["progress"].sort_values("j").groupby(PLACE)["J"].last()
     assert np.allclose(ended["accuracy"].loc[last.index], last, atol=1e-6)
+
+
+def test_where_exact_J_is_wrong_the_evaluation_goes_on_with_sampled(
+    profile, monkeypatch, capsys
+):
+    found = Comparison(64, 0.0, 0.9, 0.0, "so many right answers are missed")
+    monkeypatch.setattr(Estimator, "compare", lambda *_: found)
+    folder = evaluate(profile, "base", 0)
+    assert "so many right answers" in capsys.readouterr().out
+    tables = load_tables(folder)
+    progress, samples = tables["progress"], profile.prover.samples
+    assert (progress["estimator"] == "sampled").all() and (progress["answers"] == samples).all()
+    assert np.allclose(progress["J"] * samples, progress["right"])
+    assert (progress["low"] <= progress["J"]).all() and (progress["high"] >= progress["J"]).all()
+    test_j_at_a_boundary_is_the_accuracy_at_that_budget(tables)
+    monkeypatch.setattr(Estimator, "compare", None)  # a run that goes on keeps to it
+    for shard in (folder / "budgets").glob("*.parquet"):
+        shard.unlink()
+    evaluate(profile, "base", 0)
+    assert load_tables(folder)["progress"].equals(progress)
+
+
+def test_an_extension_that_ends_leaves_its_end_token_behind(profile):
+    evaluator = Evaluator.load(profile, "base", 0, None)
+    [problem, *_] = load_problems(profile.problems / "test.jsonl", 1)
+    reader, end = evaluator.reader, evaluator.reader.tokenizer.eos_token_id
+    start = reader.read(problem, [5], Sample([9, 10, end], [0.0] * 3, True))
+    assert start.ended
+    asked = []
+
+    class Ending:
+        def sample(self, prompts, n, max_tokens, temperature, top_p, stop_ids, seed):
+            asked.append(stop_ids)
+            return [[Sample([11, end], [0.0] * 2, True)] for _ in prompts]
+
+    steps = replace(evaluator, sampler=Ending()).extensions([start])
+    assert all(end in stop_ids for stop_ids in asked)
+    for [longer] in steps:
+        assert longer.ended and end not in longer.trace_ids and longer.trace_ids[-1] == 11
 
 
 def test_progress_telescopes(tables):

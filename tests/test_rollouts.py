@@ -38,6 +38,39 @@ def test_a_trace_over_the_budget_is_cut_and_has_no_answer(reader):
     assert len(reader.within_budget(sample_of(reader, TRACE * 3)).logprobs) == 64
 
 
+def test_an_end_token_inside_the_thinking_ends_it_and_is_no_part_of_it(reader):
+    rollout = reader.read(PROBLEM, [1], sample_of(reader, TRACE + "<|end|>"))
+    assert rollout.ended and not rollout.closed and not rollout.truncated
+    assert reader.decode(rollout.trace_ids) == TRACE
+    assert rollout.trace_tokens == rollout.boundaries[-1] == len(rollout.token_ids) - 1
+    assert rollout.settled[-1] == len(rollout.token_ids)  # the end token made the last boundary
+    assert (rollout.grade.correct, rollout.grade.reason) == (False, "ended")
+    probe = reader.probe(rollout)
+    assert probe.kind(len(probe.boundaries)) == "forced"
+    assert reader.tokenizer.eos_token_id not in probe.trace_ids
+    row = reader.row(rollout, "base", 0, 0)
+    assert (row["ended"], row["truncated"], row["closed"]) == (True, False, False)
+
+
+def test_a_right_answer_in_a_trace_that_just_ends_is_none(reader):
+    text = "\\boxed{5 * 3 + 7}.\n\n<|end|>"
+    assert reader.read(PROBLEM, [1], sample_of(reader, text)).grade.reason == "ended"
+
+
+def test_an_output_that_ends_behind_the_budget_is_cut_at_it(reader):
+    rollout = reader.read(PROBLEM, [1], sample_of(reader, TRACE * 3 + "<|end|>"))
+    assert rollout.truncated and not rollout.ended and rollout.settled[-1] == 64
+    at_once = reader.read(PROBLEM, [1], sample_of(reader, "<|end|>"))
+    assert at_once.ended and at_once.boundaries == [] and at_once.settled == [1]
+
+
+def test_a_boundary_is_settled_by_the_token_that_makes_it(reader):
+    rollout = reader.read(PROBLEM, [1], sample_of(reader, TRACE + ANSWER))
+    first, last = rollout.boundaries
+    assert reader.decode(rollout.token_ids[first : first + 1]) == "Wait"
+    assert rollout.settled == [first + 1, last + 1]  # the marker, and the closing tag
+
+
 def test_a_box_inside_the_thinking_is_no_answer(reader):
     text = "\\boxed{5 * 3 + 7}.\n\n</think>\n\nThe answer is"
     assert reader.read(PROBLEM, [1], sample_of(reader, text)).grade.reason == "unboxed"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_prover import CONFIGS, build, some_probes, termination
+from test_prover import CONFIGS, GivenIds, build, some_probes
 from transformers import AutoModelForCausalLM, MambaConfig, Qwen3NextConfig
 
 from mrtlib import packing, passes, prover, self_check
@@ -66,8 +66,8 @@ def test_a_model_that_fails_on_a_mask_is_not_asked_again(monkeypatch):
     with pytest.warns(UserWarning, match="more slowly"):
         way = prover.exact_for(model)
     assert len(calls) == tried
-    packed = prover.exact(build(), some_probes(), termination())
-    for ours, plain in zip(packed, way(model, some_probes(), termination()), strict=True):
+    packed = prover.exact(build(), some_probes(), GivenIds())
+    for ours, plain in zip(packed, way(model, some_probes(), GivenIds()), strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-4)
 
 
@@ -117,7 +117,7 @@ def test_a_cache_that_cannot_be_forked_is_filled_for_each_row():
     together, alone = [[[s.token_ids for s in group] for group in one] for one in found]
     assert together == alone
     assert len({len(tokens) for group in alone for tokens in group}) > 3
-    [J, *_] = prover.exact_for(model)(model, some_probes(), termination())
+    [J, *_] = prover.exact_for(model)(model, some_probes(), GivenIds())
     assert ((J > 0) & (J < 1)).all()
 
 
