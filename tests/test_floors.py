@@ -16,6 +16,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 FLOORS = {
     "__init__": 0,
     "advantages": 0,
+    "candidates": 0,
     "config": 0,
     "countdown": 0,
     "credit": 0,
