@@ -22,6 +22,7 @@ from mrtlib.scaling import overall
 from mrtlib.stats import Interval, two_way
 
 Models = dict[tuple[str, int], Measures]
+FINER = 2  # steps between two budgets in which an interval of budgets is sought
 
 
 def regret_removed(models: Models, budgets: tuple[int, ...]) -> pd.DataFrame:
@@ -68,7 +69,7 @@ def times_fewer(
     The other's budget at its best is taken as given. The interval holds the budgets at which we
     may have that accuracy: those where the two-way interval of the difference in accuracy, ours at
     a budget less the other's best, holds 0 (the inversion of a test, as Fieller does for a ratio).
-    Between budgets its ends are interpolated as the curve is. An accuracy that we may not reach
+    Between budgets accuracies are interpolated, as in the curve. An accuracy that we may not reach
     makes the low end 0, and one that we certainly do not reach makes both 0.
 
     Args:
@@ -82,12 +83,23 @@ def times_fewer(
     curve = other.mean((1, 2))
     best = int(np.argmax(curve))
     times = efficiency_at_equal_accuracy(budgets, ours.mean((1, 2)), budgets, curve)
+    points, ours = _between(np.asarray(budgets, dtype=float), ours)
     gap = two_way(ours - other[best], levels)
     if np.isnan(gap.low).any():
         return Interval(times, math.nan, math.nan)
     # Where even the low end has come up to the other's best, we are there for certain.
-    most, fewest = (tokens_to_reach(budgets, end, 0.0) for end in (gap.low, gap.high))
+    most, fewest = (tokens_to_reach(points, end, 0.0) for end in (gap.low, gap.high))
     return Interval(times, budgets[best] / most, budgets[best] / fewest)
+
+
+def _between(budgets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return budgets (N,) with FINER - 1 more between each two, and values (N, ...) there."""
+    at = np.arange(FINER * (len(budgets) - 1) + 1) / FINER
+    i = np.minimum(at.astype(int), max(len(budgets) - 2, 0))
+    share = (at - i).reshape(-1, *[1] * (values.ndim - 1))
+    points = np.interp(at, np.arange(len(budgets)), budgets)
+    after = np.minimum(i + 1, len(budgets) - 1)
+    return points, (1 - share) * values[i] + share * values[after]
 
 
 def _rivals_of_outcome(models: Models) -> list[str]:
