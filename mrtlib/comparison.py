@@ -141,10 +141,14 @@ def verdict(row: pd.Series) -> str:
 
 def thrift(row: pd.Series) -> str:
     """Say in words what one row of `tokens_at_equal_accuracy` shows."""
+    much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
     if row.times_fewer == 0:
-        return f"`{row.method}` does not reach the best accuracy of `outcome` within C0"
-    return (f"`{row.method}` reaches the accuracy of `outcome` at C0 with {row.times_fewer:.2f} "
-            f"[{row.low:.2f}, {row.high:.2f}] times fewer tokens")  # fmt: skip
+        return (f"`{row.method}` does not reach the best accuracy of `outcome` within C0 "
+                f"({much})")  # fmt: skip
+    if row.low <= 1 <= row.high:
+        return (f"`{row.method}` is not told apart from `outcome` by the tokens for its best "
+                f"accuracy up to C0 ({much})")  # fmt: skip
+    return f"`{row.method}` reaches the best accuracy of `outcome` up to C0 with {much}"
 
 
 def claims(

@@ -87,7 +87,10 @@ def test_tokens_at_equal_accuracy(models):
     assert never["times_fewer"] == 0 and np.isinf(never["tokens"])
     even, short = table.itertuples()
     assert "1.00 [1.00, 1.00] times fewer" in comparison.thrift(even)
+    assert "not told apart" in comparison.thrift(even)
     assert "does not reach" in comparison.thrift(short)
+    sure = even._replace(times_fewer=1.5, low=1.1, high=2.0)
+    assert "with 1.50 [1.10, 2.00] times fewer" in comparison.thrift(sure)
 
 
 def curves(gain: float, spread: float, seeds: int = 5):
