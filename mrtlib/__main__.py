@@ -113,13 +113,12 @@ def reasoner(options: argparse.Namespace) -> None:
 def tune(options: argparse.Namespace) -> None:
     """Search the learning rate of every method; prints the table and the rates it chooses."""
     profile = load_profile(options.profile)
-    import numpy as np
 
     from mrtlib import tuning
 
     seeds = tuple(range(options.seed, options.seed + options.seeds))
     tokens = options.tokens or profile.training.tokens
-    table = tuning.search(profile, tuple(options.rates), seeds, np.random.default_rng(0), tokens)
+    table = tuning.search(profile, tuple(options.rates), seeds, tokens)
     print(table.to_string(index=False))
     for method, rate in tuning.best(table).items():
         print(f"{method}: {rate:g}")

@@ -12,39 +12,36 @@ import pandas as pd
 
 from mrtlib.config import Thinking
 from mrtlib.episodes import segment
-from mrtlib.findings import DRAWS, TRACE, against, checked, row_of, said
-from mrtlib.stats import bootstrap
+from mrtlib.findings import TRACE, against, by_problem, checked, row_of, said
+from mrtlib.stats import share, two_way
 from mrtlib.traces import stop_point
 
 SEGMENTERS = {"official": "official rule", "markers": "every marker", "tokens": "equal tokens"}
 
 
 def episode_counts(
-    rollouts: pd.DataFrame, decode: Callable[[list[int]], str], thinking: Thinking,
-    rng: np.random.Generator,
+    rollouts: pd.DataFrame, decode: Callable[[list[int]], str], thinking: Thinking
 ) -> pd.DataFrame:
     """Return how many episodes traces have by each segmenter, as shares of the traces.
 
     Columns method, level, episodes, estimate, low, high; `level` names the segmenter, so that
     `figures.episode_counts` gives each a panel.
     """
-    parts = []
+    rows = []
     for name, words in SEGMENTERS.items():
         way = replace(thinking, segmenter=name)
         counts = rollouts.assign(episodes=[
             len(segment([int(i) for i in row.token_ids[: row.trace_tokens]], decode, way))
             for row in rollouts.itertuples()
         ])  # fmt: skip
-        by_problem = [group.to_numpy() for _, group in counts.groupby("problem")["episodes"]]
-        parts.append(pd.DataFrame([
-            {"method": "base", "level": words, "episodes": k,
-             **row_of(bootstrap([(own == k).astype(float) for own in by_problem], rng, DRAWS))}
-            for k in sorted(counts["episodes"].unique())
-        ]))  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
+        for k in sorted(counts["episodes"].unique()):
+            as_many = by_problem(counts.assign(as_many=counts["episodes"] == k), "as_many")
+            rows.append({"method": "base", "level": words, "episodes": k,
+                         **row_of(share(*as_many))})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
-def waste(progress: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def waste(progress: pd.DataFrame) -> pd.DataFrame:
     """Return what the base's thinking brings and wastes: name, estimate, low, high.
 
     Tokens after the stop point are those behind the first boundary from which J never rises by
@@ -54,16 +51,16 @@ def waste(progress: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     for key, trace in progress.sort_values("j").groupby(TRACE):
         J, t = trace["J"].to_numpy(), trace["tokens"].to_numpy()
         stop = stop_point(J)
-        found.append((key[3], J[0], J[-1], 1 - t[stop] / max(t[-1], 1), J.max() - J[-1] > 0.05,
+        found.append((*key[2:4], J[0], J[-1], 1 - t[stop] / max(t[-1], 1), J.max() - J[-1] > 0.05,
                       len(J) - 1))  # fmt: skip
     names = ["J without thinking", "J at the end", "share of tokens after the stop point",
              "share of traces that end below their best J", "episodes"]  # fmt: skip
-    table = pd.DataFrame(found, columns=["problem", *names])
-    by_problem = [group[names].to_numpy(dtype=float) for _, group in table.groupby("problem")]
+    table = pd.DataFrame(found, columns=["level", "problem", *names])
+    ways = [share] * 4 + [two_way]  # episodes are a count
     return pd.DataFrame([
-        {"name": name, **row_of(bootstrap([values[:, i] for values in by_problem], rng, DRAWS))}
-        for i, name in enumerate(names)
-    ])  # fmt: skip
+        {"name": name, **row_of(way(*by_problem(table, name)))}
+        for name, way in zip(names, ways, strict=True)
+    ])
 
 
 def story(progress: pd.DataFrame) -> tuple[str, int]:
@@ -126,5 +123,5 @@ def answer(found: pd.DataFrame, contest: pd.DataFrame) -> str:
         f"rises, and {said(below)} of the traces end below their own best J. Voting half-way is "
         f"{against(difference)} thinking on to the end: a difference in accuracy of "
         f"{said(difference)}, at {difference['tokens']:+.0f} tokens. "
-        "(95 % intervals, bootstrapped over problems.)"
+        "(95 % intervals, over problems.)"
     )

@@ -4,32 +4,38 @@ Everything here works on `results.measures` and on results.csv; no model is load
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from mrtlib.regret import efficiency_at_equal_accuracy, tokens_to_reach
-from mrtlib.results import Measures, by_seed_and_problem, paired_seeds, relative_regret
+from mrtlib.results import (
+    Measures,
+    by_seed_and_problem,
+    level_names,
+    level_of_each,
+    paired_seeds,
+    relative_regret,
+)
 from mrtlib.scaling import overall
+from mrtlib.stats import Interval, two_way
 
 Models = dict[tuple[str, int], Measures]
+FINER = 2  # steps between two budgets in which an interval of budgets is sought
 
 
-def regret_removed(
-    models: Models, budgets: tuple[int, ...], rng: np.random.Generator, draws: int
-) -> pd.DataFrame:
+def regret_removed(models: Models, budgets: tuple[int, ...]) -> pd.DataFrame:
     """Return 1 - regret(method) / regret(outcome) by method, level and budget, with intervals.
 
     Positive: less regret than `outcome`. `decided` says whether the interval leaves out 0. Level
     "all" comes first; each level follows where there are several.
     """
-    methods = _rivals_of_outcome(models)
-    known = next(iter(next(iter(models.values())).values())).index.get_level_values("level")
-    levels = list(dict.fromkeys(known))
+    known = level_names(next(iter(next(iter(models.values())).values())))
     rows = [
-        (method, level, budget, *relative_regret(models, method, budget, rng, draws, level))
-        for level in ["all", *(levels if len(levels) > 1 else [])]
-        for method in methods
+        (method, level, budget, *vars(relative_regret(models, method, budget, level)).values())
+        for level in ["all", *(known if len(known) > 1 else [])]
+        for method in _rivals_of_outcome(models)
         for budget in budgets
     ]
     names = ["method", "level", "budget", "estimate", "low", "high"]
@@ -38,32 +44,62 @@ def regret_removed(
     return table
 
 
-def tokens_at_equal_accuracy(
-    models: Models, c0: int, rng: np.random.Generator, draws: int
-) -> pd.DataFrame:
+def tokens_at_equal_accuracy(models: Models, c0: int) -> pd.DataFrame:
     """Return at which budget each method reaches the best accuracy of `outcome` up to C0.
 
-    `times_fewer` is outcome's budget over the method's, with low and high from resampling seeds
-    and problems together; 0 where the method never gets there (tokens inf).
+    `times_fewer` is outcome's budget over the method's, with low and high as in `times_fewer`; 0
+    where the method never gets there (tokens inf).
     """
     out = []
     for method in _rivals_of_outcome(models):
-        budgets, ours, other = _accuracy_curves(models, method, c0)
-        means = ours.mean((1, 2)), other.mean((1, 2))
-        s = rng.integers(ours.shape[1], size=(draws, ours.shape[1]))
-        p = rng.integers(ours.shape[2], size=(draws, ours.shape[2]))
-        drawn = [
-            efficiency_at_equal_accuracy(
-                budgets, ours[:, i][:, :, k].mean((1, 2)),
-                budgets, other[:, i][:, :, k].mean((1, 2)),
-            )
-            for i, k in zip(s, p, strict=True)
-        ]  # fmt: skip
-        times = efficiency_at_equal_accuracy(budgets, means[0], budgets, means[1])
-        tokens = tokens_to_reach(budgets, means[0], means[1].max())
-        out.append((method, means[1].max(), tokens, times, *np.quantile(drawn, [0.025, 0.975])))
+        budgets, ours, other, levels = _accuracy_curves(models, method, c0)
+        best = other.mean((1, 2)).max()
+        times = times_fewer(budgets, ours, other, levels)
+        tokens = tokens_to_reach(budgets, ours.mean((1, 2)), best)
+        out.append((method, best, tokens, *vars(times).values()))
     names = ["method", "accuracy", "tokens", "times_fewer", "low", "high"]
     return pd.DataFrame(out, columns=names)
+
+
+def times_fewer(
+    budgets: Sequence[float], ours: np.ndarray, other: np.ndarray, levels: np.ndarray | None = None
+) -> Interval:
+    """Return how many times fewer tokens we need for the best accuracy of the other.
+
+    The other's budget at its best is taken as given. The interval holds the budgets at which we
+    may have that accuracy: those where the two-way interval of the difference in accuracy, ours at
+    a budget less the other's best, holds 0 (the inversion of a test, as Fieller does for a ratio).
+    Between budgets accuracies are interpolated, as in the curve. An accuracy that we may not reach
+    makes the low end 0, and one that we certainly do not reach makes both 0.
+
+    Args:
+        budgets: (B,) tokens.
+        ours, other: (B, S, P) accuracy at each, aligned in seeds and problems.
+        levels: (P,) as the strata of `stats.spread`.
+
+    Source: arXiv 2503.07572, figures 7 and 8, for the quantity; Fieller (1954), J. R. Stat. Soc. B
+    16, for the inversion.
+    """
+    curve = other.mean((1, 2))
+    best = int(np.argmax(curve))
+    times = efficiency_at_equal_accuracy(budgets, ours.mean((1, 2)), budgets, curve)
+    points, ours = _between(np.asarray(budgets, dtype=float), ours)
+    gap = two_way(ours - other[best], levels)
+    if np.isnan(gap.low).any():
+        return Interval(times, math.nan, math.nan)
+    # Where even the low end has come up to the other's best, we are there for certain.
+    most, fewest = (tokens_to_reach(points, end, 0.0) for end in (gap.low, gap.high))
+    return Interval(times, budgets[best] / most, budgets[best] / fewest)
+
+
+def _between(budgets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return budgets (N,) with FINER - 1 more between each two, and values (N, ...) there."""
+    at = np.arange(FINER * (len(budgets) - 1) + 1) / FINER
+    i = np.minimum(at.astype(int), max(len(budgets) - 2, 0))
+    share = (at - i).reshape(-1, *[1] * (values.ndim - 1))
+    points = np.interp(at, np.arange(len(budgets)), budgets)
+    after = np.minimum(i + 1, len(budgets) - 1)
+    return points, (1 - share) * values[i] + share * values[after]
 
 
 def _rivals_of_outcome(models: Models) -> list[str]:
@@ -72,8 +108,8 @@ def _rivals_of_outcome(models: Models) -> list[str]:
 
 def _accuracy_curves(
     models: Models, method: str, c0: int
-) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Return the budgets up to C0 and the accuracies (B, S, P) of a method and of `outcome`."""
+) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return budgets up to C0, accuracies (B, S, P) of a method and of `outcome`, levels (P,)."""
     seeds = paired_seeds(models, method, "outcome")
     first = models[method, seeds[0]]
     budgets = sorted(b for metric, b in first if metric == "accuracy" and b <= c0)
@@ -86,7 +122,7 @@ def _accuracy_curves(
         ])
         for m in (method, "outcome")
     )  # fmt: skip
-    return budgets, ours, other
+    return budgets, ours, other, level_of_each(first["accuracy", budgets[0]])
 
 
 def verdict(row: pd.Series) -> str:
@@ -105,10 +141,14 @@ def verdict(row: pd.Series) -> str:
 
 def thrift(row: pd.Series) -> str:
     """Say in words what one row of `tokens_at_equal_accuracy` shows."""
+    much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
     if row.times_fewer == 0:
-        return f"`{row.method}` does not reach the best accuracy of `outcome` within C0"
-    return (f"`{row.method}` reaches the accuracy of `outcome` at C0 with {row.times_fewer:.2f} "
-            f"[{row.low:.2f}, {row.high:.2f}] times fewer tokens")  # fmt: skip
+        return (f"`{row.method}` does not reach the best accuracy of `outcome` within C0 "
+                f"({much})")  # fmt: skip
+    if row.low <= 1 <= row.high:
+        return (f"`{row.method}` is not told apart from `outcome` by the tokens for its best "
+                f"accuracy up to C0 ({much})")  # fmt: skip
+    return f"`{row.method}` reaches the best accuracy of `outcome` up to C0 with {much}"
 
 
 def claims(

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.config import Profile
-from mrtlib.findings import DRAWS, row_of
-from mrtlib.stats import bootstrap
+from mrtlib.findings import row_of
+from mrtlib.stats import cut, over_seeds
 from mrtlib.store import read_table
 
 METHOD = "episode_progress"
@@ -102,23 +102,21 @@ def by_tokens(steps: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curves(points: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Return what `figures.estimator_curves` draws: means over seeds with 95 % intervals.
+def curves(points: pd.DataFrame) -> pd.DataFrame:
+    """Return what `figures.estimator_curves` draws: means over seeds with 95 % t intervals.
 
-    Columns: estimator, total, quantity, estimate, low, high.
+    Columns: estimator, total, quantity, estimate, low, high (NaN with one seed).
     """
     long = points.melt(["estimator", "seed", "total"], QUANTITIES, "quantity", "estimate").dropna()
     return pd.DataFrame([
         {"estimator": name, "total": total, "quantity": quantity,
-         **row_of(bootstrap(part["estimate"].to_numpy()[:, None], rng, DRAWS))}
+         **row_of(cut(over_seeds(part["estimate"]), 0.0, 1.0))}
         for (name, quantity, total), part in
         long.groupby(["estimator", "quantity", "total"], sort=False)
     ])  # fmt: skip
 
 
-def at_equal_tokens(
-    steps: pd.DataFrame, points: pd.DataFrame, rng: np.random.Generator
-) -> pd.DataFrame:
+def at_equal_tokens(steps: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     """Return where each estimator has come at equal tokens, and how far it is from exact there.
 
     Columns: estimator, step (that the total allowed it, mean over seeds), and those of `_gaps`.
@@ -126,21 +124,22 @@ def at_equal_tokens(
     last = points[points["total"] == points["total"].max()].set_index(["estimator", "seed"])
     done = steps[steps["total"] <= common_total(steps)]
     reached = done.groupby(["estimator", "seed"])["step"].max()
-    return _gaps(last, reached.reindex(last.index, fill_value=0), rng)
+    return _gaps(last, reached.reindex(last.index, fill_value=0))
 
 
-def at_equal_steps(steps: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def at_equal_steps(steps: pd.DataFrame) -> pd.DataFrame:
     """Return the same where all have taken as many steps: the last, of which all seeds have one."""
     count = int(steps.groupby(["estimator", "seed"])["step"].max().min())
     runs = steps[steps["step"] <= count].groupby(["estimator", "seed"], sort=False)
     last = runs.apply(lambda run: run.sort_values("step")[list(QUANTITIES)].tail(WINDOW).mean())
-    return _gaps(last, runs["step"].max(), rng)
+    return _gaps(last, runs["step"].max())
 
 
-def _gaps(last: pd.DataFrame, step: pd.Series, rng: np.random.Generator) -> pd.DataFrame:
+def _gaps(last: pd.DataFrame, step: pd.Series) -> pd.DataFrame:
     """Return for each estimator, and for reward and regret, mean over seeds and gap to exact.
 
-    The gap is the mean difference at the same seeds, low and high its 95 % interval over seeds.
+    The gap is the mean difference at the same seeds, low and high its 95 % t interval over
+    them.
     With fewer than `FEWEST` seeds there is none to give, and both are NaN. `reward_least` is the
     reward of the worst seed: a run that fell apart shows there.
     """
@@ -149,7 +148,7 @@ def _gaps(last: pd.DataFrame, step: pd.Series, rng: np.random.Generator) -> pd.D
         row: dict[str, object] = {"estimator": name, "step": step.loc[name].mean()}
         for quantity in QUANTITIES:
             gap = (last.loc[name, quantity] - last.loc[EXACT, quantity]).to_numpy()
-            ends = vars(bootstrap(gap[:, None], rng, DRAWS))
+            ends = vars(over_seeds(gap))
             if len(gap) < FEWEST:
                 ends |= {"low": np.nan, "high": np.nan}
             row |= {quantity: last.loc[name, quantity].mean(), f"{quantity}_gap": ends["estimate"],

@@ -25,6 +25,7 @@ from mrtlib.drawing import METHODS as METHODS  # this is the one module to impor
 from mrtlib.drawing import render as render
 from mrtlib.drawing import save as save
 from mrtlib.instruments import cost_by_boundaries as cost_by_boundaries
+from mrtlib.instruments import coverage as coverage
 from mrtlib.instruments import error_by_tokens as error_by_tokens
 from mrtlib.instruments import estimator_curves as estimator_curves
 from mrtlib.instruments import exact_against_sampled as exact_against_sampled

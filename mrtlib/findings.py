@@ -2,12 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mrtlib.stats import Interval
 
 TRACE = ["method", "seed", "level", "problem", "sample"]  # the columns that name one trace
-DRAWS = 1000  # bootstrap draws of an interval
+
+
+def by_problem(table: pd.DataFrame, column: str) -> tuple[NDArray[np.float64], NDArray]:
+    """Return a column as `stats.two_way` and `stats.share` take it: one model, over problems.
+
+    Args:
+        table: rows with level, problem and the column, any number for a problem.
+
+    Returns:
+        (1, P) the mean of each problem's rows, and (P,) its level.
+    """
+    means = table.groupby(["level", "problem"], sort=False)[column].mean()
+    return means.to_numpy(float)[None], means.index.get_level_values("level").to_numpy()
 
 
 def checked(rows: Sequence[tuple[str, float, float, float]]) -> pd.DataFrame:

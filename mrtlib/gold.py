@@ -14,11 +14,11 @@ from mrtlib.answers import LABELS, probe_of, problems_by_id
 from mrtlib.config import Profile
 from mrtlib.estimators import EXACT, sampled_name
 from mrtlib.evaluate import Evaluator
-from mrtlib.findings import DRAWS, TRACE
+from mrtlib.findings import TRACE, by_problem
 from mrtlib.passes import counted
 from mrtlib.problems import Problem, grade
 from mrtlib.self_check import obstacle
-from mrtlib.stats import bootstrap
+from mrtlib.stats import root_mean_square
 from mrtlib.store import Shards, read_json, work_key, write_json
 
 ANSWERS = (1, 2, 4, 8, 16)
@@ -107,9 +107,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     )[[*TRACE, "j", "answers", "gold", "progress", "doubt", "spread"]]
 
 
-def errors(
-    table: pd.DataFrame, cost: dict[str, float], rng: np.random.Generator
-) -> pd.DataFrame:
+def errors(table: pd.DataFrame, cost: dict[str, float]) -> pd.DataFrame:
     """Return what each estimator's progress is off by, and its price: a row an estimator.
 
     Columns: way, answers, tokens (through the model, of a trace), error (root mean square from the
@@ -118,10 +116,8 @@ def errors(
     """
     rows = []
     for k, part in compared(table).groupby("answers"):
-        off = part.assign(off=(part["progress"] - part["gold"]) ** 2).groupby("problem")["off"]
-        groups = [values.to_numpy() for _, values in off]
-        square = bootstrap(groups, rng, DRAWS)
-        error, low, high = (float(np.sqrt(end)) for end in vars(square).values())
+        off = part.assign(square=(part["progress"] - part["gold"]) ** 2)
+        error, low, high = vars(root_mean_square(*by_problem(off, "square"))).values()
         # Each problem counts once, as in the error, however many boundaries its trace has.
         doubt, spread = part.groupby("problem")[["doubt", "spread"]].mean().mean()
         rows.append({

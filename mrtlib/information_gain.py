@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from mrtlib import credit
-from mrtlib.findings import DRAWS, TRACE, checked, row_of, said
+from mrtlib.findings import TRACE, by_problem, checked, row_of, said
 from mrtlib.problems import Problem
 from mrtlib.regret import normalised_regret
-from mrtlib.stats import Interval, bootstrap, wilson
+from mrtlib.stats import Interval, share, two_way, wilson
 
 FEWEST = 0.1  # share of a level's problems that an episode index needs to be drawn
 
 
-def by_episode(progress: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def by_episode(progress: pd.DataFrame) -> pd.DataFrame:
     """Return mean progress by episode index: method, level, j, estimate, low, high, problems.
 
     The traces that have an episode j are fewer and harder as j grows; indices that less than a
@@ -30,11 +30,11 @@ def by_episode(progress: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
     for (method, level), part in progress.groupby(["method", "level"], sort=False):
         whole = part["problem"].nunique()
         for j, spot in part[part["j"] > 0].groupby("j"):
-            values = [v.to_numpy() for _, v in spot.groupby("problem")["progress"]]
-            if len(values) >= FEWEST * whole:
+            reached = spot["problem"].nunique()
+            if reached >= FEWEST * whole:
                 rows.append({"method": method, "level": level, "j": int(j),
-                             **row_of(bootstrap(values, rng, DRAWS)),
-                             "problems": len(values)})  # fmt: skip
+                             **row_of(two_way(*by_problem(spot, "progress"))),
+                             "problems": reached})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -68,16 +68,15 @@ class Agreement:
     expected_noise: float  # sqrt(mean J (1 - J) / K): what K honest draws would show
 
 
-def agreement(table: pd.DataFrame, rng: np.random.Generator) -> Agreement:
+def agreement(table: pd.DataFrame) -> Agreement:
     """Return the agreement of `paired` values. Bias near 0 and noise as expected: both are J."""
     gap = (table["sampled"] - table["exact"]).to_numpy()
-    groups = table.assign(gap=gap).groupby("problem")
     spread = (table["exact"] * (1 - table["exact"]) / table["answers"]).clip(lower=0)
     varies = min(table["exact"].nunique(), table["sampled"].nunique()) > 1
     return Agreement(
         correlation=float(table["exact"].corr(table["sampled"])) if varies else float("nan"),
-        bias=bootstrap([v.to_numpy() for _, v in groups["gap"]], rng, DRAWS),
-        inside=bootstrap([v.to_numpy(float) for _, v in groups["inside"]], rng, DRAWS),
+        bias=two_way(*by_problem(table.assign(gap=gap), "gap")),
+        inside=share(*by_problem(table, "inside")),
         noise=float(np.sqrt(np.mean(gap**2))),
         expected_noise=float(np.sqrt(spread.mean())),
     )

@@ -1,4 +1,6 @@
-"""Figures about the instruments: is J measured right, at what cost, and is the reasoner fit?"""
+"""Figures about the instruments: is J measured right, at what cost, is the reasoner fit, and do
+the intervals cover?
+"""
 
 from collections.abc import Sequence
 from math import comb
@@ -6,7 +8,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
+from matplotlib.markers import CARETLEFT, CARETLEFTBASE, CARETRIGHTBASE
 from matplotlib.ticker import LogLocator, NullLocator
 
 from mrtlib.drawing import (
@@ -21,6 +23,8 @@ from mrtlib.drawing import (
     series_look,
 )
 
+LEAST = 0.7  # coverage at the left edge of the figure
+WAYS = {"bootstrap": ("#D55E00", "s", False), "closed form": ("#0072B2", "o", True)}
 LEARNED = {"reward": "mean reward", "regret": "normalised regret"}
 
 
@@ -172,3 +176,43 @@ def estimator_curves(table: pd.DataFrame, axes: Sequence[Axes] | None = None) ->
         ax.set(xlabel="tokens through the model (millions)", ylabel=name)
     name_curves(axes)
     return axes
+
+
+@paper
+def coverage(
+    table: pd.DataFrame, ax: Axes | None = None, band: tuple[float, float] = (0.93, 0.97)
+) -> Axes:
+    """Draw how often intervals held the truth: a row a kind, in it a point a number of problems.
+
+    The points of a row are in ascending numbers of problems from above. Left of LEAST a point is
+    drawn as an arrow at the edge.
+
+    Args:
+        table: kind, way (of WAYS), problems, coverage, low, high (of the simulation).
+        band: shaded; where the coverage should lie.
+    """
+    need(table, "kind way problems coverage low high", "coverage")
+    kinds, sizes = list(table["kind"].unique()), sorted(table["problems"].unique())
+    (ax,) = panels(ax, height=0.26 * len(kinds) + 0.65)
+    ax.axvspan(*band, color=SHADE, linewidth=0)
+    shift = {n: 0.27 * (i - (len(sizes) - 1) / 2) for i, n in enumerate(sizes)}
+    for way, (colour, marker, fill) in WAYS.items():
+        rows = table[table["way"] == way]
+        y = rows["kind"].map(kinds.index) + rows["problems"].map(shift)
+        out = (rows["coverage"] < LEAST).to_numpy()
+        ax.hlines(y, rows["low"].clip(LEAST), rows["high"].clip(LEAST), color=colour,
+                  linewidth=0.7)  # fmt: skip
+        ax.plot(rows["coverage"][~out], y[~out], linestyle="", marker=marker, color=colour,
+                markerfacecolor=colour if fill else "white", label=way)  # fmt: skip
+        ax.plot(np.full(out.sum(), LEAST), y[out], linestyle="", marker=CARETLEFT, color=colour,
+                clip_on=False)  # fmt: skip
+    for edge in np.arange(1, len(kinds)) - 0.5:
+        ax.axhline(edge, color=SHADE, linewidth=0.5, zorder=0)
+    ax.set(xlim=(LEAST, 1), ylim=(len(kinds) - 0.5, -0.5), xticks=(0.7, 0.8, 0.9, 1))
+    ax.set_xlabel("share of intervals that hold the truth\n(from above: "
+                  f"{', '.join(map(str, sizes))} problems)", loc="right")  # fmt: skip
+    ax.set_yticks(range(len(kinds)), kinds)
+    ax.tick_params(axis="y", length=0)
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2,
+                     handlelength=1)  # fmt: skip
+    return ax

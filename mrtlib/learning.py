@@ -6,22 +6,22 @@ Input is the `steps` records joined: one row a method, seed and optimiser step.
 import numpy as np
 import pandas as pd
 
-from mrtlib.stats import bootstrap
+from mrtlib.stats import cut, over_seeds
 
-QUANTITIES = ("reward", "regret", "length")  # of the learning curves
+QUANTITIES = {"reward": 1.0, "regret": 1.0, "length": np.inf}  # of the curves, and their most
 SECONDS = ("sampling_s", "probing_s", "learning_s")
 FIRST = ("generated_tokens", "length", "reward", "episodes")  # of the first batch
 
 
 def curves(
-    steps: pd.DataFrame, rng: np.random.Generator, window: int = 5, draws: int = 500
+    steps: pd.DataFrame, window: int = 5
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return what `figures.learning_curves` draws: means over seeds, and the seeds themselves.
 
     Each seed's series is first the mean over the last `window` steps, as one step holds few
-    rollouts. Intervals are bootstrapped over seeds; with one seed there is none to give, and low
-    and high equal the estimate. A quantity that a method does not log is left out, and so are the
-    steps that only some of a method's runs reached.
+    rollouts. Intervals are t intervals over seeds; with one seed there is none to give, and low and
+    high are NaN. A quantity that a method does not log is left out, and so are the steps that only
+    some of a method's runs reached.
 
     Returns:
         (method, step, quantity, estimate, low, high) and (method, seed, step, quantity, estimate).
@@ -30,15 +30,15 @@ def curves(
     for (method, seed), run in steps.sort_values("step").groupby(["method", "seed"]):
         smooth = run[list(QUANTITIES)].rolling(window, min_periods=1).mean()
         long = smooth.assign(method=method, seed=seed, step=run["step"])
-        parts.append(long.melt(["method", "seed", "step"], QUANTITIES, "quantity", "estimate"))
+        labels = ["method", "seed", "step"]
+        parts.append(long.melt(labels, list(QUANTITIES), "quantity", "estimate"))
     seeds = pd.concat(parts).dropna(subset="estimate")
     runs = steps.groupby("method")["seed"].nunique()
     rows = []
     for key, part in seeds.groupby(["method", "step", "quantity"]):
         if len(part) < runs[key[0]]:  # some runs had spent their tokens by then
             continue
-        values = part["estimate"].to_numpy()
-        interval = bootstrap(values[:, None], rng, draws)
+        interval = cut(over_seeds(part["estimate"]), 0.0, QUANTITIES[key[2]])
         rows.append((*key, interval.estimate, interval.low, interval.high))
     columns = ["method", "step", "quantity", "estimate", "low", "high"]
     return pd.DataFrame(rows, columns=columns), seeds.reset_index(drop=True)

@@ -21,13 +21,12 @@ from mrtlib.findings import checked, row_of, said
 from mrtlib.lessons import Recipe
 from mrtlib.problems import Problem
 from mrtlib.reasoner import make
-from mrtlib.stats import Interval, bootstrap
+from mrtlib.stats import Interval, share, two_way
 from mrtlib.store import Shards, file_hashes, read_json, work_key
 from mrtlib.trace_reading import Decode, arithmetic, episodes_of, parses, wasted
 
 TABLES = {"rollouts": "rollouts", "direct": "answers", "cut": "answers", "progress": "progress"}
 SHARD = 125  # problems
-DRAWS = 2000
 # name -> (at least, at most): what the committed reasoner must meet.
 LIMITS = {
     "arithmetic steps right": (0.99, None),
@@ -42,6 +41,7 @@ LIMITS = {
     "wasted episodes": (0.15, None),
 }
 EPISODES = (4.0, 8.0)
+NO_SHARE = ("gained by thinking", "episodes")
 
 
 def retrain(profile: Profile, recipe: Recipe) -> Profile:
@@ -151,11 +151,11 @@ def per_problem(records: dict[str, pd.DataFrame], profile: Profile, decode: Deco
     return pd.DataFrame(rows)
 
 
-def card(samples: pd.DataFrame, profile: Profile, rng: np.random.Generator) -> pd.DataFrame:
+def card(samples: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     """Return the card: name, estimate, low, high, at_least, at_most (NaN: no threshold).
 
-    Means over problems with bootstrap intervals, NaN where there was nothing to measure; all are
-    shares but "episodes", a count.
+    Means over problems with their intervals, NaN where there was nothing to measure; all are shares
+    but "episodes", a count, and "gained by thinking", a difference.
 
     Args:
         samples: from `per_problem`.
@@ -166,13 +166,21 @@ def card(samples: pd.DataFrame, profile: Profile, rng: np.random.Generator) -> p
     for name in dict.fromkeys([*LIMITS, *levels, "episodes"]):
         if name not in samples:  # a level that this profile does not have
             continue
-        values = [v for v in samples[name] if isinstance(v, list) and v]
         least, most = limits.get(name, EPISODES if profile.name == "tiny" else (None, None))
-        # Nothing to measure (no trace ended by itself, say) is no number, and meets no threshold.
-        found = bootstrap(values, rng, DRAWS) if values else Interval(np.nan, np.nan, np.nan)
-        rows.append({"name": name, **row_of(found),
+        rows.append({"name": name, **row_of(_over_problems(samples, name)),
                      "at_least": least, "at_most": most})  # fmt: skip
     return pd.DataFrame(rows).astype({"at_least": float, "at_most": float})
+
+
+def _over_problems(samples: pd.DataFrame, name: str) -> Interval:
+    """Return the mean of one measure over the problems that have it."""
+    has = samples[name].map(lambda own: isinstance(own, list) and len(own) > 0)
+    if not has.any():  # no trace ended by itself, say: no number, and it meets no threshold
+        return Interval(np.nan, np.nan, np.nan)
+    values = samples.loc[has, name].map(np.mean).to_numpy(float)[None]
+    # Only what all problems have, has a fixed number of them on each level.
+    levels = samples["level"] if has.all() else None
+    return (share if name not in NO_SHARE else two_way)(values, levels)
 
 
 def claims(table: pd.DataFrame) -> pd.DataFrame:
@@ -201,7 +209,7 @@ def answer(table: pd.DataFrame) -> str:
         f"wherever it is cut: {row['forced answers that parse']['estimate']:.1%} of forced answers "
         f"can be read. A trace has {said(row['episodes'])} episodes, of which "
         f"{said(row['wasted episodes'])} are wasted: that is the room for training. "
-        "(95 % intervals, bootstrapped over problems.)"
+        "(95 % intervals, over problems.)"
     )
 
 

@@ -157,7 +157,7 @@ def efficiency_at_equal_accuracy(
 
     tokens_to_reach(rival, a*) / tokens_to_reach(ours, a*), a* = max of the rival's curve. Above
     1 we are cheaper. 0 when our curve never reaches a*: no number of tokens that was measured
-    buys the rival's accuracy, and 0 stays the worst value in a percentile interval. ∞ when we
+    buys the rival's accuracy, and 0 stays the worst value of an interval. ∞ when we
     reach it with no tokens and the rival does not; 1 when both do.
 
     Args:

@@ -4,7 +4,7 @@ One row a number: `method, seed, level, metric, budget, estimate, low, high, pro
 `seed` is a training seed, or "all" for the aggregate over seeds and problems. A level is one of
 the data's, or "all". Metrics: accuracy and regret at each budget; natural_accuracy, tokens,
 episodes, truncated, pass@4, maj@4 at C0; and `diff_to_outcome_*`, paired over seeds and problems,
-of the methods that were trained.
+of the methods that were trained. Intervals are two-way (`stats.two_way`), of shares `stats.share`.
 """
 
 from pathlib import Path
@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 
 from mrtlib import regret
+from mrtlib.candidates import candidates
 from mrtlib.config import Profile
-from mrtlib.stats import bootstrap, maj_at_k, paired_bootstrap_over_seeds, pass_at_k
+from mrtlib.stats import Interval, maj_at_k, pass_at_k, ratio, share, two_way
 from mrtlib.store import write_text
 
 COLUMNS = (
     "method", "seed", "level", "metric", "budget", "estimate", "low", "high", "problems", "samples",
 )  # fmt: skip
+SHARES = ("natural_accuracy", "truncated", "pass@4", "maj@4", "accuracy", "regret")
 # What is measured for one evaluated model: (metric, budget) -> samples of each problem.
 Measures = dict[tuple[str, int], pd.Series]
 
@@ -36,7 +38,7 @@ def measures(tables: dict[str, pd.DataFrame], profile: Profile) -> Measures:
         lambda c: np.atleast_1d(pass_at_k(len(c), c.sum(), 4))
     )
     out["maj@4", c0] = votes.apply(
-        lambda g: np.atleast_1d(maj_at_k(g["answer"].tolist(), g["correct"].tolist(), 4))
+        lambda g: np.atleast_1d(maj_at_k(candidates(g["answer"]), g["correct"].tolist(), 4))
     )
     for budget, rows in budgets.groupby("budget"):
         out["accuracy", int(budget)] = _samples(rows, "accuracy")
@@ -73,53 +75,54 @@ def _beyond(J: np.ndarray, t: np.ndarray, extra: pd.DataFrame) -> list[tuple[int
     return out
 
 
-def results(
-    models: dict[tuple[str, int], Measures], profile: Profile, rng: np.random.Generator
-) -> pd.DataFrame:
+def results(models: dict[tuple[str, int], Measures]) -> pd.DataFrame:
     """Return the results table of all evaluated models, keyed by (method, training seed)."""
-    draws, rows = profile.evaluation.bootstrap, []
-    for (method, seed), found in models.items():
-        for (metric, budget), values in found.items():
-            for level, part in _levels(values):
-                interval = bootstrap(part.tolist(), rng, draws)
-                rows.append((method, str(seed), level, metric, budget, *_numbers(interval),
-                             len(part), int(part.map(len).sum())))  # fmt: skip
+    rows = []
+    for method, seed in models:
+        rows += _rows(models, method, [seed], str(seed))
     methods = list(dict.fromkeys(method for method, _ in models))
     for method in methods:
-        rows += _over_seeds(models, method, None, draws, rng)
+        rows += _rows(models, method, paired_seeds(models, method, method), "all")
     if "outcome" in methods:
         for method in methods:
             if method not in ("base", "outcome"):
-                rows += _over_seeds(models, method, "outcome", draws, rng)
+                seeds = paired_seeds(models, method, "outcome")
+                rows += _rows(models, method, seeds, "all", "outcome")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _numbers(interval) -> tuple[float, float, float]:
-    return interval.estimate, interval.low, interval.high
-
-
-def _levels(values: pd.Series) -> list[tuple[str, pd.Series]]:
-    names = list(dict.fromkeys(values.index.get_level_values("level")))
-    return [(name, values.xs(name, level="level")) for name in names] + [("all", values)]
-
-
-def _over_seeds(models, method: str, other: str | None, draws: int, rng) -> list[tuple]:
-    """Return the rows of a method over its seeds, or of its paired differences to another."""
-    seeds = paired_seeds(models, method, other or method)
+def _rows(
+    models: dict[tuple[str, int], Measures], method: str, seeds: list[int], name: str,
+    other: str | None = None,
+) -> list[tuple]:
+    """Return the rows of a method over some seeds, or of its paired differences to another."""
     rows = []
-    if not seeds:
-        return rows
-    for metric, budget in models[method, seeds[0]]:
+    for metric, budget in models[method, seeds[0]] if seeds else ():
         series = [models[method, seed][metric, budget] for seed in seeds]
-        rivals = [models[other, seed][metric, budget] for seed in seeds] if other else None
-        for level, part in _levels(series[0]):
-            ours = by_seed_and_problem(series, part, level)
-            against = by_seed_and_problem(rivals, part, level) if other else np.zeros_like(ours)
-            interval = paired_bootstrap_over_seeds(ours, against, rng, draws)
-            name = f"diff_to_{other}_{metric}" if other else metric
-            rows.append((method, "all", level, name, budget, *_numbers(interval), len(part),
+        rivals = [models[other, seed][metric, budget] for seed in seeds] if other else []
+        for level in [*level_names(series[0]), "all"]:
+            part = _part(series[0], level)
+            values = by_seed_and_problem(series, part, level)
+            if other:
+                values = values - by_seed_and_problem(rivals, part, level)
+            way = share if metric in SHARES and not other else two_way
+            interval = way(values, level_of_each(part))
+            label = f"diff_to_{other}_{metric}" if other else metric
+            rows.append((method, name, level, label, budget, *vars(interval).values(), len(part),
                          sum(int(_part(s, level).map(len).sum()) for s in series)))  # fmt: skip
     return rows
+
+
+def level_names(values: pd.Series) -> list[str]:
+    """Return the levels of a measure's problems, in the order of their first one."""
+    return list(dict.fromkeys(values.index.get_level_values("level")))
+
+
+def level_of_each(values: pd.Series) -> np.ndarray | None:
+    """Return the level of each problem, (P,), as `stats.spread` takes it; None for one level."""
+    if "level" not in values.index.names:
+        return None
+    return values.index.get_level_values("level").to_numpy()
 
 
 def _part(values: pd.Series, level: str) -> pd.Series:
@@ -139,12 +142,11 @@ def by_seed_and_problem(series: list[pd.Series], index: pd.Series, level: str) -
 
 
 def relative_regret(
-    models: dict[tuple[str, int], Measures], method: str, budget: int, rng: np.random.Generator,
-    draws: int = 2000, level: str = "all",
-) -> tuple[float, float, float]:
-    """Return the share of the regret of `outcome` that a method removes at a budget, and interval.
+    models: dict[tuple[str, int], Measures], method: str, budget: int, level: str = "all"
+) -> Interval:
+    """Return the share of the regret of `outcome` that a method removes at a budget.
 
-    1 - regret(method) / regret(outcome), seeds and problems resampled together (paired).
+    1 - regret(method) / regret(outcome), paired over seeds and problems.
     """
     seeds = paired_seeds(models, method, "outcome")
     index = _part(models[method, seeds[0]]["regret", budget], level)
@@ -152,11 +154,8 @@ def relative_regret(
         by_seed_and_problem([models[m, s]["regret", budget] for s in seeds], index, level)
         for m in (method, "outcome")
     )
-    s = rng.integers(len(seeds), size=(draws, len(seeds)))
-    p = rng.integers(ours.shape[1], size=(draws, ours.shape[1]))
-    drawn = [1 - ours[i][:, k].mean() / other[i][:, k].mean() for i, k in zip(s, p, strict=True)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return 1 - ours.mean() / other.mean(), float(low), float(high)
+    left = ratio(ours, other, level_of_each(index))
+    return Interval(1 - left.estimate, 1 - left.high, 1 - left.low)
 
 
 def write_results(table: pd.DataFrame, path: Path) -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from mrtlib.config import Profile
 from mrtlib.evaluate import evaluate, load_tables
-from mrtlib.results import Measures, measures
-from mrtlib.stats import bootstrap
+from mrtlib.results import Measures, by_seed_and_problem, level_of_each, measures
+from mrtlib.stats import share
 from mrtlib.store import write_text
 from mrtlib.trainer import train
 
@@ -31,8 +31,7 @@ def variant(profile: Profile, rate: float, tokens: int) -> Profile:
 
 
 def search(
-    profile: Profile, rates: tuple[float, ...], seeds: tuple[int, ...], rng: np.random.Generator,
-    tokens: int,
+    profile: Profile, rates: tuple[float, ...], seeds: tuple[int, ...], tokens: int
 ) -> pd.DataFrame:
     """Train and validate every method at every rate and seed; return and write the table.
 
@@ -49,14 +48,15 @@ def search(
             for method in profile.training.methods:
                 folder = evaluate(own, method, seed, train(own, method, seed), "validation")
                 found = measures(load_tables(folder), own)
-                rows.append((method, rate, seed, tokens, *_row(found, own, rng)))
+                rows.append((method, rate, seed, tokens, *_row(found, own)))
                 _write(rows, profile)
     return _write(rows, profile)
 
 
-def _row(found: Measures, profile: Profile, rng: np.random.Generator) -> tuple[float, ...]:
+def _row(found: Measures, profile: Profile) -> tuple[float, ...]:
     c0 = profile.thinking.budget
-    regret = bootstrap(found["regret", c0 // 2].tolist(), rng, profile.evaluation.bootstrap)
+    half = found["regret", c0 // 2]
+    regret = share(by_seed_and_problem([half], half, "all"), level_of_each(half))
     means = [np.mean([v.mean() for v in found[name, c0]]) for name in ("accuracy", "tokens")]
     return means[0], regret.estimate, regret.low, regret.high, means[1]
 

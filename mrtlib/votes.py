@@ -9,32 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mrtlib.countdown import ExpressionError, parse, value
-from mrtlib.findings import DRAWS, TRACE, row_of
-from mrtlib.stats import bootstrap, maj_at_p_j, paired_bootstrap, pass_at_k
+from mrtlib.candidates import candidates
+from mrtlib.findings import TRACE, row_of
+from mrtlib.stats import maj_at_p_j, pass_at_k, share, two_way
 
 VOTES = (1, 2, 4, 8)
-
-
-def candidate(answer: str | None) -> str | None:
-    """Return what an answer votes for: its value if it is an expression, else itself.
-
-    Right answers are one candidate however they are written; if wrong ones were not, a vote would
-    favour the right answer. None, no answer, votes for nothing.
-    """
-    if not isinstance(answer, str):  # pandas may hold None as NaN
-        return None
-    try:
-        return str(value(parse(answer)))
-    except ExpressionError:
-        return answer
 
 
 def vote_table(answers: pd.DataFrame, votes: Sequence[int] = VOTES) -> pd.DataFrame:
     """Return [maj@p]_j of every trace: TRACE, j, tokens, votes, accuracy, spent.
 
     Votes are weighted by their likelihood, exp of the mean token log-probability, as in the
-    authors' analysis; `candidate` says which count as the same. `spent` is t_j and the tokens of
+    authors' analysis; `candidates` says which count as the same. `spent` is t_j and the tokens of
     p answers of mean length.
 
     Args:
@@ -45,7 +31,7 @@ def vote_table(answers: pd.DataFrame, votes: Sequence[int] = VOTES) -> pd.DataFr
     found = []
     for key, trace in answers.sort_values(["j", "k"]).groupby(TRACE):
         spots = [spot for _, spot in trace.groupby("j")]
-        texts = [[candidate(answer) for answer in spot["answer"]] for spot in spots]
+        texts = [candidates(spot["answer"]) for spot in spots]
         right = [spot["correct"].tolist() for spot in spots]
         weights = [np.exp(spot["logprob"].to_numpy()) for spot in spots]
         for p in votes:
@@ -82,7 +68,7 @@ def held(trace_table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def scaling_curves(
-    votes: pd.DataFrame, answers: pd.DataFrame, rng: np.random.Generator, axis: str
+    votes: pd.DataFrame, answers: pd.DataFrame, axis: str
 ) -> pd.DataFrame:
     """Return the curves of the paper's figure 3: curve, x, estimate, low, high, bucket.
 
@@ -105,26 +91,26 @@ def scaling_curves(
             rows += [
                 {"curve": f"maj@{p}", "bucket": name,
                  "x": float(j + p - 1 if axis == "episodes" else spent[j].mean()),
-                 **row_of(bootstrap(accuracy[j].to_numpy()[:, None], rng, DRAWS))}
+                 **row_of(share(accuracy[j].to_numpy()[None]))}
                 for j in accuracy.columns
             ]  # fmt: skip
         inside = part[TRACE].drop_duplicates().merge(answers[answers["j"] == 0], on=TRACE)
-        rows += [row | {"bucket": name} for row in _direct(inside, rng, axis)]
+        rows += [row | {"bucket": name} for row in _direct(inside, axis)]
     return pd.DataFrame(rows)
 
 
-def _direct(answers: pd.DataFrame, rng: np.random.Generator, axis: str) -> list[dict]:
+def _direct(answers: pd.DataFrame, axis: str) -> list[dict]:
     """Return pass@k of answers without thinking; the best that choosing among k can do."""
     tally = answers.groupby(TRACE)["correct"].agg(["size", "sum"])
     size = answers["answer_tokens"].mean()
     return [
         {"curve": "direct", "x": float(k - 1 if axis == "episodes" else k * size),
-         **row_of(bootstrap(pass_at_k(tally["size"], tally["sum"], k)[:, None], rng, DRAWS))}
+         **row_of(share(pass_at_k(tally["size"], tally["sum"], k)[None]))}
         for k in range(1, int(tally["size"].min()) + 1)
     ]  # fmt: skip
 
 
-def contest(votes: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def contest(votes: pd.DataFrame) -> pd.DataFrame:
     """Compare voting half-way with thinking on to the end: name, estimate, low, high, tokens.
 
     Half-way is boundary ⌈k/2⌉ of each trace. The last row is the paired difference over problems,
@@ -137,14 +123,15 @@ def contest(votes: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         f"{most} votes half-way": (votes["j"] == -(-last // 2)) & (votes["votes"] == most),
         "one answer at the end": (votes["j"] == last) & (votes["votes"] == 1),
     }
-    values = {name: votes[mask].set_index(TRACE) for name, mask in ways.items()}
+    values = {name: votes[mask].set_index(TRACE).sort_index() for name, mask in ways.items()}
+    levels = next(iter(values.values())).index.get_level_values("level")
     rows = [
-        {"name": name, **row_of(bootstrap(v["accuracy"].to_numpy()[:, None], rng, DRAWS)),
+        {"name": name, **row_of(share(v["accuracy"].to_numpy()[None], levels)),
          "tokens": v["spent"].mean()}
         for name, v in values.items()
     ]  # fmt: skip
     _, _, ours, other = values.values()
     gap = ours["accuracy"] - other["accuracy"]  # aligned by trace
-    difference = paired_bootstrap(gap.to_numpy(), np.zeros(len(gap)), rng, DRAWS)
+    difference = two_way(gap.to_numpy()[None], levels)
     spent = ours["spent"].mean() - other["spent"].mean()
     return pd.DataFrame([*rows, {"name": "votes less end", **row_of(difference), "tokens": spent}])

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from mrtlib import analysis, answers, evaluate, findings, information_gain, votes
+from mrtlib.candidates import candidates
 from mrtlib.config import Profile
 from mrtlib.problems import countdown
 
@@ -29,11 +30,6 @@ def curve(problem: str, J: list[float], level: str = "three") -> list[dict]:
     ]  # fmt: skip
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 def test_one_vote_is_the_share_of_right_answers_and_more_votes_cost_more():
     right = [[True, False, False, False], [True, True, False, False]]
     table = votes.vote_table(pd.DataFrame(answer_rows("p", right)), (1, 4))
@@ -43,39 +39,39 @@ def test_one_vote_is_the_share_of_right_answers_and_more_votes_cost_more():
 
 
 def test_equal_values_vote_together():
-    assert votes.candidate("3 * 5 + 7") == votes.candidate("7 + 5 * 3") == "22"
-    assert votes.candidate("3 * ") == "3 * " and votes.candidate(None) is None
+    written = ["3 * 5 + 7", "7 + 5 * 3", "3 * ", None, np.nan]
+    assert candidates(written) == ["22", "22", "3 * ", None, None]
 
 
-def test_curves_hold_ended_traces_and_place_votes_by_their_cost(rng):
+def test_curves_hold_ended_traces_and_place_votes_by_their_cost():
     rows = pd.DataFrame(
         answer_rows("a", [[False] * 4, [True] * 4])
         + answer_rows("b", [[False] * 4, [False] * 4, [False] * 4])
     )
     table = votes.vote_table(rows, (1, 4))
-    table = votes.scaling_curves(table.assign(), rows, rng, "episodes")
+    table = votes.scaling_curves(table.assign(), rows, "episodes")
     one = table.query("curve == 'maj@1'").groupby("x")["estimate"].mean()
     assert one.index.tolist() == [0, 1, 2]
     assert table.query("curve == 'maj@4'")["x"].min() == 3
     assert table.query("curve == 'direct'")["x"].max() == 3
     with pytest.raises(ValueError, match="axis"):
-        votes.scaling_curves(table, rows, rng, "flops")
+        votes.scaling_curves(table, rows, "flops")
 
 
-def test_contest_pairs_the_same_traces(rng):
+def test_contest_pairs_the_same_traces():
     rows = pd.DataFrame(answer_rows("a", [[False] * 2, [True] * 2, [False] * 2]))
-    race = votes.contest(votes.vote_table(rows, (1, 2)), rng).set_index("name")
+    race = votes.contest(votes.vote_table(rows, (1, 2))).set_index("name")
     assert race.loc["2 votes half-way", "estimate"] == 1
     assert race.loc["votes less end", "estimate"] == 1
     assert race.loc["votes less end", "tokens"] == 40 - 50
 
 
-def test_waste_is_what_comes_after_the_stop_point(rng):
-    found = analysis.waste(pd.DataFrame(curve("a", [0.1, 0.9, 0.9, 0.5])), rng)
+def test_waste_is_what_comes_after_the_stop_point():
+    found = analysis.waste(pd.DataFrame(curve("a", [0.1, 0.9, 0.9, 0.5])))
     value = found.set_index("name")["estimate"]
     assert value["share of tokens after the stop point"] == pytest.approx(2 / 3)
     assert value["share of traces that end below their best J"] == 1
-    assert "0.50 [0.50, 0.50]" in findings.said(found.iloc[1])
+    assert "0.50 [0.05, 0.95]" in findings.said(found.iloc[1])  # one problem says little
 
 
 def test_the_story_is_the_trace_that_gains_in_the_middle():
@@ -89,12 +85,12 @@ def test_claims_hold_between_their_bounds():
     assert table["holds"].tolist() == [True, False, False]
 
 
-def test_sampled_and_exact_are_paired_by_boundary(rng):
+def test_sampled_and_exact_are_paired_by_boundary():
     rows = pd.DataFrame(answer_rows("a", [[True, False], [True, True]]))
     pairs = information_gain.paired(rows, pd.DataFrame(curve("a", [0.4, 1.0])))
     assert (pairs["sampled"] - pairs["exact"]).tolist() == pytest.approx([0.1, 0.0])
     assert pairs["inside"].all()
-    found = information_gain.agreement(pairs, rng)
+    found = information_gain.agreement(pairs)
     assert found.bias.estimate == pytest.approx(0.05)
     assert found.expected_noise == pytest.approx(np.sqrt(0.24 / 2 / 2))
     with pytest.raises(ValueError, match="exact J"):
@@ -108,7 +104,7 @@ def test_credit_adds_up_to_regret_and_the_constant_form_is_grpo():
                              "correct": [True, False, False, True] + [False] * 4})  # fmt: skip
     shaped = information_gain.shaped_gaps(rollouts, progress, [0.5, 5.0])
     assert shaped["gap"].max() < 1e-3
-    by_j = information_gain.by_episode(progress, np.random.default_rng(0))
+    by_j = information_gain.by_episode(progress)
     assert by_j["estimate"].tolist() == pytest.approx([0.7, -0.2])
     table = information_gain.credit_table([0.2, 0.6, 0.4], [0, 20, 40], 50)
     assert table["regret_to_go"].iloc[0] == pytest.approx(table["discounted"].sum())

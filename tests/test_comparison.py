@@ -17,7 +17,7 @@ C0, PROBLEMS, SAMPLES = 40, 6, 4
 def profile():
     base = load_profile("smoke")
     return replace(base, thinking=replace(base.thinking, budget=C0),
-                   evaluation=Evaluation(budgets=(20, 40), bootstrap=100))  # fmt: skip
+                   evaluation=Evaluation(budgets=(20, 40)))  # fmt: skip
 
 
 def made_up(method: str, gain: float) -> dict[str, pd.DataFrame]:
@@ -50,7 +50,7 @@ def models(tables, profile):
 
 
 def test_regret_removed_is_signed_and_said(models):
-    table = comparison.regret_removed(models, (C0,), np.random.default_rng(0), 200)
+    table = comparison.regret_removed(models, (C0,))
     assert list(table["method"]) == ["regret_to_go", "episode_progress"]
     ours, worse = table.itertuples()
     mean_J = 0.5 + 5 / 24  # of gain 1: the mean of 0.5 + p/12 over p = 0 ... 5
@@ -69,7 +69,7 @@ def test_regret_is_removed_on_each_level_where_there_are_several(models):
         for key, values in found.items():
             moved = [("four" if p in ("p4", "p5") else "three", p) for _, p in values.index]
             found[key] = values.set_axis(pd.MultiIndex.from_tuples(moved, names=values.index.names))
-    table = comparison.regret_removed(models, (C0,), np.random.default_rng(0), 50)
+    table = comparison.regret_removed(models, (C0,))
     assert list(table["level"]) == ["all"] * 2 + ["three"] * 2 + ["four"] * 2
     hard = table[(table["level"] == "four") & (table["method"] == "regret_to_go")].iloc[0]
     mean_J = 0.5 + 4.5 / 12
@@ -79,7 +79,7 @@ def test_regret_is_removed_on_each_level_where_there_are_several(models):
 
 
 def test_tokens_at_equal_accuracy(models):
-    table = comparison.tokens_at_equal_accuracy(models, C0, np.random.default_rng(0), 50)
+    table = comparison.tokens_at_equal_accuracy(models, C0)
     found = table.set_index("method")
     assert list(found.index) == ["regret_to_go", "episode_progress"]
     ours, never = found.loc["regret_to_go"], found.loc["episode_progress"]
@@ -87,11 +87,52 @@ def test_tokens_at_equal_accuracy(models):
     assert never["times_fewer"] == 0 and np.isinf(never["tokens"])
     even, short = table.itertuples()
     assert "1.00 [1.00, 1.00] times fewer" in comparison.thrift(even)
+    assert "not told apart" in comparison.thrift(even)
     assert "does not reach" in comparison.thrift(short)
+    sure = even._replace(times_fewer=1.5, low=1.1, high=2.0)
+    assert "with 1.50 [1.10, 2.00] times fewer" in comparison.thrift(sure)
+
+
+def curves(gain: float, spread: float, seeds: int = 5):
+    """Return accuracy (B, S, P) of ours, `gain` above the other's at each budget, and the other's.
+
+    Seeds lie up to `spread` from their mean.
+    """
+    other = np.tile(np.array([0.1, 0.3, 0.4])[:, None, None], (1, seeds, 20))
+    apart = np.linspace(-spread, spread, seeds)[:, None]
+    return other + gain + apart, other
+
+
+def test_an_accuracy_that_may_not_be_reached_makes_the_low_end_zero():
+    budgets = [10, 20, 30]
+    sure = comparison.times_fewer(budgets, *curves(0.1, 0.0))
+    assert vars(sure) == pytest.approx({"estimate": 1.5, "low": 1.5, "high": 1.5})  # 30 / 20
+    # Seeds of +-0.05 around 0.1: the mean is known to +- 2.776 * 0.0395 / sqrt(5) = 0.049.
+    half = 2.776445 * np.linspace(-0.05, 0.05, 5).std(ddof=1) / 5**0.5
+    found = comparison.times_fewer(budgets, *curves(0.1, 0.05))
+    assert found.estimate == pytest.approx(1.5)
+    assert found.low == pytest.approx(30 / (20 + 10 * half / 0.1))
+    assert found.high == pytest.approx(30 / (20 - 10 * half / 0.2))
+    unsure = comparison.times_fewer(budgets, *curves(0.03, 0.05))
+    assert unsure.low == 0 < 1 < unsure.estimate < unsure.high
+    never = comparison.times_fewer(budgets, *curves(-0.2, 0.05))
+    assert vars(never) == {"estimate": 0, "low": 0, "high": 0}
+    alone = comparison.times_fewer(budgets, *(c[:, :1, :1] for c in curves(0.1, 0.05)))
+    assert np.isnan(alone.low) and np.isnan(alone.high)
+
+
+def test_votes_count_equal_answers_together_and_no_answer_not_at_all(profile):
+    tables = made_up("base", 0.5)
+    # One right, two wrong ones of one value, and none: by text, or with a vote for "none", a tie.
+    tables["rollouts"]["answer"] = ["22", "2 + 3", "3 + 2", None] * PROBLEMS
+    found = measures(tables, profile)["maj@4", C0]
+    assert [float(v[0]) for v in found] == [0.0] * PROBLEMS
+    tables["rollouts"]["answer"] = ["22", None, None, np.nan] * PROBLEMS
+    assert [float(v[0]) for v in measures(tables, profile)["maj@4", C0]] == [1.0] * PROBLEMS
 
 
 def test_claims_hold_and_can_fail(models, tables, profile):
-    table = results(models, profile, np.random.default_rng(0))
+    table = results(models)
     assert comparison.claims(table, tables, C0)["holds"].all()
     tables["base", 0]["budgets"].loc[0, "tokens"] = 21
     tables["outcome", 0]["progress"]["J"] += 0.01

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETLEFT
 from matplotlib.text import Text
 
 from mrtlib import drawing, figures
-from mrtlib.instruments import binomial_band
+from mrtlib.instruments import WAYS, binomial_band
 
 METHODS = ("base", "outcome", "episode_progress", "regret_to_go")
 C0 = 160
@@ -145,6 +146,15 @@ def some_learning():
     )  # fmt: skip
 
 
+def some_coverage():
+    kinds = ("mean", "relative regret, one level", "tokens at equal accuracy", "share of 99.7 %")
+    rows = [(kind, way, n, value - 0.02 * i - (0.6 if kind.startswith("share") else 0) * old)
+            for kind in kinds for i, n in enumerate((50, 250, 500))
+            for old, way, value in ((0, "closed form", 0.96), (1, "bootstrap", 0.94))]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["kind", "way", "problems", "coverage"])
+    return table.assign(low=table["coverage"] - 0.01, high=table["coverage"] + 0.01)
+
+
 RESULTS = some_results()
 # figure: (arguments, the table that is saved beside it, figure width in inches)
 CASES = {
@@ -162,6 +172,7 @@ CASES = {
     "reasoner_card": ((some_card(),), some_card(), 3.25),
     "error_by_tokens": ((some_errors(),), some_errors(), 3.25),
     "estimator_curves": ((some_learning(),), some_learning(), 6.75),
+    "coverage": ((some_coverage(),), some_coverage(), 3.25),
     "cost_by_boundaries": ((some_costs(),), some_costs(), 6.75),
 }  # fmt: skip
 
@@ -281,6 +292,19 @@ def test_raw_seeds_are_drawn_only_if_few():
     many = pd.concat([some_seeds().assign(seed=s) for s in range(6)])
     assert len(few[0].get_lines()) == 3 + 9
     assert len(figures.learning_curves(some_steps(), None, many)[0].get_lines()) == 3
+
+
+def test_coverage_off_the_edge_is_an_arrow_and_the_rest_lies_where_it_is():
+    ax = figures.coverage(some_coverage())
+    drawn = {line.get_label(): line for line in ax.get_lines() if line.get_label() in WAYS}
+    assert len(drawn["closed form"].get_xdata()) == 12 and len(drawn["bootstrap"].get_xdata()) == 9
+    arrows = [line for line in ax.get_lines() if line.get_marker() == CARETLEFT]
+    assert sum(len(line.get_xdata()) for line in arrows) == 3
+    table = some_coverage()
+    of_mean = drawn["closed form"].get_ydata()[:3]
+    assert (np.diff(of_mean) > 0).all() and np.abs(of_mean).max() < 0.5  # 50, 250, 500 downward
+    own = table[table["way"] == "closed form"]["coverage"]
+    np.testing.assert_allclose(drawn["closed form"].get_xdata(), own)
 
 
 @pytest.mark.parametrize("k", [1, 3, 8])

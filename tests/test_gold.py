@@ -34,7 +34,7 @@ def drawn(traces=80, off=0.0, rng=None, even=True):
 
 
 def test_errors_are_what_the_draws_must_show():
-    table = gold.errors(drawn(), COST, np.random.default_rng(0)).set_index("answers")
+    table = gold.errors(drawn(), COST).set_index("answers")
     assert list(table.index) == [0, 1, 2, 4, 8, 16] and "exact" in table["way"].to_list()
     assert (table["error"] / table["predicted"]).between(0.9, 1.1).all()
     assert table["error"].iloc[1:].is_monotonic_decreasing
@@ -45,17 +45,17 @@ def test_errors_are_what_the_draws_must_show():
 
 
 def test_short_traces_weigh_as_much_as_long_ones():
-    table = gold.errors(drawn(300, even=False), COST, np.random.default_rng(0))
+    table = gold.errors(drawn(300, even=False), COST)
     assert (table["error"] / table["predicted"]).between(0.93, 1.07).all()
 
 
 def test_what_sampling_needs_is_bounded_by_the_gold_standard():
-    answers, times = gold.needed(gold.errors(drawn(), COST, np.random.default_rng(0)), COST)
+    answers, times = gold.needed(gold.errors(drawn(), COST), COST)
     assert 120 < answers <= 256 and times == pytest.approx((360 + 40 * answers) / 500)
 
 
 def test_an_exact_that_is_off_is_found_out():
-    table = gold.errors(drawn(off=0.1), COST, np.random.default_rng(0))
+    table = gold.errors(drawn(off=0.1), COST)
     row = table.set_index("answers").loc[0]
     assert row["low"] > row["floor"]
     answers, _ = gold.needed(table, COST)
@@ -64,16 +64,16 @@ def test_an_exact_that_is_off_is_found_out():
 
 
 def test_words_and_claims():
-    table = gold.errors(drawn(), COST, np.random.default_rng(0))
+    table = gold.errors(drawn(), COST)
     text = gold.words(table, COST)
     assert "K = 4 with 1.04 times the tokens" in text and "no error of its own" in text
     assert "the most that this" not in text or "at least 256 answers" in text
     good = {claim: low <= value <= high for claim, value, low, high in gold.claims(table, COST)}
     assert len(good) == 3 and all(good.values())
-    bad = gold.claims(gold.errors(drawn(off=0.3), COST, np.random.default_rng(0)), COST)
+    bad = gold.claims(gold.errors(drawn(off=0.3), COST), COST)
     assert not all(low <= value <= high for _, value, low, high in bad)
     assert ": an error of its own" in gold.words(
-        gold.errors(drawn(off=0.3), COST, np.random.default_rng(0)), COST
+        gold.errors(drawn(off=0.3), COST), COST
     )
 
 

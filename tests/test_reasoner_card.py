@@ -62,7 +62,7 @@ def test_a_card_is_measured_once_and_then_read(toy_profile, toy_tokenizer, elsew
     assert [len(first[n]) for n in ("rollouts", "direct", "cut", "progress")] == [8, 8, 8, 8]
     assert (first["direct"]["j"] == 0).all() and first["progress"]["J"].between(0, 1).all()
     samples = reasoner_card.per_problem(first, profile, toy_tokenizer.decode)
-    card = reasoner_card.card(samples, profile, np.random.default_rng(0))
+    card = reasoner_card.card(samples, profile)
     assert "exact J without thinking" in set(card["name"])
     assert reasoner_card.claims(card)["holds"].all()
 

@@ -1,8 +1,7 @@
-"""Estimators against enumeration; intervals against known coverage; the same rng, the same bits."""
+"""Estimators against enumeration; intervals against the analysis of variance worked out."""
 
 import itertools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -52,6 +51,9 @@ def test_majority_ties_and_silence():
     assert stats.maj_at_k(["1", "2", "3"], [True, False, False], 3) == pytest.approx(1 / 3)
     assert stats.maj_at_k(["a/b", "c"], [True, True], 2) == 1  # two forms of the right answer
     assert stats.maj_at_k([None, None], [False, False], 2) == 0
+    for nothing in (None, math.nan):  # a table makes NaN of None
+        answers = [nothing, nothing, "a", "b"]
+        assert stats.maj_at_k(answers, [False, False, True, False], 4) == 0.5
     # Two votes cannot beat one when ties are fair.
     one, two = (stats.maj_at_k(["1", "2", "1"], [True, False, True], k) for k in (1, 2))
     assert one == pytest.approx(two)
@@ -83,92 +85,141 @@ def test_wilson():
         stats.wilson(3, 2)
 
 
-def test_bootstrap_spread_is_that_of_the_two_stages():
-    values = rng().random((40, 6))
-    interval = stats.bootstrap(values, rng(), draws=4000)
-    assert interval.estimate == pytest.approx(values.mean())
-    # Var of a draw: variance between problem means, plus the mean variance within, over P.
-    variance = (values.mean(1).var() + (values.var(1) / 6).mean()) / 40
-    assert interval.high - interval.low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.08)
-    assert interval.low < interval.estimate < interval.high
+def test_two_way_is_the_t_interval_of_one_way_where_there_is_only_one():
+    values = [0.1, 0.4, 0.3, 0.8]
+    half = 3.182446 * np.std(values, ddof=1) / 2  # t of 3 degrees of freedom
+    for table in ([values], np.transpose([values])):
+        found = stats.two_way(table)
+        assert found.estimate == pytest.approx(0.4)
+        assert (found.low, found.high) == pytest.approx((0.4 - half, 0.4 + half), rel=1e-6)
+    assert stats.over_seeds(values) == stats.two_way([values])
+    alone = stats.two_way([[0.3]])
+    assert alone.estimate == 0.3 and math.isnan(alone.low) and math.isnan(alone.high)
+    with pytest.raises(ValueError, match="a seed and a problem"):
+        stats.two_way(np.ones((3, 0)))
 
 
-def test_bootstrap_weighs_problems_not_samples():
-    ragged = [[1.0] * 9, [0.0]]
-    interval = stats.bootstrap(ragged, rng(), draws=500)
-    assert interval.estimate == 0.5
-    assert {interval.low, interval.high} == {0.0, 1.0}
-    mixed = [[1.0, 1.0, 1.0], [1.0], [1.0, 1.0]]  # a short problem is not padded with zeros
-    assert stats.bootstrap(mixed, rng(), draws=50) == stats.Interval(1.0, 1.0, 1.0)
-    with pytest.raises(ValueError, match="at least one"):
-        stats.bootstrap([[1.0], []], rng())
+def test_mean_squares_are_those_of_the_analysis_of_variance():
+    values = np.array([[1.0, 2.0, 6.0], [3.0, 2.0, 10.0]])
+    (of_seeds, of_problems, rest), free = stats.mean_squares(values)
+    # Means of seeds 3 and 5, of problems 2, 2 and 8, of all 4.
+    assert (of_seeds, of_problems, free) == (3 * 2 / 1, 2 * 24 / 2, (1, 2))
+    left = values - [[3], [5]] - [2, 2, 8] + 4
+    assert rest == pytest.approx((left**2).sum() / 2)
+    found = stats.spread(values)
+    assert found.variance == pytest.approx((of_seeds + of_problems - rest) / 6)
+    doubt = of_seeds**2 / 1 + of_problems**2 / 2 + rest**2 / 2
+    df = stats.CAUTION * (of_seeds + of_problems - rest) ** 2 / doubt
+    assert found.df == pytest.approx(max(df, 1))
 
 
-def test_bootstrap_in_chunks(monkeypatch):
-    values = rng().random((5, 3))
-    monkeypatch.setattr(stats, "CHUNK", 40)
-    chunked = stats.bootstrap(values, rng(), draws=3001)
-    monkeypatch.undo()
-    whole = stats.bootstrap(values, rng(), draws=3001)
-    assert chunked.low == pytest.approx(whole.low, abs=0.02)
-    assert chunked.high == pytest.approx(whole.high, abs=0.02)
+def test_seeds_that_agree_make_no_variance_negative():
+    values = np.tile(rng().random((1, 40)), (5, 1))
+    values += np.array([[0.1], [-0.1], [0.1], [-0.1], [0.0]]) * np.where(np.arange(40) % 2, 1, -1)
+    (of_seeds, of_problems, rest), _ = stats.mean_squares(values)
+    assert of_seeds < rest < of_problems
+    assert stats.spread(values).variance == pytest.approx(of_problems / 200)
 
 
-def test_pairing_removes_what_problems_share():
+def test_levels_do_not_vary_by_chance():
+    easy = np.arange(40) % 2
+    values = rng().normal(0, 0.1, (3, 40)) + easy + np.array([[0.06], [0.0], [0.02]]) * easy
+    plain, within = (stats.two_way(values, levels) for levels in (None, easy))
+    assert within.estimate == pytest.approx(plain.estimate)
+    assert within.high - within.low < 0.75 * (plain.high - plain.low)
+    (_, _, rest), (_, df) = stats.mean_squares(values, easy)
+    assert df == 38 and rest == pytest.approx(0.01, rel=0.3)  # seeds may differ by level
+    each = stats.two_way(values[:, :2], [0, 1])  # one problem a level leaves nothing within them
+    assert each == stats.two_way(values[:, :2])
+    with pytest.raises(ValueError, match="level of each of 40"):
+        stats.two_way(values, [0, 1])
+
+
+def test_problems_count_alike_whatever_they_share():
     difficulty = rng().random(200)
-    interval = stats.paired_bootstrap(difficulty + 0.1, difficulty, rng())
-    assert interval.low == pytest.approx(0.1) and interval.high == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="over_seeds"):
-        stats.paired_bootstrap(np.ones((2, 3)), np.ones((2, 3)), rng())
+    same = stats.two_way((difficulty + 0.1 - difficulty)[None])
+    assert same.low == pytest.approx(0.1) and same.high == pytest.approx(0.1)
 
 
-def test_paired_bootstrap_resamples_problems():
-    ours, other = rng().random(60), np.random.default_rng(6).random(60)
-    interval = stats.paired_bootstrap(ours, other, rng(), draws=4000)
-    width = 2 * 1.96 * (ours - other).std() / math.sqrt(60)
-    assert interval.estimate == pytest.approx((ours - other).mean())
-    assert interval.high - interval.low == pytest.approx(width, rel=0.08)
+def test_many_intervals_at_once_are_those_one_by_one():
+    draw = rng()
+    values, other, levels = draw.random((6, 4, 10)), draw.random((6, 4, 10)), np.arange(10) % 2
+    for way in (stats.two_way, stats.share, stats.root_mean_square):
+        together = way(values, levels)
+        for i, table in enumerate(values):
+            alone = way(table, levels)
+            assert all(isinstance(end, float) for end in vars(alone).values())
+            assert [end[i] for end in vars(together).values()] == pytest.approx(
+                list(vars(alone).values())
+            )
+    together = stats.ratio(values, other, levels)
+    assert together.high[2] == pytest.approx(stats.ratio(values[2], other[2], levels).high)
 
 
-def test_seeds_are_a_cluster_of_their_own():
-    effect = np.array([[0.3], [-0.1], [0.1], [0.2], [0.0]])  # differs by seed, not by problem
-    other = rng().random((5, 50))
-    interval = stats.paired_bootstrap_over_seeds(other + effect, other, rng(), draws=4000)
-    assert interval.estimate == pytest.approx(0.1)
-    width = 2 * 1.96 * effect.std() / math.sqrt(5)
-    assert interval.high - interval.low == pytest.approx(width, rel=0.15)
+def test_a_share_is_wilsons_where_every_problem_is_a_trial():
+    values = np.arange(400) < 300
+    found = stats.share(values[None].astype(float))
+    low, high = stats.wilson(300, 400)
+    assert (found.low, found.high) == pytest.approx((float(low), float(high)), abs=1e-3)
+    # Ten trials of each problem that are alike are no more than one.
+    alike = stats.share(np.repeat(values, 10).reshape(400, 10).mean(1)[None])
+    assert alike == found
+
+
+def test_a_share_stays_inside_and_is_never_certain():
+    for values in (np.ones((5, 50)), np.zeros((5, 50))):
+        found = stats.share(values)
+        low, high = stats.wilson(values.mean() * 50, 50)
+        assert (found.low, found.high) == pytest.approx((float(low), float(high)))
+    almost = np.ones((1, 500))
+    almost[0, 0] = 12 / 13
+    found = stats.share(almost)
+    assert 0.998 < found.low < found.estimate < found.high < 1
+    t = stats.two_way(almost)
+    assert t.high > 1  # where the t interval says that more than all may be right
+    # A single failure of 50: the Poisson bound, -log(0.95) failures, is beyond Wilson's end.
+    one = np.ones((1, 50))
+    one[0, 0] = 0
+    assert stats.share(one).high == pytest.approx(1 + math.log(0.95) / 49, abs=1e-4)
+    with pytest.raises(ValueError, match="shares lie"):
+        stats.share([[0.2, 1.2]])
+    assert stats.share([[1.0, 1 + 1e-6]]).estimate == 1  # rounding of a sum of probabilities
+
+
+def test_a_ratio_is_paired():
+    other = 0.5 + rng().random((5, 50))
+    found = stats.ratio(0.9 * other, other)
+    assert (found.low, found.high) == pytest.approx((0.9, 0.9))
+    free = stats.ratio(0.9 * other[:, ::-1], other)
+    assert free.low < 0.9 < free.high
+    # In the limit of small differences it is the difference over the mean of the other.
+    ours = other + rng().normal(0, 1e-4, other.shape)
+    difference, times = stats.two_way(ours - other), stats.ratio(ours, other)
+    assert times.high - 1 == pytest.approx(difference.high / other.mean(), rel=0.01)
     with pytest.raises(ValueError, match="one shape"):
-        stats.paired_bootstrap_over_seeds(other, other[:, 1:], rng())
+        stats.ratio(other, other[:, 1:])
 
 
-def test_paired_draw_is_the_mean_of_the_drawn_rows_and_columns():
-    difference = rng().random((3, 4))
-    means = [stats.paired_bootstrap_over_seeds(difference, 0 * difference, rng(), 1).low
-             for _ in range(2)]  # fmt: skip
-    again = rng()
-    seeds, problems = again.integers(3, size=(1, 3))[0], again.integers(4, size=(1, 4))[0]
-    assert means[0] == means[1] == pytest.approx(difference[seeds][:, problems].mean())
+def test_a_root_mean_square_is_on_the_scale_of_the_errors():
+    squares = rng().normal(0, 0.3, (1, 4000)) ** 2
+    found = stats.root_mean_square(squares)
+    assert found.low < 0.3 < found.high
+    # The standard error of a standard deviation is sigma / sqrt(2 n).
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.3 / math.sqrt(8000), rel=0.05)
+    assert stats.root_mean_square(np.zeros((1, 5))) == stats.Interval(0, 0, 0)
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda r: stats.bootstrap(rng().random((20, 4)), r, 300),
-        lambda r: stats.paired_bootstrap(rng().random(20), np.zeros(20), r, 300),
-        lambda r: stats.maj_at_k(ANSWERS, CORRECT, 3, r, draws=300, enumerate_up_to=0),
-    ],
-)
-def test_the_same_rng_state_gives_the_same_bits(draw):
+def test_an_interval_is_cut_to_what_is_possible():
+    assert stats.cut(stats.Interval(0.5, -0.2, 1.2), 0, 1) == stats.Interval(0.5, 0, 1)
+    assert math.isnan(stats.cut(stats.Interval(0.5, math.nan, math.nan), 0, 1).low)
+
+
+def test_the_same_rng_state_gives_the_same_bits():
+    def draw(state):
+        return stats.maj_at_k(ANSWERS, CORRECT, 3, state, draws=300, enumerate_up_to=0)
+
     np.random.seed(1)  # noqa: NPY002 - the global state must not matter
     first = draw(np.random.default_rng(3))
     np.random.seed(2)  # noqa: NPY002
     assert draw(np.random.default_rng(3)) == first
     assert draw(np.random.default_rng(4)) != first
-
-
-def test_two_thousand_draws_over_five_hundred_problems_are_quick():
-    values = rng().random((500, 4))
-    start = time.process_time()
-    stats.bootstrap(values, rng())
-    stats.paired_bootstrap(values[:, 0], values[:, 1], rng())
-    assert time.process_time() - start < 3  # about 0.3 s; loose for a busy machine

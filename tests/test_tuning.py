@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from mrtlib import tuning
@@ -26,11 +25,11 @@ def test_every_run_is_in_the_table(toy_profile, tmp_path, monkeypatch):
         data=replace(base.data, train=4, validation=2),
         training=replace(base.training, methods=("outcome", "regret_to_go"), tokens=10**6),
         evaluation=replace(base.evaluation, budgets=(8, 16, 24, 32), extensions=1,
-                           extension_tokens=8, bootstrap=20),
+                           extension_tokens=8),
     )  # fmt: skip
-    table = tuning.search(profile, (1e-3, 1e-2), (0,), np.random.default_rng(0), 10)
+    table = tuning.search(profile, (1e-3, 1e-2), (0,), 10)
     assert len(table) == 4 and set(table["generated"]) == {10}
     assert table["regret"].between(0, 1).all() and (table["low"] <= table["high"]).all()
     assert len(pd.read_csv(tmp_path / "smoke" / "tuning.csv")) == 4
-    again = tuning.search(profile, (1e-3, 1e-2), (0,), np.random.default_rng(0), 10)
+    again = tuning.search(profile, (1e-3, 1e-2), (0,), 10)
     pd.testing.assert_frame_equal(table, again)

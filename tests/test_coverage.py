@@ -1,0 +1,79 @@
+"""Intervals hold the truth as often as they say, and the bootstrap did not."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mrtlib import coverage, population
+from mrtlib.config import load_profile
+from mrtlib.regret import efficiency_at_equal_accuracy
+
+KEPT = load_profile("tiny").runs / "coverage.csv"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """A short study: a fifth of the repetitions of the one on record."""
+    return coverage.study(population.read(), 300, resampled=150, problems=(50, 500))
+
+
+def test_every_kind_covers_and_decides_rarely(table):
+    assert len(table) == 2 * 2 * (3 * 8 + 5)
+    assert coverage.faults(table).empty, coverage.faults(table).to_string()
+
+
+def test_the_bootstrap_is_found_out(table):
+    bad = coverage.faults(table, "bootstrap")
+    assert set(bad["kind"]) >= {
+        "difference over seeds alone", "mean over seeds alone", "share of 99.7 %", "difference",
+        "relative regret", "tokens at equal accuracy",
+    }  # fmt: skip
+    alone = bad[bad["kind"] == "difference over seeds alone"]
+    assert (alone["coverage"] < 0.9).all() and (alone["decided"] > 0.1).all()
+
+
+def test_the_study_on_record_is_sound_and_up_to_date():
+    kept = pd.read_csv(KEPT)
+    assert coverage.faults(kept).empty
+    assert set(kept["problems"]) == set(coverage.PROBLEMS)
+    closed = kept[kept["way"] == "closed form"]
+    assert closed["repetitions"].min() >= 2000
+    one = replace(population.read(), seed=0.0)
+    most = int(closed["repetitions"].max())
+    for trials in (coverage.difference_of_one_model, coverage.of_one_model):
+        made = pd.DataFrame(coverage.tally(trials, one, coverage.ONE, 50, most, 400, 0))
+        was = kept.merge(made, on=["kind", "way", "seeds", "problems", "repetitions"])
+        assert len(was) == len(made)
+        assert was["coverage_x"].to_numpy() == pytest.approx(was["coverage_y"], abs=1e-3)
+
+
+def test_faults_are_seen_beyond_the_error_of_the_simulation():
+    row = {"kind": "mean", "way": "closed form", "coverage": 0.95, "decided": math.nan,
+           "repetitions": 4000}  # fmt: skip
+    rows = [row, row | {"coverage": 0.91}, row | {"coverage": 0.99}, row | {"decided": 0.07},
+            row | {"decided": 0.055}, row | {"coverage": 0.99, "kind": "share of 99.7 %"},
+            row | {"coverage": 0.91, "kind": "share of 99.7 %"}]  # fmt: skip
+    assert list(coverage.faults(pd.DataFrame(rows)).index) == [1, 2, 3, 6]
+    few = [row | {"coverage": 0.91, "repetitions": 100}]
+    assert coverage.faults(pd.DataFrame(few)).empty
+
+
+def test_many_curves_at_once_are_those_one_by_one():
+    budgets = (10, 20, 40, 80)
+    ours, other = np.random.default_rng(0).random((2, 300, 4))
+    ours[:20], other[20:40] = other[:20], 0.5  # equal, and flat
+    expected = [efficiency_at_equal_accuracy(budgets, a, budgets, b)
+                for a, b in zip(ours, other, strict=True)]  # fmt: skip
+    assert coverage.all_times(budgets, ours, other) == pytest.approx(expected)
+    assert 0 in expected and 1 in expected
+
+
+def test_the_study_is_made_once_and_then_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(coverage, "DRAWS", 5)
+    first = coverage.kept(tmp_path / "coverage.csv", 4)
+    monkeypatch.setattr(coverage, "study", lambda *_: pytest.fail("made again"))
+    pd.testing.assert_frame_equal(coverage.kept(tmp_path / "coverage.csv", 4), first)
+    assert set(first["way"]) == {"closed form", "bootstrap"}
