@@ -33,6 +33,7 @@ from mrtlib.instruments import reasoner_card as reasoner_card
 from mrtlib.scaling import accuracy_by_budget as accuracy_by_budget
 from mrtlib.scaling import budget_rows as budget_rows
 from mrtlib.scaling import headline as headline
+from mrtlib.scaling import official_regret_by_budget as official_regret_by_budget
 from mrtlib.scaling import regret_by_budget as regret_by_budget
 from mrtlib.scaling import results_markdown as results_markdown
 from mrtlib.scaling import results_rows as results_rows

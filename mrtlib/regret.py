@@ -64,8 +64,8 @@ def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: float) -> floa
 
     1 - (1/C0) · ∫ y dx along the straight lines from (0, 0) through the points in their order,
     flat after the last, as far as they lie within C0. The ramp charges a trace for tokens before
-    its first point, so this is larger than `normalised_regret` wherever accuracy climbs; use it
-    only to compare with the paper's figures.
+    its first point, so this is larger than `normalised_regret` wherever accuracy climbs; it is
+    for comparison with the paper's figures alone.
 
     Points may share a count of tokens, and one may lie before the last: mean answers differ in
     length. A line that goes back takes its area off again, as the notebook's trapezoid does.

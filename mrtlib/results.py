@@ -2,9 +2,10 @@
 
 One row a number: `method, seed, level, metric, budget, estimate, low, high, problems, samples`.
 `seed` is a training seed, or "all" for the aggregate over seeds and problems. A level is one of
-the data's, or "all". Metrics: accuracy and regret at each budget; natural_accuracy, tokens,
-episodes, truncated, pass@4, maj@4 at C0; and `diff_to_outcome_*`, paired over seeds and problems,
-of the methods that were trained. Intervals are two-way (`stats.two_way`), of shares `stats.share`.
+the data's, or "all". Metrics: accuracy and regret at each budget, and official_regret, as the
+authors' notebook takes it; natural_accuracy, tokens, episodes, truncated, pass@4, maj@4 at C0; and
+`diff_to_outcome_*`, paired over seeds and problems, of the methods that were trained. Intervals
+are two-way (`stats.two_way`), of shares `stats.share`.
 """
 
 from pathlib import Path
@@ -21,7 +22,9 @@ from mrtlib.store import write_text
 COLUMNS = (
     "method", "seed", "level", "metric", "budget", "estimate", "low", "high", "problems", "samples",
 )  # fmt: skip
-SHARES = ("natural_accuracy", "truncated", "pass@4", "maj@4", "accuracy", "regret")
+SHARES = (
+    "natural_accuracy", "truncated", "pass@4", "maj@4", "accuracy", "regret", "official_regret",
+)  # fmt: skip
 # What is measured for one evaluated model: (metric, budget) -> samples of each problem.
 Measures = dict[tuple[str, int], pd.Series]
 
@@ -42,17 +45,20 @@ def measures(tables: dict[str, pd.DataFrame], profile: Profile) -> Measures:
     )
     for budget, rows in budgets.groupby("budget"):
         out["accuracy", int(budget)] = _samples(rows, "accuracy")
-    return out | _regrets(tables["progress"], budgets, c0)
+    inside = sorted(budgets.loc[~budgets["extrapolated"], "budget"].unique())
+    return (
+        out | _regrets(tables["progress"], budgets, inside)
+        | _official_regrets(tables["progress"], rollouts, inside)
+    )  # fmt: skip
 
 
 def _samples(rows: pd.DataFrame, column: str) -> pd.Series:
     return rows.groupby(["level", "problem"])[column].apply(lambda v: v.to_numpy(dtype=float))
 
 
-def _regrets(progress: pd.DataFrame, budgets: pd.DataFrame, c0: int) -> Measures:
+def _regrets(progress: pd.DataFrame, budgets: pd.DataFrame, inside: list[int]) -> Measures:
     """Normalised regret at each budget; beyond C0 along the forced extensions of a trace."""
     place = ["level", "problem", "sample"]
-    inside = sorted(budgets.loc[~budgets["extrapolated"], "budget"].unique())
     beyond = budgets[budgets["extrapolated"]].sort_values("budget")
     longer = dict(iter(beyond.groupby(place)))
     found = []
@@ -63,6 +69,28 @@ def _regrets(progress: pd.DataFrame, budgets: pd.DataFrame, c0: int) -> Measures
             found += [(*key, *point) for point in _beyond(J, t, longer[key])]
     table = pd.DataFrame(found, columns=[*place, "budget", "regret"])
     return {("regret", int(b)): _samples(part, "regret") for b, part in table.groupby("budget")}
+
+
+def _official_regrets(
+    progress: pd.DataFrame, rollouts: pd.DataFrame, inside: list[int]
+) -> Measures:
+    """Regret along the authors' ramp, over all tokens: prompt, thinking, and a mean answer.
+
+    Their points lie at the tokens of prompt, prefix, stop text and mean answer. What stands behind
+    a trace has the mean length of those that the model closed itself, as exact J draws none.
+    """
+    place = ["level", "problem", "sample"]
+    closed = rollouts[rollouts["closed"]]
+    answer = float((closed["token_ids"].map(len) - closed["trace_tokens"]).mean())
+    prompts = rollouts.set_index(place)["prompt_ids"].map(len)
+    answer = 0.0 if np.isnan(answer) else answer  # no trace was closed
+    found = []
+    for key, trace in progress.sort_values("j").groupby(place):
+        at = prompts[key] + trace["tokens"].to_numpy() + answer
+        found += [(*key, b, regret.ramped_regret(trace["J"].to_numpy(), at, b)) for b in inside]
+    table = pd.DataFrame(found, columns=[*place, "budget", "regret"])
+    return {("official_regret", int(b)): _samples(part, "regret")
+            for b, part in table.groupby("budget")}  # fmt: skip
 
 
 def _beyond(J: np.ndarray, t: np.ndarray, extra: pd.DataFrame) -> list[tuple[int, float]]:

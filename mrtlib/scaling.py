@@ -14,6 +14,7 @@ from mrtlib import drawing
 from mrtlib.drawing import METHODS, look_of, panels, paper
 
 AXIS = {"accuracy": "accuracy", "regret": "normalised regret"}
+OFFICIAL = {"official_regret": "regret, authors' ramp"}
 DIFFERENCE = "diff_to_outcome_"
 LESS = f"\u2212 {METHODS['outcome'].label}"
 GREY = "#555555"
@@ -70,6 +71,18 @@ def regret_by_budget(results: pd.DataFrame, c0: int, ax: Axes | None = None) -> 
 
 
 @paper
+def official_regret_by_budget(
+    results: pd.DataFrame, c0: int, ax: Axes | None = None
+) -> Axes:
+    """Draw regret as the authors' notebook takes it: along a ramp, over all tokens (figure 9)."""
+    (ax,) = panels(ax)
+    budget_panel(ax, results, "official_regret", c0)
+    ax.set_xlabel("budget (tokens, prompt and answer counted)")
+    drawing.name_curves([ax])
+    return ax
+
+
+@paper
 def headline(results: pd.DataFrame, c0: int, axes: Sequence[Axes] | None = None) -> list[Axes]:
     """Draw accuracy and regret over the budget side by side."""
     axes = panels(axes, 2, height=2.3)
@@ -87,7 +100,7 @@ def budget_panel(ax: Axes, results: pd.DataFrame, metric: str, c0: int | None) -
     last = 1.02 * rows["budget"].max()  # room for the marker of the last budget
     ax.set_xlim(0, last)
     drawing.few_ticks(ax)
-    ax.set(xlabel="budget (thinking tokens)", ylabel=AXIS[metric])
+    ax.set(xlabel="budget (thinking tokens)", ylabel=(AXIS | OFFICIAL)[metric])
     if c0 is not None and rows["budget"].max() > c0:
         above = {"transform": ax.get_xaxis_transform(), "color": GREY, "fontsize": 6.5,
                  "ha": "center", "va": "bottom"}  # fmt: skip

@@ -140,6 +140,20 @@ def test_regret_in_the_table_is_that_of_the_curves(profile, tables):
     assert np.mean(np.concatenate(found.tolist())) == pytest.approx(np.mean(expected))
 
 
+def test_official_regret_counts_prompt_and_answer_and_ramps(profile, tables):
+    found = measures(tables, profile)
+    rollouts = tables["rollouts"].set_index(PLACE)
+    behind = [len(r.token_ids) - r.trace_tokens for r in rollouts.itertuples() if r.closed]
+    expected = []
+    for key, trace in tables["progress"].sort_values("j").groupby(PLACE):
+        at = len(rollouts.loc[key, "prompt_ids"]) + trace["tokens"] + np.mean(behind or [0.0])
+        expected.append(regret.ramped_regret(trace["J"], at, 24))
+    ours = np.concatenate(found["official_regret", 24].tolist())
+    assert np.mean(ours) == pytest.approx(np.mean(expected))
+    plain = np.concatenate(found["regret", 24].tolist())
+    assert np.mean(ours) > np.mean(plain)  # the first tokens are charged
+
+
 def test_differences_are_paired(profile, tables):
     found = measures(tables, profile)
     better = {k: v.map(lambda a: a - 0.1) if k[0] == "regret" else v for k, v in found.items()}
