@@ -20,12 +20,13 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from mrtlib.config import ROOT, Lora, Profile, Thinking
 from mrtlib.fourbit import ModelError, check_4bit_dimensions, guard_4bit
 from mrtlib.fourbit import assert_unpacked as assert_unpacked  # read here by the trainer
-from mrtlib.store import write_json
+from mrtlib.store import read_json, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -54,7 +55,7 @@ def load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: it cannot be found, has no chat template, no end token or no think tags.
     """
-    tokenizer = _fetch(AutoTokenizer, profile)
+    tokenizer = _fetch(_tokenizer_class(profile), profile)
     if not tokenizer.chat_template or tokenizer.eos_token_id is None:
         missing = "end-of-text token" if tokenizer.chat_template else "chat template"
         raise ModelError(f"the tokenizer of {profile.model.name} has no {missing}; add one")
@@ -63,6 +64,18 @@ def load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _tokenizer_class(profile: Profile) -> type:
+    """Return what loads the tokenizer: the plain class where the model's folder names that.
+
+    For some architectures (Qwen2) AutoTokenizer takes their own class whatever the folder says,
+    and splits text by rules that are not those of its tokenizer.json.
+    """
+    settings = Path(profile.model_path) / "tokenizer_config.json"
+    named = read_json(settings).get("tokenizer_class") if settings.is_file() else None
+    plain = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return PreTrainedTokenizerFast if plain else AutoTokenizer
 
 
 def think_ids(

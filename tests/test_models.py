@@ -8,11 +8,11 @@ import bitsandbytes.nn.modules as bnb_modules
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 from transformers.trainer_utils import set_seed
 
 from mrtlib import models
-from mrtlib.config import ROOT, Lora, Thinking
+from mrtlib.config import ROOT, Lora, Model, Thinking
 from mrtlib.models import ModelError
 from mrtlib.store import read_json
 
@@ -51,6 +51,18 @@ def test_tokenizer_pads_left_and_knows_the_think_tags(toy_profile):
     opened, closed = models.think_ids(tokenizer, profile.thinking)
     assert tokenizer.decode(opened) == "<think>" and tokenizer.decode(closed) == "</think>"
     assert tokenizer.padding_side == "left" and tokenizer.pad_token_id is not None
+
+
+def test_a_tokenizer_splits_text_by_its_own_file_whatever_the_architecture(
+    toy_profile, toy_tokenizer, tmp_path
+):
+    """For Qwen2, AutoTokenizer takes that model's class and would lose words and spaces."""
+    Qwen2Config(hidden_size=64).save_pretrained(tmp_path)
+    toy_tokenizer.save_pretrained(tmp_path)
+    profile = replace(toy_profile(), model=Model(str(tmp_path)))
+    text = "Wait, 3 * 5 = 15.\n\nThe answer is \\boxed{3 * 5}"
+    found = models.load_tokenizer(profile).encode(text, add_special_tokens=False)
+    assert found == toy_tokenizer.encode(text, add_special_tokens=False)
 
 
 def test_a_tokenizer_without_the_think_tags_is_refused(toy_profile):
