@@ -1,0 +1,116 @@
+r"""Units of answers: one name for each unit, however it is written.
+
+`cm`, `centimeters` and `centimetres` are one unit, `square cm` and `cm^2` too. Nothing is
+converted: 100 cm is not 1 m, since an answer in another unit is not the one asked for. A word
+that is in no table is a unit by its singular: 5 apples are not 5 oranges.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from mrtlib.answer_tokens import Token
+
+_NAMES = """
+cm centimeter centimetre
+mm millimeter millimetre
+km kilometer kilometre
+m meter metre
+in inch inches
+ft foot feet
+yd yard
+mi mile
+nm nanometer nanometre
+s sec second
+min minute
+h hr hour
+g gram
+kg kilogram
+mg milligram
+lb pound lbs
+oz ounce
+L liter litre
+ml milliliter millilitre mL
+degree deg
+rad radian
+dollar usd
+cent
+euro eur
+% percent pct
+"""
+_CANONICAL = {
+    alias: words.split()[0] for words in _NAMES.strip().splitlines() for alias in words.split()
+}
+_NUMBERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
+            "trillion": 10**12, "dozen": 12}  # fmt: skip
+_NOTHING = frozenset({"exactly"})
+_SIGNS = {"%": "%", "$": "dollar", "£": "sterling", "€": "euro", "circ": "degree"}
+_DROPPED = frozenset({"*", "of", "{", "}"})
+
+
+def prefixed(tokens: tuple[Token, ...]) -> tuple[tuple[Token, ...], str]:
+    r"""Split off a currency sign in front (`\$5`, `-\$5`): the other tokens and the unit."""
+    at = 1 if tokens[:1] == (("op", "-"),) else 0
+    if len(tokens) > at + 1 and tokens[at][0] == "op" and tokens[at][1] in "$£€":
+        return tokens[:at] + tokens[at + 1 :], _SIGNS[tokens[at][1]]
+    return tokens, ""
+
+
+def suffix_at(tokens: tuple[Token, ...]) -> int:
+    """Return where the unit begins: the first word or sign of a unit outside all brackets."""
+    depth = 0
+    for at, (kind, text) in enumerate(tokens):
+        if kind == "op" and text in ("(", "[", "{", "set{"):
+            depth += 1
+        elif kind == "op" and text in (")", "]", "}", "set}"):
+            depth -= 1
+        elif depth == 0 and at and (kind == "word" or (kind == "op" and text in _SIGNS)):
+            return at
+    return len(tokens)
+
+
+def unit_of(tokens: tuple[Token, ...]) -> tuple[str, Fraction] | None:
+    """Return a unit's one name and the number it multiplies by; None when it is no unit.
+
+    The words "thousand dollars" are ("dollar^1", 1000), "cm per second" ("cm^1 s^-1", 1).
+    """
+    scale, power, sign, out = Fraction(1), 1, 1, {}
+    last, raised = None, False
+    for kind, text in _spelled_out(tokens):
+        if text in _DROPPED:
+            continue
+        if text in _NUMBERS or text.rstrip("s") in _NUMBERS:
+            scale *= _NUMBERS.get(text, _NUMBERS.get(text.rstrip("s")))
+        elif text in ("square", "sq", "cubic", "cu"):
+            power = 2 if text.startswith("sq") else 3
+        elif text in ("/", "per"):
+            sign = -1
+        elif text == "^":
+            raised = True
+        elif kind == "num" and raised and last is not None and text in "23":
+            out[last] *= int(text)
+            raised = False
+        elif kind in ("word", "name") or text in _SIGNS:
+            last = _canonical(text)
+            out[last] = out.get(last, 0) + sign * power
+            power = 1
+        else:
+            return None
+    named = sorted(f"{name}^{count}" for name, count in out.items() if name)
+    return " ".join(named), scale
+
+
+def _spelled_out(tokens: tuple[Token, ...]) -> Iterator[Token]:
+    for token in tokens:
+        if token == ("word", "mph"):
+            yield from (("word", "mi"), ("op", "/"), ("word", "h"))
+        elif token != ("op", "."):
+            yield token
+
+
+def _canonical(text: str) -> str:
+    if text in _SIGNS:
+        return _SIGNS[text]
+    for word in (text, text.removesuffix("s"), text.removesuffix("es")):
+        if word in _CANONICAL:
+            return _CANONICAL[word]
+    return "" if text in _NOTHING else text.removesuffix("s")
