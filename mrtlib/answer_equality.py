@@ -108,6 +108,8 @@ class _Comparison:
             # 1/3 = 0.333 is no equation but a sum worked out, and must be right throughout.
             sides = Scalar(theirs.left), Scalar(theirs.right)
             return all(self.quantities(mine, side) for side in sides)
+        if not self.strict and _is_list(mine) and _is_list(theirs):
+            theirs = _without_indices(mine, theirs)
         if not self.strict and isinstance(mine, Labelled) != isinstance(theirs, Labelled):
             return self.unlabelled(mine, theirs)
         return self.same(mine, theirs)
@@ -301,6 +303,21 @@ class _Comparison:
         if not any(map(opaque, differences)):
             return False
         return self.expressions(a.left, b.left) and self.expressions(a.right, b.right)
+
+
+def _is_list(form: Form) -> bool:
+    return isinstance(form, Items) and form.kind == "list"
+
+
+def _without_indices(mine: Items, theirs: Items) -> Items:
+    """Take the labels off x_1 = 3, x_2 = 4 where the reference has none and thus no order."""
+    if any(isinstance(item, Labelled) for item in mine.items):
+        return theirs
+    labels = [item.name.split("_") for item in theirs.items if isinstance(item, Labelled)]
+    indexed = len({tuple(label) for label in labels}) == len(theirs.items)
+    if not indexed or len({label[0] for label in labels}) > 1 or any(len(n) < 2 for n in labels):
+        return theirs
+    return Items("list", tuple(item.form for item in theirs.items))
 
 
 def _as_equation(labelled: Labelled) -> Relation:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mrtlib.answer_algebra import NotAlgebra, Tree, expression
 from mrtlib.answer_tokens import Token
-from mrtlib.answer_units import prefixed, suffix_at, unit_of
+from mrtlib.answer_units import prefixed, suffix_at, unfolded, unit_of
 
 Tokens = tuple[Token, ...]
 
@@ -118,9 +118,22 @@ REAL = Union((Piece(Infinite(-1), Infinite(1), False, False),))
 def form_of(tokens: Tokens) -> Form:
     """Return the form of an answer."""
     try:
-        return _answer(tokens)
+        return _answer(_outward(tokens))
     except NotAlgebra:
         return Unread()
+
+
+def _outward(tokens: Tokens) -> Tokens:
+    """Write an interval with brackets that open outwards, ]2, 3[, with round ones."""
+    inner = tokens[1:-1]
+    if not inner or ("op", "[") in inner or ("op", "]") in inner:
+        return tokens
+    first, last = tokens[0], tokens[-1]
+    if first == ("op", "]") and last in (("op", "["), ("op", "]"), ("op", ")")):
+        first = ("op", "(")
+    if last == ("op", "[") and first in (("op", "["), ("op", "(")):
+        last = ("op", ")")
+    return (first, *inner, last)
 
 
 def _answer(tokens: Tokens) -> Form:
@@ -205,12 +218,16 @@ def _label(tokens: Tokens) -> str:
 
 
 def _label_or_none(tokens: Tokens) -> str | None:
-    """Return the name that is alone on a side: x, f(x) or (x, y)."""
+    """Return the name that is alone on a side: x, f(x), f(2), (x, y), AB or an angle's."""
     kinds = [kind for kind, _ in tokens]
     texts = [text for _, text in tokens]
     if kinds == ["name"] and texts[0] not in ("pi", "e", "i", "infty"):
         return texts[0]
-    if kinds == ["name", "op", "name", "op"] and texts[1] == "(" and texts[3] == ")":
+    if len(kinds) == 4 and kinds[0] == "name" and (texts[1], texts[3]) == ("(", ")"):
+        return "".join(texts) if kinds[2] in ("name", "num") else None
+    if texts[:2] == ["m", "\\angle"] or texts[:1] == ["\\angle"]:
+        return "".join(texts)
+    if len(kinds) > 1 and set(kinds) == {"name"} and "".join(texts).isupper():
         return "".join(texts)
     pair = len(kinds) >= 5 and texts[0] == "(" and texts[-1] == ")"
     if pair and set(kinds[1::2]) == {"name"} and set(texts[2:-1:2]) == {","}:
@@ -220,7 +237,8 @@ def _label_or_none(tokens: Tokens) -> str | None:
 
 def _apart(label: Tokens, other: Tokens) -> bool:
     """Return whether the letters of a label are not on the other side too."""
-    return not {token for token in label if token[0] in ("name", "word")} & set(other)
+    named = label[:1] if label[0][0] == "name" else label  # the x of f(x) may be there
+    return not {token for token in named if token[0] in ("name", "word")} & set(other)
 
 
 def _inequality(sides: list[Tokens], signs: list[str]) -> Form:
@@ -384,7 +402,7 @@ def _ratio(tokens: Tokens) -> Form | None:
 
 def _scalar(tokens: Tokens, upper: bool = True) -> Scalar:
     """Read an expression, with a unit if there is one."""
-    tokens, currency = prefixed(tokens)
+    tokens, currency = prefixed(unfolded(tokens))
     at = suffix_at(tokens)
     if any(token[0] == "fn" and token[1] in _ANGLES for token in tokens[:at]):
         at = len(tokens)  # the degree sign belongs to the angle: sin 30°

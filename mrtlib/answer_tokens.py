@@ -36,7 +36,7 @@ _SILENT = (
 _TEXT = "text|textbf|textit|textrm|textnormal|textsf|mbox|hbox|mathrm|mathsf|emph|operatorname"
 _SHORT_WORDS = "no on is it at an as in of up we he me us go so do to by my be or if am pm ok"
 _SHORT_UNITS = (
-    "cm mm km nm ft yd mi in kg mg lb lbs oz ml mL hr hrs min sec ms mph deg rad dm dL"
+    "cm mm km nm ft yd mi in kg mg lb lbs oz ml mL hr hrs min sec ms mph deg rad dm dL am pm"
 )
 FUNCTIONS, GREEK, SILENT, SHORT_WORDS, SHORT_UNITS = (
     frozenset(words.split()) for words in (_FUNCTIONS, _GREEK, _SILENT, _SHORT_WORDS, _SHORT_UNITS)
@@ -93,6 +93,8 @@ _PATTERNS = [(kind, re.compile(pattern)) for kind, pattern in (
     ("run", r"[A-Za-z]+"),
     ("op", r"<=|>=|!=|\*\*|\+-|\.\.\.|[-+*/^=<>(),\[\]|!:;&$%_£€{}]"),
 )]  # fmt: skip
+_ANNOUNCED = re.compile(r"(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s+", re.IGNORECASE)
+_HALF_DAY = re.compile(r"(\d\s*|\{\s*)([apAP])\.?\s?[mM]\.?(?![A-Za-z])")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
           "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}  # fmt: skip
 _JOINS = frozenset({"or", "and"})
@@ -105,7 +107,8 @@ def tokens_of(text: str) -> tuple[Token, ...]:
 
 def _bare(text: str) -> str:
     """Take off what surrounds an answer: math delimiters, bold marks, a box, a full stop."""
-    text = text.translate(_TABLE).strip()
+    text = _ANNOUNCED.sub("", text.translate(_TABLE).strip())
+    text = _HALF_DAY.sub(r"\1 \2m", text)
     before = None
     while before != text:
         before = text
@@ -118,7 +121,7 @@ def _bare(text: str) -> str:
             ):  # fmt: skip
                 text = inner.strip()
         text = text.removeprefix("**").removesuffix("**").strip()
-        if text[-1:] in (",", ";", ".") and not re.search(r"\\[,;]$|\d\.$|\.\.$|right\.$", text):
+        if text[-1:] in (",", ";", ".") and not re.search(r"\\[,;]$|\.\.$|right\.$", text):
             text = text[:-1].rstrip()
     dollars = re.findall(r"(?<!\\)\$", text)
     # An even count are delimiters of formulas inside the text; a single one is money.

@@ -55,6 +55,16 @@ def prefixed(tokens: tuple[Token, ...]) -> tuple[tuple[Token, ...], str]:
     return tokens, ""
 
 
+def unfolded(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    r"""Write a fraction of units, \frac{\text{m}}{\text{s}}, in a line, m/s."""
+    for at in range(1, len(tokens) - 6):
+        kinds = [kind for kind, _ in tokens[at : at + 7]]
+        if tokens[at] == ("fn", "frac") and kinds[2] == kinds[5] == "word":
+            line = (tokens[at + 2], ("op", "/"), tokens[at + 5])
+            return tokens[:at] + line + tokens[at + 7 :]
+    return tokens
+
+
 def suffix_at(tokens: tuple[Token, ...]) -> int:
     """Return where the unit begins: the first word or sign of a unit outside all brackets."""
     depth = 0
@@ -74,7 +84,7 @@ def unit_of(tokens: tuple[Token, ...]) -> tuple[str, Fraction] | None:
     The words "thousand dollars" are ("dollar^1", 1000), "cm per second" ("cm^1 s^-1", 1).
     """
     scale, power, sign, out = Fraction(1), 1, 1, {}
-    last, raised = None, False
+    last, raised = None, 0
     for kind, text in _spelled_out(tokens):
         if text in _DROPPED:
             continue
@@ -85,10 +95,12 @@ def unit_of(tokens: tuple[Token, ...]) -> tuple[str, Fraction] | None:
         elif text in ("/", "per"):
             sign = -1
         elif text == "^":
-            raised = True
-        elif kind == "num" and raised and last is not None and text in "23":
-            out[last] *= int(text)
-            raised = False
+            raised = 1
+        elif text == "-" and raised:
+            raised = -1
+        elif kind == "num" and raised and last is not None and text in "123":
+            out[last] *= raised * int(text)
+            raised = 0
         elif kind in ("word", "name") or text in _SIGNS:
             last = _canonical(text)
             out[last] = out.get(last, 0) + sign * power
