@@ -17,7 +17,7 @@ import sys
 MEMORY = 256 * 2**20  # bytes of address space beyond what the imports take
 RESIDENT = 300 * 2**20  # bytes after which the process ends itself and is started anew
 DIGITS, AGREE = 250, 200  # computed with, and demanded to agree
-POINTS = 8  # places where expressions with letters are tried
+POINTS = 14  # places where expressions with letters are tried
 LEAST = 3  # of them that must have a value
 _INVERSE = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
 
@@ -98,51 +98,56 @@ def symbolic(tree: list, whole: set[str]):
 def agree(a: list, b: list) -> bool:
     """Return whether two trees have the same values at random places, to 200 digits.
 
-    Places where one has no real value are left out, unless there are no letters or i is in it.
+    Places where a part of one has no real value are left out, unless there are no letters or i
+    is in it.
     """
     import mpmath
 
     names, rng, tried = sorted(names_in(a) | names_in(b)), random.Random(0), 0
     imaginary = _has_i(a) or _has_i(b) or not names
     for at in range(POINTS if names else 1):
-        # Mostly positive, where roots and logarithms of letters have a value.
-        low = 0.1 if at < POINTS - 2 else -3
-        place = {name: mpmath.mpf(rng.uniform(low, 3)) for name in names}
+        place = _place(names, at, rng)
         try:
-            gap, size, real = _gap(a, b, place, DIGITS)
+            gap, size = _gap(a, b, place, DIGITS, imaginary)
+            if gap > size * mpmath.mpf(10) ** -AGREE:
+                # Rounding alone shrinks with more digits: sin(pi) is 0, exp(-5000) is not.
+                again, _ = _gap(a, b, place, 2 * DIGITS, imaginary)
+                if again > gap * mpmath.mpf(10) ** -AGREE:
+                    return False
         except (ZeroDivisionError, ValueError, OverflowError):
             continue
-        if not (imaginary or real):
-            continue
-        if gap > size * mpmath.mpf(10) ** -AGREE and not _vanishes(a, b, place, gap):
-            return False
         tried += 1
     return tried >= (LEAST if names else 1)
 
 
-def _gap(a: list, b: list, place: dict, digits: int) -> tuple:
-    """Return the distance of two values, the larger one's size, and whether both are real."""
+def _place(names: list[str], at: int, rng: random.Random) -> dict:
+    """Draw values of letters: positive for roots and logarithms, then negative, then mixed."""
+    import mpmath
+
+    low, high = (0.1, 3) if at % 3 else (3, 30)
+    signs = (1,) if at < 6 else (-1,) if at < 8 else (-1, 1)
+    return {name: rng.choice(signs) * mpmath.mpf(rng.uniform(low, high)) for name in names}
+
+
+def _gap(a: list, b: list, place: dict, digits: int, imaginary: bool) -> tuple:
+    """Return the distance of two values and the larger one's size."""
     import mpmath
 
     with mpmath.workdps(digits):
-        left, right = (value(tree, place) for tree in (a, b))
-        real = not any(mpmath.im(v) for v in (left, right))
-        return abs(left - right), max(abs(left), abs(right)), real
-
-
-def _vanishes(a: list, b: list, place: dict, gap) -> bool:
-    """Return whether a gap is rounding alone: sin(pi) is 0, but exp(-5000) is not."""
-    import mpmath
-
-    return _gap(a, b, place, 2 * DIGITS)[0] <= gap * mpmath.mpf(10) ** -AGREE
+        left, right = (value(tree, place, imaginary) for tree in (a, b))
+        return abs(left - right), max(abs(left), abs(right))
 
 
 def _has_i(tree: list) -> bool:
     return tree == ["name", "i"] or any(_has_i(t) for t in tree[1:] if isinstance(t, list))
 
 
-def value(tree: list, place: dict):
-    """Return the value of a tree at a place, with mpmath's precision of the moment."""
+def value(tree: list, place: dict, imaginary: bool):
+    """Return the value of a tree at a place, with mpmath's precision of the moment.
+
+    Raises:
+        ValueError: a part of it is not real, and `imaginary` does not allow that.
+    """
     import mpmath
 
     kind, *rest = tree
@@ -151,42 +156,54 @@ def value(tree: list, place: dict):
     if kind == "name":
         constants = {"pi": mpmath.pi, "e": mpmath.e, "i": mpmath.mpc(0, 1)}
         return place[rest[0]] if rest[0] in place else +constants[rest[0]]
+    parts = [value(part, place, imaginary) for part in rest if isinstance(part, list)]
     if kind == "fn":
-        return getattr(mpmath, _INVERSE.get(rest[0], rest[0]))(value(rest[1], place))
-    parts = [value(part, place) for part in rest]
-    return {
-        "sum": lambda *v: mpmath.fsum(v), "product": lambda *v: mpmath.fprod(v),
-        "div": lambda a, b: a / b, "neg": lambda a: -a, "power": lambda a, b: a**b,
-        "log": lambda base, a: mpmath.log(a) / mpmath.log(base), "binom": mpmath.binomial,
-        "factorial": mpmath.factorial, "abs": abs, "degrees": mpmath.radians, "root": _root,
-    }[kind](*parts)  # fmt: skip
+        found = getattr(mpmath, _INVERSE.get(rest[0], rest[0]))(*parts)
+    else:
+        found = _NUMERIC[kind](mpmath, *parts)
+    if mpmath.im(found) and not imaginary:
+        raise ValueError("no real value here")
+    return found
 
 
-def _root(a, index):
+def _root(mpmath, a, index):
     """Return the real root where there is one, as school has it."""
-    import mpmath
-
     if int(index) % 2 and not mpmath.im(a) and mpmath.re(a) < 0:
         return -mpmath.root(-mpmath.re(a), int(index))
     return mpmath.root(a, int(index))
+
+
+_NUMERIC = {
+    "sum": lambda m, *parts: m.fsum(parts), "product": lambda m, *parts: m.fprod(parts),
+    "div": lambda m, a, b: a / b, "neg": lambda m, a: -a, "power": lambda m, a, b: a**b,
+    "log": lambda m, base, a: m.log(a) / m.log(base), "binom": lambda m, n, k: m.binomial(n, k),
+    "factorial": lambda m, n: m.factorial(n), "abs": lambda m, a: abs(a),
+    "degrees": lambda m, a: m.radians(a), "root": _root,
+}  # fmt: skip
 
 
 def _bound_memory() -> None:
     with contextlib.suppress(ImportError, OSError):  # a system without limits or /proc
         import resource
 
-        with open("/proc/self/statm", encoding="ascii") as file:
-            now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
+        most = _pages(0) * os.sysconf("SC_PAGE_SIZE") + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _resident() -> int:
-    """Return the largest resident size so far, in bytes; 0 where it is unknown."""
+    """Return the resident size in bytes; 0 where it is unknown.
+
+    Not from getrusage, whose maximum a process inherits from the one that started it.
+    """
     try:
-        import resource
-    except ImportError:
+        return _pages(1) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
         return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _pages(field: int) -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[field])
 
 
 if __name__ == "__main__":

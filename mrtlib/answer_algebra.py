@@ -74,7 +74,7 @@ def _num(value: Fraction) -> Tree:
 class _Parser:
     def __init__(self, tokens: tuple[Token, ...], upper: bool):
         self.tokens, self.upper = tokens, upper
-        self.at = self.depth = 0
+        self.at = self.depth = self.bars = 0
 
     def peek(self, ahead: int = 0) -> Token:
         at = self.at + ahead
@@ -127,7 +127,8 @@ class _Parser:
 
     def starts_factor(self) -> bool:
         kind, text = self.peek()
-        return kind in ("name", "fn") or (kind == "op" and text in _OPENERS)
+        bar = text == "|" and not self.bars  # inside bars the next one closes
+        return kind in ("name", "fn") or (kind == "op" and (text in _OPENERS or bar))
 
     def mixed(self) -> Tree | None:
         """Take an integer and a proper fraction of integers, 1\\frac{1}{2} or 1 1/2."""
@@ -167,6 +168,8 @@ class _Parser:
         tree = self.atom()
         while True:
             if self.take("!"):
+                if self.peek() == ("op", "!"):
+                    raise NotAlgebra("n!! is no factorial of a factorial")
                 tree = ["factorial", tree]
             elif self.take("circ"):
                 tree = ["degrees", tree]
@@ -189,7 +192,10 @@ class _Parser:
         if kind == "op" and text in _OPENERS:
             return self.enclosed(text)
         if (kind, text) == ("op", "|"):
-            return ["abs", self.deeper("|")]
+            self.bars += 1
+            tree = self.deeper("|")
+            self.bars -= 1
+            return ["abs", tree]
         raise NotAlgebra(f"{text!r} was not expected")
 
     def named(self, text: str) -> Tree:

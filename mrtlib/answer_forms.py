@@ -18,6 +18,7 @@ Tokens = tuple[Token, ...]
 _RELATIONS = frozenset(("=", "<", ">", "<=", ">=", "!=", "in"))
 _PAIRS = {"(": ")", "[": "]", "{": "}", "set{": "set}"}
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "smallmatrix", "array", "vmatrix"))
 _ANGLES = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 
 
@@ -362,7 +363,8 @@ def _object_or_label(tokens: Tokens) -> Form:
 
 
 def _matrix(tokens: Tokens) -> Form | None:
-    if not tokens[0][1].startswith("begin:") or not tokens[-1][1].startswith("end:"):
+    kind = tokens[0][1].removeprefix("begin:")
+    if kind not in _MATRICES or tokens[-1] != ("op", f"end:{kind}"):
         return None
     rows, _ = _split(tokens[1:-1], lambda t: t == ("op", "row"))
     rows = rows[:-1] if not rows[-1] else rows
@@ -370,7 +372,7 @@ def _matrix(tokens: Tokens) -> Form | None:
     scalars = tuple(tuple(_scalar(cell) for cell in row) for row in cells)
     if len({len(row) for row in scalars}) != 1:
         raise NotAlgebra("rows of different length")
-    return Matrix(scalars, tokens[0][1] == "begin:vmatrix")
+    return Matrix(scalars, kind == "vmatrix")
 
 
 def _special(tokens: Tokens) -> Form | None:

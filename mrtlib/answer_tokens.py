@@ -55,8 +55,8 @@ _SIGNS = {
     "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "=": "=", "*": "*", "/": "/",
     "|": "|", "{": "set{", "}": "set}", ":": ":", "[": "[", "]": "]", "(": "(", ")": ")",
     "pm": "+-", "mp": "-+", "cup": "cup", "cap": "cap", "setminus": "setminus", "in": "in",
-    "emptyset": "emptyset", "circ": "circ", "%": "%", "$": "$", "£": "£", "€": "€", "\\": "row",
-    "&": "other&", "lfloor": "lfloor", "rfloor": "rfloor", "lceil": "lceil", "rceil": "rceil",
+    "emptyset": "emptyset", "circ": "circ", "%": "%", "$": "$", "£": "£", "€": "€",
+    "&": "&", "lfloor": "lfloor", "rfloor": "rfloor", "lceil": "lceil", "rceil": "rceil",
 }  # fmt: skip
 _UNICODE = {
     "−": "-", "–": "-", "×": "*", "÷": "/", "·": "*", "⋅": "*", "∗": "*", "≤": r"\le ",
@@ -87,13 +87,14 @@ _PATTERNS = [(kind, re.compile(pattern)) for kind, pattern in (
     ("text", rf"\\(?:{_TEXT})\s*\{{([^{{}}]*)\}}"),
     ("field", r"\\mathbb\s*\{?\s*([NZQRC])\s*\}?"),
     ("matrix", r"\\(begin|end)\s*\{([a-zA-Z]*)\}(?:\{[lcr|]*\})?"),
+    ("row", r"\\\\(?:\[[\d.]+(?:pt|em|ex|mm|cm)\])?"),
     ("circ", r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z])"),
     ("command", r"\\([A-Za-z]+|[^A-Za-z\s])"),
     ("name", r"([A-Za-z])\s*_\s*(?:\{\s*([A-Za-z0-9]{1,6})\s*\}|([A-Za-z0-9]))"),
     ("run", r"[A-Za-z]+"),
     ("op", r"<=|>=|!=|\*\*|\+-|\.\.\.|[-+*/^=<>(),\[\]|!:;&$%_£€{}]"),
 )]  # fmt: skip
-_ANNOUNCED = re.compile(r"(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s+", re.IGNORECASE)
+_ANNOUNCED = re.compile(r"\A(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s+", re.IGNORECASE)
 _HALF_DAY = re.compile(r"(\d\s*|\{\s*)([apAP])\.?\s?[mM]\.?(?![A-Za-z])")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
           "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}  # fmt: skip
@@ -121,7 +122,7 @@ def _bare(text: str) -> str:
             ):  # fmt: skip
                 text = inner.strip()
         text = text.removeprefix("**").removesuffix("**").strip()
-        if text[-1:] in (",", ";", ".") and not re.search(r"\\[,;]$|\.\.$|right\.$", text):
+        if text.endswith((",", ";", ".")) and not text.endswith((r"\,", r"\;", "..", "right.")):
             text = text[:-1].rstrip()
     dollars = re.findall(r"(?<!\\)\$", text)
     # An even count are delimiters of formulas inside the text; a single one is money.
@@ -223,6 +224,9 @@ class _Scanner:
     def _matrix(self, match) -> None:
         self._add("op", f"{match[1]}:{match[2]}")
 
+    def _row(self, match) -> None:
+        self._add("op", "row")
+
     def _circ(self, match) -> None:
         self._add("op", "circ")
 
@@ -282,14 +286,14 @@ class _Scanner:
         if sign == "}" and self.stack:
             self.stack.pop()
             return self._add("op", "}")
-        return self._sign({"**": "^", "...": "other", "&": "other&"}.get(sign, sign))
+        return self._sign({"**": "^", "...": "other"}.get(sign, sign))
 
     def _sign(self, sign: str):
         if sign in ("(", "[", "{", "set{"):
             self.stack.append(sign)
         elif sign in (")", "]", "}", "set}") and self.stack:
             self.stack.pop()
-        return self._add("other" if sign == "other" else "op", sign.replace("other&", "&"))
+        return self._add("other" if sign == "other" else "op", sign)
 
 
 def _folded(word: str) -> str:

@@ -11,20 +11,20 @@ from fractions import Fraction
 from mrtlib.answer_tokens import Token
 
 _NAMES = """
-cm centimeter centimetre
+cm cms centimeter centimetre
 mm millimeter millimetre
-km kilometer kilometre
+km kms kilometer kilometre
 m meter metre
 in inch inches
 ft foot feet
-yd yard
+yd yds yard
 mi mile
 nm nanometer nanometre
-s sec second
-min minute
-h hr hour
+s sec secs second
+min mins minute
+h hr hrs hour
 g gram
-kg kilogram
+kg kgs kilogram
 mg milligram
 lb pound lbs
 oz ounce
@@ -40,9 +40,21 @@ euro eur
 _CANONICAL = {
     alias: words.split()[0] for words in _NAMES.strip().splitlines() for alias in words.split()
 }
+_ORDINALS = (
+    "squared cubed factorial half halves third thirds quarter fourth fifth sixth seventh eighth "
+    "ninth tenth fourths fifths sixths sevenths eighths ninths "
+    "tenths hundredth hundredths thousandth thousandths millionth millionths"
+)
+_MODIFIERS = (
+    "negative minus plus times below above under over less more least most not no about around "
+    "approximately nearly almost mod modulo inverse root power remainder base to than from by "
+    "zero one two three four five six seven eight nine ten eleven twelve is are"
+)
 _NUMBERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
             "trillion": 10**12, "dozen": 12}  # fmt: skip
 _NOTHING = frozenset({"exactly"})
+# Words that would change the number, so they are no unit; nor are numbers in words.
+_CHANGING = frozenset(_ORDINALS.split() + _MODIFIERS.split())
 _SIGNS = {"%": "%", "$": "dollar", "£": "sterling", "€": "euro", "circ": "degree"}
 _DROPPED = frozenset({"*", "of", "{", "}"})
 
@@ -84,10 +96,14 @@ def unit_of(tokens: tuple[Token, ...]) -> tuple[str, Fraction] | None:
     The words "thousand dollars" are ("dollar^1", 1000), "cm per second" ("cm^1 s^-1", 1).
     """
     scale, power, sign, out = Fraction(1), 1, 1, {}
+    if tokens and tokens[-1] in (("op", "^"), ("op", "/"), ("op", "-")):
+        return None
     last, raised = None, 0
     for kind, text in _spelled_out(tokens):
         if text in _DROPPED:
             continue
+        if text in _CHANGING:
+            return None
         if text in _NUMBERS or text.rstrip("s") in _NUMBERS:
             scale *= _NUMBERS.get(text, _NUMBERS.get(text.rstrip("s")))
         elif text in ("square", "sq", "cubic", "cu"):
@@ -122,7 +138,6 @@ def _spelled_out(tokens: tuple[Token, ...]) -> Iterator[Token]:
 def _canonical(text: str) -> str:
     if text in _SIGNS:
         return _SIGNS[text]
-    for word in (text, text.removesuffix("s"), text.removesuffix("es")):
-        if word in _CANONICAL:
-            return _CANONICAL[word]
-    return "" if text in _NOTHING else text.removesuffix("s")
+    # Short words are abbreviations, whose s is no plural: ms is not m.
+    singular = text.removesuffix("s") if len(text) > 3 else text
+    return "" if text in _NOTHING else _CANONICAL.get(text, _CANONICAL.get(singular, singular))

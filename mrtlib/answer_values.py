@@ -147,6 +147,11 @@ def opaque(value: Value) -> bool:
     return any(name.startswith("@") for poly in value for _, names in poly for name, _ in names)
 
 
+def bits(value: Value) -> int:
+    """Return the bits of the largest number in a value."""
+    return max((_bits(number) for poly in value for number in poly.values()), default=0)
+
+
 def text_of(value: Value) -> str:
     """Return a text that is the same for equal representations of a value."""
     return repr(tuple(sorted((key, str(c)) for key, c in poly.items()) for poly in value))

@@ -20,14 +20,14 @@ from mrtlib.answer_algebra import Tree
 from mrtlib.answer_equality import equal, readable
 from mrtlib.answer_evaluation import evaluate
 from mrtlib.answer_forms import Scalar, form_of
-from mrtlib.answer_tokens import Token, tokens_of
+from mrtlib.answer_tokens import Token, spelling, tokens_of
 from mrtlib.answer_values import Arithmetic, Undefined, ValueTooLarge, rational
 
 SECONDS = 0.9  # of algebra for one comparison of answers
 START_SECONDS = 120.0  # importing sympy and compiling the grammar, once, on a slow machine
 MAX_READ = 200  # characters of an answer whose form is looked at
 MAX_REFERENCE = 1000  # the same of a reference, which a person wrote
-MAX_TEXT = 20_000  # characters of a text that is compared as text
+MAX_TEXT = 4000  # characters of a text that is compared as text
 ASKED = 24  # questions about algebra in one grouping of answers
 PAIRS = 2000  # exact comparisons in one grouping
 
@@ -42,7 +42,7 @@ def equivalent(reference: str, answer: str) -> bool:
         return False
     mine, theirs = tokens_of(reference), tokens_of(answer)
     if len(answer) > MAX_READ or len(reference) > MAX_REFERENCE:
-        return bool(mine) and mine == theirs
+        return bool(mine) and spelling(mine) == spelling(theirs)
     return equal(mine, theirs, _Questions(SECONDS, ASKED))
 
 
@@ -80,7 +80,7 @@ class _Groups:
         self.first: list[tuple[tuple[Token, ...], str, bool]] = []
 
     def key(self, answer: str) -> str:
-        tokens = tokens_of(answer[:MAX_TEXT])
+        tokens = spelling(tokens_of(answer[:MAX_TEXT]))
         if not tokens or len(answer) > MAX_READ:
             return self.spelled.setdefault(tokens, answer)
         if tokens not in self.spelled:
