@@ -110,11 +110,21 @@ class _Comparison:
             # 1/3 = 0.333 is no equation but a sum worked out, and must be right throughout.
             sides = Scalar(theirs.left), Scalar(theirs.right)
             return all(self.quantities(mine, side) for side in sides)
+        both = _assigned(mine), _assigned(theirs)
+        if not self.strict and None not in both and not (_is_list(mine) and _is_list(theirs)):
+            return self.assignments(*both)
         if not self.strict and _is_list(mine) and _is_list(theirs):
             theirs = _without_indices(mine, theirs)
         if not self.strict and isinstance(mine, Labelled) != isinstance(theirs, Labelled):
             return self.unlabelled(mine, theirs)
         return self.same(mine, theirs)
+
+    def assignments(self, a: dict[str, Form], b: dict[str, Form]) -> bool:
+        """Compare x = 1, y = 2 with (x, y) = (1, 2), or with (1, 2) by the order of letters."""
+        if "" in a or "" in b:
+            mine, theirs = (_in_order(names) for names in (a, b))
+            return len(mine) == len(theirs) and all(map(self.same, mine, theirs))
+        return a.keys() == b.keys() and all(self.same(a[name], b[name]) for name in a)
 
     def settled(self, form: Form) -> Form:
         """Return what a chain a = b = c is worth: its end, if all of it is equal."""
@@ -307,6 +317,29 @@ class _Comparison:
         if not any(map(opaque, differences)):
             return False
         return self.expressions(a.left, b.left) and self.expressions(a.right, b.right)
+
+
+def _assigned(form: Form) -> dict[str, Form] | None:
+    """Return the value of each letter in x = 1, y = 2 or (x, y) = (1, 2); "" for no letters.
+
+    A pair without letters is its items under "", "1", ...; other forms are None.
+    """
+    if _is_list(form) and all(isinstance(item, Labelled) for item in form.items):
+        names = {item.name: item.form for item in form.items}
+        return names if len(names) == len(form.items) else None
+    label, tupled = (form.name, form.form) if isinstance(form, Labelled) else ("", form)
+    if not isinstance(tupled, Items) or tupled.kind != "()":
+        return None
+    if not label:
+        return {str(at) if at else "": item for at, item in enumerate(tupled.items)}
+    names = label.strip("()").split(",")
+    if len(names) != len(tupled.items):
+        return None
+    return dict(zip(names, tupled.items, strict=True))
+
+
+def _in_order(names: dict[str, Form]) -> list[Form]:
+    return list(names.values()) if "" in names else [names[name] for name in sorted(names)]
 
 
 def _is_list(form: Form) -> bool:

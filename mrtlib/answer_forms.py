@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mrtlib.answer_algebra import NotAlgebra, Tree, expression
+from mrtlib.answer_evaluation import evaluate
 from mrtlib.answer_tokens import Token
 from mrtlib.answer_units import prefixed, suffix_at, unfolded, unit_of
+from mrtlib.answer_values import Arithmetic, Undefined, ValueTooLarge, number_of
 
 Tokens = tuple[Token, ...]
 
@@ -120,7 +122,7 @@ def form_of(tokens: Tokens) -> Form:
     """Return the form of an answer."""
     try:
         return _answer(_outward(tokens))
-    except NotAlgebra:
+    except (NotAlgebra, Undefined, ValueTooLarge):
         return Unread()
 
 
@@ -160,7 +162,8 @@ _JOINS = frozenset((("word", "or"), ("word", "and"), ("op", ";")))
 def _words(tokens: Tokens) -> Form:
     if len(tokens) == 1 and len(tokens[0][1]) == 1:
         return Scalar(["name", tokens[0][1]])
-    return Words(" ".join(text for _, text in tokens))
+    texts = [text for _, text in tokens]
+    return Words(" ".join(texts[1:] if texts[0] in ("the", "a", "an") and texts[1:] else texts))
 
 
 def _listed(forms: list[Form], alternatives: bool) -> Form:
@@ -168,8 +171,9 @@ def _listed(forms: list[Form], alternatives: bool) -> Form:
     labels = {form.name for form in forms if isinstance(form, Labelled)}
     if isinstance(forms[0], Labelled) and len(labels) == 1:
         inner = [form.form if isinstance(form, Labelled) else form for form in forms]
-        if alternatives and all(isinstance(form, Union) for form in inner):
-            pieces = tuple(piece for form in inner for piece in form.pieces)
+        if alternatives and any(isinstance(form, Union) for form in inner):
+            points = [Items("set", (f,)) if isinstance(f, Scalar) else f for f in inner]
+            pieces = tuple(piece for form in points for piece in _pieces(form))
             return Labelled(forms[0].name, Union(pieces))
         if not any(isinstance(form, Union) for form in inner):
             return Labelled(forms[0].name, Items("list", _flat(inner)))
@@ -302,9 +306,12 @@ def _sets(tokens: Tokens) -> Form | None:
 
 
 def _without(gaps: tuple[Form, ...]) -> Union:
-    """Return the real numbers without some, as a union; the gaps in the order given."""
+    """Return the real numbers without some, as a union."""
     if not gaps or not all(isinstance(gap, Scalar) for gap in gaps):
         raise NotAlgebra("no gaps")
+    places = [number_of(evaluate(gap.tree, Arithmetic())) for gap in gaps]
+    if None not in places:
+        gaps = tuple(gap for _, gap in sorted(zip(places, gaps, strict=True), key=lambda p: p[0]))
     ends = [Infinite(-1), *gaps, Infinite(1)]
     return Union(
         tuple(Piece(a, b, False, False) for a, b in zip(ends[:-1], ends[1:], strict=True))
@@ -396,7 +403,7 @@ def _special(tokens: Tokens) -> Form | None:
 
 
 def _ratio(tokens: Tokens) -> Form | None:
-    parts, colons = _split(tokens, lambda t: t == ("op", ":"))
+    parts, colons = _split(tokens, lambda t: t in (("op", ":"), ("word", "to")))
     if not colons:
         return None
     return Items("ratio", tuple(_scalar(part) for part in parts))

@@ -31,7 +31,8 @@ _GREEK = (
 )
 _SILENT = (
     "left right big Big bigg Bigg bigl bigr Bigl Bigr displaystyle textstyle limits nolimits "
-    "quad qquad thinspace mathbf boldsymbol bm mathit mathnormal ensuremath boxed fbox"
+    "quad qquad thinspace mathbf boldsymbol bm mathit mathnormal ensuremath boxed fbox "
+    "underline checkmark"
 )
 _TEXT = "text|textbf|textit|textrm|textnormal|textsf|mbox|hbox|mathrm|mathsf|emph|operatorname"
 _SHORT_WORDS = "no on is it at an as in of up we he me us go so do to by my be or if am pm ok"
@@ -60,7 +61,7 @@ _SIGNS = {
 }  # fmt: skip
 _UNICODE = {
     "−": "-", "–": "-", "×": "*", "÷": "/", "·": "*", "⋅": "*", "∗": "*", "≤": r"\le ",
-    "≥": r"\ge ", "≠": r"\ne ", "≈": "=", "±": r"\pm ", "∓": r"\mp ", "°": r"^\circ ",
+    "≥": r"\ge ", "≠": r"\ne ", "≈": "=", "±": r"\pm ", "∓": r"\mp ",
     "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∖": r"\setminus ",
     "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "√": r"\sqrt ", "θ": r"\theta ",
     "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "μ": r"\mu ",
@@ -73,13 +74,13 @@ _UNICODE = {
 } | dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", (f"^{{{d}}}" for d in "0123456789"), strict=True))  # fmt: skip
 _TABLE = str.maketrans(_UNICODE)
 
-_SEPARATOR = r"(?:\{,\}(?:\\!)?|,\\!|\\,)"
+_SEPARATOR = r"(?:\{,\}(?:\\!)?|,\\!|\\,|\\ )"
 _PATTERNS = [(kind, re.compile(pattern)) for kind, pattern in (
-    ("space", r"\s+|~|\\[,;:! ]"),
+    ("space", r"\s+|~|\\[,;:! ]|\\(?:text)?color\s*\{[a-zA-Z]*\}"),
     ("repeating", r"(\d*\.\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))"),
     ("repeating", r"(\d+\.)\((\d+)()\)"),
-    ("base", r"(\d[0-9A-F]*)\s*_\s*(?:\{\s*(?:\\text\{)?(\w{1,7})\}{1,2}|(\d))"),
-    ("base", r"\((\d[0-9A-F]*)\)\s*_\s*(?:\{\s*(?:\\text\{)?(\w{1,7})\}{1,2}|(\d))"),
+    ("base", r"(\d[0-9A-F]*|[A-F][0-9A-F]+)\s*_\s*(?:\{\s*(?:\\text\{)?(\w{1,7})\}{1,2}|(\d))"),
+    ("base", r"\(([0-9A-F]+)\)\s*_\s*(?:\{\s*(?:\\text\{)?(\w{1,7})\}{1,2}|(\d))"),
     ("science", r"(?:\d+\.?\d*|\.\d+)[eE][-+]?\d{1,5}(?![0-9A-Za-z])"),
     ("num", rf"[1-9]\d{{0,2}}(?:{_SEPARATOR}\d{{3}})+(?:\.\d+)?(?!\d|{_SEPARATOR}\d)"),
     ("grouped", r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?!\d|,\d)"),
@@ -88,13 +89,15 @@ _PATTERNS = [(kind, re.compile(pattern)) for kind, pattern in (
     ("field", r"\\mathbb\s*\{?\s*([NZQRC])\s*\}?"),
     ("matrix", r"\\(begin|end)\s*\{([a-zA-Z]*)\}(?:\{[lcr|]*\})?"),
     ("row", r"\\\\(?:\[[\d.]+(?:pt|em|ex|mm|cm)\])?"),
-    ("circ", r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z])"),
+    ("circ", r"°|\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\\degree(?![A-Za-z])|(?<=\d)\^\{?o(?!\w)\}?"),
     ("command", r"\\([A-Za-z]+|[^A-Za-z\s])"),
     ("name", r"([A-Za-z])\s*_\s*(?:\{\s*([A-Za-z0-9]{1,6})\s*\}|([A-Za-z0-9]))"),
+    ("hyphened", r"[A-Za-z]+(?:-[A-Za-z]+)+"),
     ("run", r"[A-Za-z]+"),
     ("op", r"<=|>=|!=|\*\*|\+-|\.\.\.|[-+*/^=<>(),\[\]|!:;&$%_£€{}]"),
 )]  # fmt: skip
 _ANNOUNCED = re.compile(r"\A(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s+", re.IGNORECASE)
+_QUOTES = "\"“”"
 _HALF_DAY = re.compile(r"(\d\s*|\{\s*)([apAP])\.?\s?[mM]\.?(?![A-Za-z])")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
           "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}  # fmt: skip
@@ -108,7 +111,8 @@ def tokens_of(text: str) -> tuple[Token, ...]:
 
 def _bare(text: str) -> str:
     """Take off what surrounds an answer: math delimiters, bold marks, a box, a full stop."""
-    text = _ANNOUNCED.sub("", text.translate(_TABLE).strip())
+    text = _ANNOUNCED.sub("", text.translate(_TABLE).strip().strip(_QUOTES))
+    text = re.sub(r"\{([-+])\}", r"\1", re.sub(r"\A([A-Za-z])\)\Z", r"\1", text))
     text = _HALF_DAY.sub(r"\1 \2m", text)
     before = None
     while before != text:
@@ -194,6 +198,8 @@ class _Scanner:
         word = match[2] or match[3]
         base = int(word) if word.isdigit() else _BASES.get(word.lower(), 0)
         if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in match[1]):
+            if match[1][0].isalpha():
+                return False  # a product of letters, the last one with an index
             return self._add("other", match[0])
         return self._add("base", f"{match[1].lstrip('0') or '0'}_{base}")
 
@@ -212,6 +218,9 @@ class _Scanner:
         inner = _bare(match[1])
         for piece in re.findall(r"[A-Za-z]+(?:['-][A-Za-z]+)*|[^A-Za-z]+", inner):
             if piece[0].isalpha():
+                if piece.isupper() and len(piece) > 1 and not is_word(piece):
+                    self.out += [("name", letter) for letter in piece]
+                    continue
                 lone = len(piece) == 1 and match[0].startswith((r"\mathrm", r"\operatorname"))
                 constant = lone and (piece in "eid" or not self._after_number())
                 self._add("name" if constant else "word", _folded(piece))
@@ -252,6 +261,13 @@ class _Scanner:
         if self.at and self.text[self.at - 1].isalpha():
             return False
         return self._add("name", f"{match[1]}_{match[2] or match[3]}")
+
+    def _hyphened(self, match):
+        """Read x-axis as a word, but x-y as a difference."""
+        if not self.wordy or all(len(part) < 3 or not is_word(part) for part in
+                                 match[0].split("-")):  # fmt: skip
+            return False
+        return self._add("word", _folded(match[0]))
 
     def _run(self, match) -> None:
         run = match[0]
