@@ -31,12 +31,11 @@ from mrtlib.answer_forms import (
     Piece,
     Relation,
     Scalar,
-    Tokens,
     Union,
     Unread,
-    form_of,
     interval_of,
 )
+from mrtlib.answer_reading import Tokens, form_of
 from mrtlib.answer_tokens import spelling
 from mrtlib.answer_values import (
     Arithmetic,
@@ -55,7 +54,7 @@ from mrtlib.answer_values import (
 Ask = Callable[[Tree, Tree], bool]
 MAX_ITEMS = 50  # members of a set or list whose order is free
 MAX_ASKED_BITS = 512  # of a number in a question about algebra; the worker's digits tell it apart
-WORK = 60_000  # products of terms, for one comparison
+WORK = 20_000  # products of terms, for one comparison
 
 
 def readable(tokens: Tokens) -> bool:
@@ -155,7 +154,7 @@ class _Comparison:
         if isinstance(a, Scalar):
             return self.units(a, b)
         if isinstance(a, Labelled):
-            return a.name == b.name and self.same(a.form, b.form)
+            return _same_label(a.name, b.name) and self.same(a.form, b.form)
         if isinstance(a, Items):
             return self.items(a, b)
         if isinstance(a, Matrix):
@@ -317,6 +316,11 @@ class _Comparison:
         if not any(map(opaque, differences)):
             return False
         return self.expressions(a.left, b.left) and self.expressions(a.right, b.right)
+
+
+def _same_label(a: str, b: str) -> bool:
+    """Return whether two labels name one thing: y = ... and f(x) = ... are one function."""
+    return a == b or ("y" in (a, b) and any(name[1:] == "(x)" for name in (a, b)))
 
 
 def _assigned(form: Form) -> dict[str, Form] | None:

@@ -282,7 +282,7 @@ class _Scanner:
         elif known in GREEK and known not in ("Pi", "Xi"):
             self._add("name", known)
         elif run.lower() in _JOINS or (self.wordy and is_word(run)) or spaced or (
-            self._after_number() and run in SHORT_UNITS
+            (self._after_number() or self.text[self.at - 1].isspace()) and run in SHORT_UNITS
         ):  # fmt: skip
             self._add("word", _folded(run))
         else:

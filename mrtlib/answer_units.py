@@ -102,7 +102,7 @@ def unit_of(tokens: tuple[Token, ...]) -> tuple[str, Fraction] | None:
     for kind, text in _spelled_out(tokens):
         if text in _DROPPED:
             continue
-        if text in _CHANGING or (kind == "op" and _SIGNS.get(text) in out):
+        if {text, text.removesuffix("s")} & _CHANGING or (kind == "op" and _SIGNS.get(text) in out):
             return None
         if text in _NUMBERS or text.rstrip("s") in _NUMBERS:
             scale *= _NUMBERS.get(text, _NUMBERS.get(text.rstrip("s")))

@@ -17,7 +17,7 @@ Poly = dict[tuple[int, tuple[tuple[str, int], ...]], Fraction]
 Value = tuple[Poly, Poly]
 
 MAX_BITS = 20_000  # of one coefficient
-MAX_TERMS = 1000
+MAX_TERMS = 500
 MAX_WORK = 20_000  # products of terms, for one answer
 MAX_DEGREE = 100_000
 MAX_FACTORIAL = 300

@@ -19,11 +19,12 @@ from pathlib import Path
 from mrtlib.answer_algebra import Tree
 from mrtlib.answer_equality import equal, readable
 from mrtlib.answer_evaluation import evaluate
-from mrtlib.answer_forms import Scalar, form_of
+from mrtlib.answer_forms import Scalar
+from mrtlib.answer_reading import form_of
 from mrtlib.answer_tokens import Token, spelling, tokens_of
 from mrtlib.answer_values import Arithmetic, Undefined, ValueTooLarge, rational
 
-SECONDS = 0.9  # of algebra for one comparison of answers
+SECONDS = 0.8  # of algebra for one comparison of answers
 START_SECONDS = 120.0  # importing sympy and compiling the grammar, once, on a slow machine
 MAX_READ = 200  # characters of an answer whose form is looked at
 MAX_REFERENCE = 1000  # the same of a reference, which a person wrote
@@ -36,7 +37,7 @@ def equivalent(reference: str, answer: str) -> bool:
     """Return whether an answer equals the reference; see `answer_equality` for what is equal.
 
     An answer of more than 200 characters is equal only if it is the reference but for spaces
-    and spelling of LaTeX. Algebra that takes over 0.9 s is not equal.
+    and spelling of LaTeX. Algebra that takes over 0.8 s is not equal.
     """
     if max(len(reference), len(answer)) > MAX_TEXT:
         return False
@@ -210,3 +211,5 @@ class _Worker:
 
 _WORKER = _Worker()
 atexit.register(_WORKER.end)
+if hasattr(os, "register_at_fork"):  # a forked process must not read its parent's answers
+    os.register_at_fork(after_in_child=_WORKER.__init__)

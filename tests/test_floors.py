@@ -21,6 +21,7 @@ FLOORS = {
     "answer_equality": 0,
     "answer_evaluation": 0,
     "answer_forms": 0,
+    "answer_reading": 0,
     "answer_tokens": 0,
     "answer_units": 0,
     "answer_values": 0,

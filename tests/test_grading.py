@@ -136,6 +136,27 @@ def test_a_worker_that_died_is_started_again():
     assert equivalence._WORKER.process.pid != dead.pid
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_forked_process_has_a_worker_of_its_own():
+    script = (
+        "import os\nfrom mrtlib import equivalence\n"
+        "def ask():\n"
+        "    assert equivalence.equivalent('\\\\ln 8', '3\\\\ln 2')\n"
+        "    return equivalence._WORKER.process.pid\n"
+        "mine, (end, start) = ask(), os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.write(start, str(ask()).encode())\n"
+        "    equivalence._WORKER.end()\n"
+        "    os._exit(0)\n"
+        "theirs = int(os.read(end, 20))\n"
+        "print(mine == theirs, mine == ask())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout == "False True\n"
+
+
 def test_a_large_caller_keeps_its_worker():
     """The kernel hands the largest size of a process to those it starts."""
     script = (
