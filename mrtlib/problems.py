@@ -13,13 +13,18 @@ Model output is never evaluated as code (see `countdown`).
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mrtlib.countdown import ExpressionError, accepted, lexemes_of, numbers_in, parse, render, value
 
 MAX_ANSWER = 200  # characters of an answer that is looked at
-_OPEN = "\\boxed{"
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+# A box opens with a brace, or holds the one number or letter that follows it.
+_BOX = re.compile(
+    r"\\(?:boxed|fbox)\s*(?:(\{)|(-?[0-9]+(?:[.,/][0-9]+)*(?:\\?%)?|[A-Za-z](?![A-Za-z])))"
+)
 
 
 class ProblemError(ValueError):
@@ -41,7 +46,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Grade:
-    """Outcome of one answer; `reason` is correct, wrong, unboxed, unparsable or not canonical."""
+    """Outcome of one answer, `answer` being what was read of it, at most 200 characters.
+
+    `reason` is one of
+
+        correct        equal to a reference
+        wrong          read, and equal to none
+        unboxed        no closed box in the text; `answer` is None
+        unparsable     in no form that is read, too long or too large to be looked at, and not
+                       a reference word for word
+        not canonical  a Countdown expression with needless parentheses
+    """
 
     correct: bool
     answer: str | None
@@ -63,16 +78,23 @@ def countdown(numbers: tuple[int, ...], target: int, level: str) -> Problem:
 
 
 def boxed(text: str) -> str | None:
-    """Return the content of the last boxed answer that is closed, or None. Linear in the text."""
-    start = text.rfind(_OPEN)
-    if start < 0:
-        return None
-    depth = 0
-    for at in range(start + len(_OPEN) - 1, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0:
-            return text[start + len(_OPEN) : at].strip()
-    return None
+    """Return the content of the last boxed answer that is closed, or None. Linear in the text.
+
+    `\\boxed{5}`, `\\boxed {5}`, `\\fbox{5}` and `\\boxed 5` are boxes; `\\{` is no brace of one.
+    """
+    closings, opened = {}, []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            closings[opened.pop()] = brace.start()
+    answer = None
+    for box in _BOX.finditer(text):
+        if box[2] is not None:
+            answer = box[2]
+        elif box.start(1) in closings:
+            answer = text[box.end() : closings[box.start(1)]].strip()
+    return answer
 
 
 def grade(problem: Problem, text: str) -> Grade:
@@ -82,13 +104,10 @@ def grade(problem: Problem, text: str) -> Grade:
         return Grade(False, None, "unboxed")
     if problem.family == "countdown":
         return _grade_countdown(problem, answer)
-    from mrtlib.equivalence import equivalent  # heavy import, needed for `math` alone
+    from mrtlib.equivalence import judge  # starts a process when it must, for `math` alone
 
-    short = answer[:MAX_ANSWER]
-    if len(answer) > MAX_ANSWER:
-        return Grade(False, short, "unparsable")
-    right = any(equivalent(reference, answer) for reference in problem.references)
-    return Grade(right, short, "correct" if right else "wrong")
+    reason = judge(problem.references, answer)
+    return Grade(reason == "correct", answer[:MAX_ANSWER], reason)
 
 
 def _grade_countdown(problem: Problem, answer: str) -> Grade:

@@ -36,12 +36,14 @@ def measures(tables: dict[str, pd.DataFrame], profile: Profile) -> Measures:
     plain = {"natural_accuracy": "correct", "tokens": "trace_tokens", "episodes": "episodes",
              "truncated": "truncated"}  # fmt: skip
     out: Measures = {(name, c0): _samples(rollouts, column) for name, column in plain.items()}
-    votes = rollouts.groupby(by)
+    votes, family = rollouts.groupby(by), profile.data.family
     out["pass@4", c0] = votes["correct"].apply(
         lambda c: np.atleast_1d(pass_at_k(len(c), c.sum(), 4))
     )
     out["maj@4", c0] = votes.apply(
-        lambda g: np.atleast_1d(maj_at_k(candidates(g["answer"]), g["correct"].tolist(), 4))
+        lambda g: np.atleast_1d(
+            maj_at_k(candidates(g["answer"], family), g["correct"].tolist(), 4)
+        )
     )
     for budget, rows in budgets.groupby("budget"):
         out["accuracy", int(budget)] = _samples(rows, "accuracy")

@@ -16,7 +16,9 @@ from mrtlib.stats import maj_at_p_j, pass_at_k, share, two_way
 VOTES = (1, 2, 4, 8)
 
 
-def vote_table(answers: pd.DataFrame, votes: Sequence[int] = VOTES) -> pd.DataFrame:
+def vote_table(
+    answers: pd.DataFrame, family: str, votes: Sequence[int] = VOTES
+) -> pd.DataFrame:
     """Return [maj@p]_j of every trace: TRACE, j, tokens, votes, accuracy, spent.
 
     Votes are weighted by their likelihood, exp of the mean token log-probability, as in the
@@ -25,13 +27,14 @@ def vote_table(answers: pd.DataFrame, votes: Sequence[int] = VOTES) -> pd.DataFr
 
     Args:
         answers: records of the `answers` schema, K >= max(votes) at each boundary.
+        family: of their problems.
 
     Source: arXiv 2503.07572, figure 3 and appendix D.
     """
     found = []
     for key, trace in answers.sort_values(["j", "k"]).groupby(TRACE):
         spots = [spot for _, spot in trace.groupby("j")]
-        texts = [candidates(spot["answer"]) for spot in spots]
+        texts = [candidates(spot["answer"], family) for spot in spots]
         right = [spot["correct"].tolist() for spot in spots]
         weights = [np.exp(spot["logprob"].to_numpy()) for spot in spots]
         for p in votes:

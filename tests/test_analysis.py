@@ -8,6 +8,7 @@ from mrtlib import analysis, answers, evaluate, findings, information_gain, vote
 from mrtlib.candidates import candidates
 from mrtlib.config import Profile
 from mrtlib.problems import countdown
+from mrtlib.stats import maj_at_k
 
 LABELS = {"method": "base", "seed": 0, "level": "three", "sample": 0}
 
@@ -32,7 +33,7 @@ def curve(problem: str, J: list[float], level: str = "three") -> list[dict]:
 
 def test_one_vote_is_the_share_of_right_answers_and_more_votes_cost_more():
     right = [[True, False, False, False], [True, True, False, False]]
-    table = votes.vote_table(pd.DataFrame(answer_rows("p", right)), (1, 4))
+    table = votes.vote_table(pd.DataFrame(answer_rows("p", right)), "countdown", (1, 4))
     assert table.query("votes == 1")["accuracy"].tolist() == [0.25, 0.5]
     assert table.query("votes == 4")["accuracy"].tolist() == [0.25, 1.0]  # a fair tie of four
     assert table.query("votes == 4")["spent"].tolist() == [40, 60]
@@ -40,7 +41,10 @@ def test_one_vote_is_the_share_of_right_answers_and_more_votes_cost_more():
 
 def test_equal_values_vote_together():
     written = ["3 * 5 + 7", "7 + 5 * 3", "3 * ", None, np.nan]
-    assert candidates(written) == ["22", "22", "3 * ", None, None]
+    assert candidates(written, "countdown") == ["22", "22", "3 * ", None, None]
+    half = candidates(["0.5", None, "\\frac{1}{2}", float("nan"), "1/3"], "math")
+    assert half[0] == half[2] != half[4] and half[1] is half[3] is None
+    assert maj_at_k(half[:3] + [half[4]], [True, False, True, False], 4) == 1.0
 
 
 def test_curves_hold_ended_traces_and_place_votes_by_their_cost():
@@ -48,7 +52,7 @@ def test_curves_hold_ended_traces_and_place_votes_by_their_cost():
         answer_rows("a", [[False] * 4, [True] * 4])
         + answer_rows("b", [[False] * 4, [False] * 4, [False] * 4])
     )
-    table = votes.vote_table(rows, (1, 4))
+    table = votes.vote_table(rows, "countdown", (1, 4))
     table = votes.scaling_curves(table.assign(), rows, "episodes")
     one = table.query("curve == 'maj@1'").groupby("x")["estimate"].mean()
     assert one.index.tolist() == [0, 1, 2]
@@ -60,7 +64,7 @@ def test_curves_hold_ended_traces_and_place_votes_by_their_cost():
 
 def test_contest_pairs_the_same_traces():
     rows = pd.DataFrame(answer_rows("a", [[False] * 2, [True] * 2, [False] * 2]))
-    race = votes.contest(votes.vote_table(rows, (1, 2))).set_index("name")
+    race = votes.contest(votes.vote_table(rows, "countdown", (1, 2))).set_index("name")
     assert race.loc["2 votes half-way", "estimate"] == 1
     assert race.loc["votes less end", "estimate"] == 1
     assert race.loc["votes less end", "tokens"] == 40 - 50

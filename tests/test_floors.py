@@ -11,11 +11,20 @@ import mrtlib
 
 PACKAGE = Path(mrtlib.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes", "sympy")
 
 FLOORS = {
     "__init__": 0,
     "advantages": 0,
+    "algebra_worker": 0,
+    "answer_algebra": 0,
+    "answer_equality": 0,
+    "answer_evaluation": 0,
+    "answer_forms": 0,
+    "answer_reading": 0,
+    "answer_tokens": 0,
+    "answer_units": 0,
+    "answer_values": 0,
     "candidates": 0,
     "config": 0,
     "countdown": 0,

@@ -83,7 +83,7 @@ def test_a_tokenizer_without_template_or_end_is_refused(toy_profile, monkeypatch
         setattr(tokenizer, field, None)
         return tokenizer
 
-    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", without)
+    monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", without)
     with pytest.raises(ModelError, match=f"has no {says}"):
         models.load_tokenizer(toy_profile())
 

@@ -59,6 +59,30 @@ def test_the_last_closed_box_counts():
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"),
+    [("\\boxed {5}", "5"), ("\\fbox{5}", "5"), ("\\boxed 5", "5"), ("so \\boxed -5.", "-5"),
+     ("\\boxed 1,200.", "1,200"), ("\\boxed x", "x"), ("\\boxed and", None), ("\\boxed", None),
+     ("\\boxed{5} and then \\boxed{6", "5"), ("\\boxed{\\boxed{5}}", "5"),
+     ("\\boxed{1} {", "1"), ("} \\boxed{1}", "1"),
+     ("\\boxed{\\left\\{1\\right.}", "\\left\\{1\\right."),
+     ("\\boxed{a} \\fbox{b} \\boxed c", "c"), ("\\boxed{}", ""), ("\\boxed\n{5}", "5")],
+)  # fmt: skip
+def test_boxes_in_every_spelling(text, answer):
+    assert boxed(text) == answer
+
+
+@pytest.mark.parametrize("piece", ["\\boxed{", "\\boxed ", "\\boxed{}", "{", "}", "\\"])
+def test_finding_a_box_is_linear(piece):
+    small, large = piece * 2_000, piece * 200_000
+    times = []
+    for text in (small, large):
+        began = time.process_time()
+        boxed(text)
+        times.append(time.process_time() - began)
+    assert times[1] < 500 * max(times[0], 0.005)  # quadratic would be 10,000 times
+
+
+@pytest.mark.parametrize(
     ("answer", "right"),
     [("1", True), ("1.0", True), ("\\frac{2}{2}", True), ("2", False), ("x", False),
      ("9^{9^{9^{9^{9^9}}}}", False), ("(" * 150, False)],
