@@ -11,7 +11,7 @@ from mrtlib.bench import COLUMNS, GOALS, Goal, row_of
 from mrtlib.config import Lora, load_profile
 from mrtlib.workload import BenchError, Shape, Spent, Stepper, in_turn, long_profile
 
-SMALL = Shape(hidden=64, layers=2, heads=2, key_value_heads=1, intermediate=64, trace=64,
+SMALL = Shape(hidden=64, layers=2, heads=2, key_value_heads=1, intermediate=64, trace=128,
               boundaries=4, answer=4, rollouts=4)  # fmt: skip
 
 
@@ -41,17 +41,19 @@ def test_two_steps_differ_in_the_prover_alone(stepper):
 
 def test_traces_are_as_long_as_the_shape_says(stepper):
     for rollout in stepper.rollouts:
-        assert rollout.trace_tokens == 64 and rollout.truncated
-        assert rollout.boundaries == [16, 32, 48, 64]
+        assert rollout.trace_tokens == 128 and rollout.truncated
+        assert rollout.boundaries == [32, 64, 96, 128]
 
 
 @pytest.mark.parametrize("most", [1, 4])
 def test_both_ways_of_sampling_do_the_same_work(stepper, most):
     probes = ways.probes_of(stepper, 4)
-    prompts = [p for level in ways.boundary_prompts(stepper, probes) for p in level]
+    levels = ways.boundary_prompts(stepper, probes)
     ours, other = (way(stepper, probes, most)().tokens for way in (ways.shared, ways.generated))
     drawn = 5 * 4 * ways.K * (most - 1)
-    assert other == ways.K * sum(map(len, prompts)) + drawn
+    # A cut inside a line needs a blank line more than one behind it, and the others are padded.
+    padded = sum(len(level) * max(map(len, level)) for level in levels)
+    assert other == ways.K * padded + drawn
     assert ours < other
 
 
