@@ -132,7 +132,6 @@ def test_a_worker_that_died_is_started_again():
     assert equivalence._WORKER.process.pid != dead.pid
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
 def test_a_forked_process_has_a_worker_of_its_own():
     script = (
         "import os\nfrom mrtlib import equivalence\n"
@@ -169,7 +168,6 @@ def test_a_large_caller_keeps_its_worker():
     assert done.stdout == "1\n"
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is read from /proc")
 def test_the_memory_of_the_worker_is_bounded():
     from mrtlib.algebra_worker import MEMORY, RESIDENT
 
