@@ -5,7 +5,6 @@ conventions, and never by what the code says.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
