@@ -102,6 +102,28 @@ def _between(budgets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
     return points, (1 - share) * values[i] + share * values[after]
 
 
+def between(models: Models, method: str, other: str, c0: int) -> pd.DataFrame:
+    """Return the paired differences of two methods: metric, budget, both means, and the gap.
+
+    Columns: metric, budget, the two methods' names, difference, low, high, decided.
+    """
+    seeds = paired_seeds(models, method, other)
+    places = [("accuracy", c0), ("natural_accuracy", c0), ("regret", c0 // 2), ("regret", c0),
+              ("tokens", c0), ("truncated", c0)]  # fmt: skip
+    rows = []
+    for place in places:
+        index = models[method, seeds[0]][place]
+        ours, theirs = (
+            by_seed_and_problem([models[m, s][place] for s in seeds], index, "all")
+            for m in (method, other)
+        )
+        gap = two_way(ours - theirs, level_of_each(index))
+        rows.append((*place, ours.mean(), theirs.mean(), gap.estimate, gap.low, gap.high))
+    names = ["metric", "budget", method, other, "difference", "low", "high"]
+    table = pd.DataFrame(rows, columns=names)
+    return table.assign(decided=(table["low"] > 0) | (table["high"] < 0))
+
+
 def _rivals_of_outcome(models: Models) -> list[str]:
     return [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
 

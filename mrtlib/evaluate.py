@@ -241,10 +241,13 @@ def evaluate(
 
 
 def weights_of(profile: Profile, adapter: Path | None) -> dict[str, str]:
-    """Return the hashes of the weights: base (when it is in the repository) and adapter."""
-    files = list(Path(profile.model_path).glob("*.safetensors"))
-    files += [adapter / "adapter_model.safetensors"] if adapter else []
-    return file_hashes(files, ROOT)
+    """Return the hashes of the weights: base (when it is in the repository) and adapter.
+
+    Where the adapter lies decides nothing, so a run may be moved and its records stay valid.
+    """
+    base = file_hashes(Path(profile.model_path).glob("*.safetensors"), ROOT)
+    own = file_hashes([adapter / "adapter_model.safetensors"], adapter) if adapter else {}
+    return base | own
 
 
 def _key(profile: Profile, part: list[Problem], weights: dict[str, str]) -> str:

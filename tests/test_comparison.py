@@ -28,7 +28,8 @@ def made_up(method: str, gain: float) -> dict[str, pd.DataFrame]:
         for s in range(SAMPLES):
             key = {"method": method, "seed": 0, "level": "three", "problem": f"p{p}", "sample": s}
             rollouts.append(key | {"correct": s == 0, "answer": str(s), "trace_tokens": 20,
-                                   "episodes": 1, "truncated": False})  # fmt: skip
+                                   "episodes": 1, "truncated": False, "closed": True,
+                                   "prompt_ids": [1, 2], "token_ids": [3] * 25})  # fmt: skip
             progress += [key | {"j": j, "tokens": 20 * j, "J": J * j} for j in (0, 1)]
             budgets += [key | {"budget": b, "accuracy": J, "tokens": 20, "extrapolated": False}
                         for b in (20, 40)]  # fmt: skip
@@ -76,6 +77,18 @@ def test_regret_is_removed_on_each_level_where_there_are_several(models):
     regrets = [1 - gain * mean_J / 2 for gain in (0.9, 0.5)]
     assert hard.estimate == pytest.approx(1 - regrets[0] / regrets[1])
     assert "level `four`" in comparison.verdict(hard)
+
+
+def test_two_methods_are_compared_in_pairs(models):
+    table = comparison.between(models, "regret_to_go", "outcome", C0).set_index(
+        ["metric", "budget"]
+    )
+    gap = table.loc[("accuracy", C0)]
+    assert gap["difference"] == pytest.approx(gap["regret_to_go"] - gap["outcome"])
+    assert gap["decided"]
+    assert gap["low"] < gap["difference"] < gap["high"]
+    assert table.loc[("regret", C0), "difference"] < 0
+    assert not table.loc[("tokens", C0), "decided"]  # all traces have 20
 
 
 def test_tokens_at_equal_accuracy(models):

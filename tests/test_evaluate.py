@@ -7,7 +7,7 @@ import pytest
 
 from mrtlib import regret
 from mrtlib.estimate import Comparison, Estimator
-from mrtlib.evaluate import Evaluator, evaluate, load_tables, recorded
+from mrtlib.evaluate import Evaluator, evaluate, load_tables, recorded, weights_of
 from mrtlib.problems import load_problems
 from mrtlib.results import COLUMNS, measures, relative_regret, results
 from mrtlib.sampling import Sample
@@ -93,6 +93,16 @@ def test_an_extension_that_ends_leaves_its_end_token_behind(profile):
     assert all(end in stop_ids for stop_ids in asked)
     for [longer] in steps:
         assert longer.ended and end not in longer.trace_ids and longer.trace_ids[-1] == 11
+
+
+def test_an_adapter_may_be_moved(profile, tmp_path):
+    found = []
+    for name in ("here", "there/deep"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        found.append(weights_of(profile, folder))
+    assert found[0] == found[1] and found[0] != weights_of(profile, None)
 
 
 def test_progress_telescopes(tables):
