@@ -12,11 +12,11 @@ import pandas as pd
 from mrtlib.config import Profile
 from mrtlib.findings import row_of
 from mrtlib.stats import cut, over_seeds
-from mrtlib.store import read_csv, read_table
+from mrtlib.store import read_table
 
 METHOD = "episode_progress"
 EXACT = "exact"
-SAMPLED = (1, 4, 16)  # answers a boundary; 4 is what the authors' online form draws
+SAMPLED = (4,)  # answers a boundary; 4 is what the authors' online form draws
 POINTS = 25  # of a learning curve
 WINDOW = 5  # steps that a point is the mean of
 QUANTITIES = ("reward", "regret")
@@ -49,20 +49,10 @@ def variant(profile: Profile, answers: int, steps: int) -> Profile:
 def runs(profile: Profile, seeds: range) -> pd.DataFrame:
     """Train every estimator at every seed, or read it; return the steps with what they cost.
 
-    Twenty trainings take hours. Where there is a record of them, `estimators/steps.csv` in the
-    profile's runs, it is read as it is, like that of the benchmark; delete it to train anew.
-
     Returns:
         A row a step: estimator, seed, step, generated_tokens, prover_tokens, reward, regret, and
         total: tokens through the model so far, in rollouts, answers, and what the prover read.
     """
-    path = profile.runs / "estimators" / "steps.csv"
-    if path.is_file() and set(seeds) <= set((table := read_csv(path))["seed"]):
-        return with_totals(table[table["seed"].isin(seeds)].reset_index(drop=True))
-    return with_totals(_trained(profile, seeds)[list(COLUMNS)])
-
-
-def _trained(profile: Profile, seeds: range) -> pd.DataFrame:
     from mrtlib.trainer import train  # heavy, and not needed by the tables below
 
     parts = []
@@ -73,7 +63,7 @@ def _trained(profile: Profile, seeds: range) -> pd.DataFrame:
             folder = train(variant(profile, answers, len(exact)), METHOD, seed)
             steps = read_table(folder / "steps.parquet", "steps")
             parts.append(steps.assign(estimator=sampled_name(answers)))
-    return pd.concat(parts, ignore_index=True)
+    return with_totals(pd.concat(parts, ignore_index=True)[list(COLUMNS)])
 
 
 def with_totals(steps: pd.DataFrame) -> pd.DataFrame:

@@ -122,13 +122,7 @@ def test_runs_train_each_estimator_once(toy_profile, tmp_path, monkeypatch):
     first = steps[steps["step"] == 1].groupby("seed")["reward"].nunique()
     assert (first == 1).all()  # one first batch for all
     drawn = steps[steps["step"] == 1].set_index(["estimator", "seed"])["generated_tokens"]
-    assert (drawn["sampled, K = 16"] > drawn["sampled, K = 4"]).all()
-    assert (drawn["sampled, K = 1"] > drawn[EXACT]).all()
+    dearest = drawn[f"sampled, K = {estimators.SAMPLED[-1]}"]
+    assert (dearest > drawn[EXACT]).all()
     monkeypatch.setattr("mrtlib.trainer.MRTTrainer", None)  # a second call only reads
     pd.testing.assert_frame_equal(estimators.runs(profile, range(2)), steps)
-    record = profile.runs / "estimators" / "steps.csv"
-    steps.drop(columns="total").to_csv(record, index=False)
-    for folder in (profile.runs / "adapters").iterdir():
-        (folder / "key.json").unlink()
-    found = estimators.runs(profile, range(1))
-    assert found["seed"].eq(0).all() and len(found) == (steps["seed"] == 0).sum()
