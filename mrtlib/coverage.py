@@ -30,7 +30,7 @@ from mrtlib.stats import (
     two_way,
     wilson,
 )
-from mrtlib.store import write_text
+from mrtlib.store import read_csv, write_text
 
 Array = NDArray[np.float64]
 SEEDS, PROBLEMS = 5, (50, 250, 500)
@@ -301,4 +301,4 @@ def kept(path: Path, repetitions: int) -> pd.DataFrame:
     if not path.is_file():
         table = study(population.read(), repetitions)
         write_text(path, table.to_csv(index=False, float_format="%.5f"))
-    return pd.read_csv(path)
+    return read_csv(path)

@@ -38,7 +38,7 @@ class Measured:
     @property
     def J(self) -> list[np.ndarray]:
         """For each rollout J_0 ... J_k."""
-        return [m.J if isinstance(m, prover.Counts) else m for m in self.found]
+        return [prover.J_of(found) for found in self.found]
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _cause(missed: float, grades: list[tuple[Problem, Grade]]) -> str:
                 "thinking.answer_tokens, or let thinking.answer_open lead to one")  # fmt: skip
     right = [(p, g.answer) for p, g in grades if g.correct]
     other = [a for p, a in right if a not in p.references]
-    if 2 * len(other) >= missed:
+    if other and 2 * len(other) >= missed:
         return f"right answers in words that no reference has, such as {other[0]!r}; list them"
     return (
         "the model writes the references in tokens that are not scored; check "

@@ -48,7 +48,9 @@ class Evaluator:
         sampler = TransformersSampler(
             model, tokenizer.pad_token_id, profile.evaluation.batch_rows
         )
-        estimator = Estimator(profile, reader)
+        # Whatever the training reward comes from, evaluation is exact where that is right.
+        exact = replace(profile, prover=replace(profile.prover, estimator="exact"))
+        estimator = Estimator(exact, reader)
         return cls(profile, method, seed, model, sampler, reader, estimator)
 
     @property
@@ -153,7 +155,7 @@ def measure(evaluator: Evaluator, problems: list[Problem]) -> dict[str, list[dic
     found = evaluator.success([r for r, _ in flat], marks, problems[0].id)
     for (rollout, sample), at, values in zip(flat, marks, found, strict=True):
         key = _place(evaluator, rollout, sample)
-        curve = dict(zip([0, *at], _J(values), strict=True))
+        curve = dict(zip([0, *at], prover.J_of(values), strict=True))
         rows["rollouts"].append(
             evaluator.reader.row(rollout, evaluator.method, evaluator.seed, sample)
         )
@@ -168,10 +170,6 @@ def _place(evaluator: Evaluator, rollout: Rollout, sample: int) -> dict:
         "method": evaluator.method, "seed": evaluator.seed, "level": rollout.problem.level,
         "problem": rollout.problem.id, "sample": sample,
     }  # fmt: skip
-
-
-def _J(found: np.ndarray | prover.Counts) -> np.ndarray:
-    return found.J if isinstance(found, prover.Counts) else found
 
 
 def _progress(
@@ -202,7 +200,7 @@ def _extrapolated(evaluator: Evaluator, rollouts: list[Rollout]) -> list[dict]:
         rows += [
             _place(evaluator, r, 0) | {
                 "budget": evaluator.profile.thinking.budget + turn * settings.extension_tokens,
-                "accuracy": float(_J(J)[-1]), "tokens": r.trace_tokens, "forced": True,
+                "accuracy": float(prover.J_of(J)[-1]), "tokens": r.trace_tokens, "forced": True,
                 "extrapolated": True,
             }
             for r, J in zip(longer, ends, strict=True)

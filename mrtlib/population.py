@@ -17,6 +17,7 @@ from scipy.special import ndtri
 
 from mrtlib.config import ROOT
 from mrtlib.stats import mean_squares
+from mrtlib.store import read_csv
 
 PARTS = ("seed", "problem", "method_problem", "cell")  # what is left is a sample's own
 ON_RECORD = ROOT / "data" / "runs" / "tiny" / "components.csv"
@@ -126,7 +127,7 @@ def _grid(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.str_], f
 
 def read(path: Path = ON_RECORD) -> Population:
     """Return the population of a table that `components` made; by default of the one on record."""
-    table = pd.read_csv(path)
+    table = read_csv(path)
     curves = table[table["name"].isin((OURS, OTHER))]
     grid = curves.pivot(index=["name", "level"], columns="budget", values="value")
     accuracy = np.stack([grid.loc[name].to_numpy() for name in (OURS, OTHER)])

@@ -15,7 +15,7 @@ tokenised by `joints.Joiner` as the model would have written it there:
 
 A merge across the end of the prompt, or across the answer's opening, cannot happen: those tokens
 are given, and the model goes on behind them. Answers in other words than the references are what
-exact J leaves out; `estimate.compare` looks for them.
+exact J leaves out; `Estimator.compare` looks for them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -118,6 +118,11 @@ class Counts:
         return self.right / self.answers
 
 
+def J_of(found: np.ndarray | Counts) -> np.ndarray:
+    """Return J_0 ... J_k of what `exact` or `sampled` found for a probe."""
+    return found.J if isinstance(found, Counts) else found
+
+
 def sampled(
     sampler: Sampler,
     probes: Sequence[Probe],
@@ -166,7 +171,7 @@ def records(labels: Mapping[str, Any], probe: Probe, measured: np.ndarray | Coun
             interval; a sampled one has Wilson's at 95 %, and `boxed` is a share of its answers.
     """
     counts = measured if isinstance(measured, Counts) else None
-    J = measured if counts is None else counts.J
+    J = J_of(measured)
     low, high = (J, J) if counts is None else wilson(counts.right, counts.answers)
     return [
         {

@@ -76,6 +76,12 @@ def test_where_exact_J_is_wrong_the_evaluation_goes_on_with_sampled(
     assert load_tables(folder)["progress"].equals(progress)
 
 
+def test_evaluation_is_exact_whatever_the_training_reward_comes_from(profile):
+    sampled = replace(profile, prover=replace(profile.prover, estimator="sampled"))
+    progress = load_tables(evaluate(sampled, "base", 0))["progress"]
+    assert (progress["estimator"] == "exact").all() and (progress["answers"] == 0).all()
+
+
 def test_an_extension_that_ends_leaves_its_end_token_behind(profile):
     evaluator = Evaluator.load(profile, "base", 0, None)
     [problem, *_] = load_problems(profile.problems / "test.jsonl", 1)

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mrtlib import prover
 from mrtlib.config import Thinking, load_profile
-from mrtlib.estimate import Estimator, _chance
+from mrtlib.estimate import Estimator, _cause, _chance
 from mrtlib.evaluate import Evaluator
 from mrtlib.joints import Joiner, Spelling
 from mrtlib.probes import Probe, Termination
@@ -239,6 +239,10 @@ def test_the_bound_on_chance_is_one():
     assert _chance(J, np.array([8, 8, 8, 8]), 8) < 1e-3
     assert _chance(np.zeros(4), np.array([1, 0, 0, 0]), 8) == 0.0
     assert _chance(np.zeros(4), np.zeros(4), 8) == 1.0
+
+
+def test_a_disagreement_that_cancels_out_is_named_too():
+    assert "thinking.answer_close" in _cause(0.0, [(PROBLEM, Grade(True, "47", "correct"))])
 
 
 def test_sampled_answers_are_read_behind_their_opening(model, tokenizer, ending):
