@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mrtlib.config import PROFILES, ROOT, TRAINED_METHODS, Profile, ProfileError, load_profile
-from mrtlib.records import StoreError
+from mrtlib.store import StoreError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,9 +66,9 @@ def train(options: argparse.Namespace) -> None:
     """Train one method with one seed, from its last checkpoint on."""
     profile = load_profile(options.profile)
     _known(options.method, TRAINED_METHODS)
-    from mrtlib import trainer
+    from mrtlib.training import runs
 
-    print(trainer.train(profile, options.method, options.seed))
+    print(runs.train(profile, options.method, options.seed))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -76,26 +76,25 @@ def evaluate(options: argparse.Namespace) -> None:
     profile = load_profile(options.profile)
     _known(options.method, ("base", *TRAINED_METHODS))
     adapter = None if options.method == "base" else _adapter(profile, options)
-    from mrtlib import evaluate as evaluation
+    from mrtlib.evaluation import sweep
 
-    print(evaluation.evaluate(profile, options.method, options.seed, adapter))
+    print(sweep.evaluate(profile, options.method, options.seed, adapter))
 
 
 def bench(options: argparse.Namespace) -> None:
     """Measure what information gain costs; prints the table and which goals it reaches."""
     profile = load_profile(options.profile)
-    from mrtlib import bench as benchmark
-    from mrtlib.workload import Shape, check_pairs
+    from mrtlib.experiments import benchmark, workload
 
-    check_pairs(options.pairs)
-    table = benchmark.measure(profile, options.pairs, Shape())
+    workload.check_pairs(options.pairs)
+    table = benchmark.benchmark(profile, options.pairs, workload.Shape())
     goals = benchmark.reached(table).map({True: "yes", False: "NO"})
     print("\n" + table.assign(reached=goals).to_string(index=False, float_format="{:.2f}".format))
 
 
 def problems(options: argparse.Namespace) -> None:
     """Write the problem sets of a seed into data/problems; prints how many."""
-    from mrtlib.problem_sets import write_splits
+    from mrtlib.tasks.countdown import write_splits
 
     for name, count in write_splits(ROOT / "data" / "problems", options.seed).items():
         print(f"{name}: {count} problems")
@@ -104,8 +103,8 @@ def problems(options: argparse.Namespace) -> None:
 def reasoner(options: argparse.Namespace) -> None:
     """Make the embedded reasoner from nothing and put it in place of the committed one."""
     profile = load_profile("tiny")
-    from mrtlib.lessons import Recipe
-    from mrtlib.reasoner import make
+    from mrtlib.reasoner.lessons import Recipe
+    from mrtlib.reasoner.making import make
 
     make(Recipe(seed=options.seed), profile.runs / "reasoner", ROOT / profile.model.name)
 
@@ -113,14 +112,13 @@ def reasoner(options: argparse.Namespace) -> None:
 def tune(options: argparse.Namespace) -> None:
     """Search the learning rate of every method; prints the table and the rates it chooses."""
     profile = load_profile(options.profile)
-
-    from mrtlib import tuning
+    from mrtlib.experiments import learning_rates
 
     seeds = tuple(range(options.seed, options.seed + options.seeds))
     tokens = options.tokens or profile.training.tokens
-    table = tuning.search(profile, tuple(options.rates), seeds, tokens)
+    table = learning_rates.search(profile, tuple(options.rates), seeds, tokens)
     print(table.to_string(index=False))
-    for method, rate in tuning.best(table).items():
+    for method, rate in learning_rates.best(table).items():
         print(f"{method}: {rate:g}")
 
 

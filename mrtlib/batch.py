@@ -4,7 +4,6 @@ A notebook that was cut off runs again from its first cell; the library calls in
 done, so a run goes on from what it has.
 """
 
-import json
 import os
 import sys
 import time
@@ -17,9 +16,10 @@ import nbformat
 import papermill
 from nbformat import NotebookNode
 
-from mrtlib.comparison import thrift, verdict
 from mrtlib.config import ROOT, Profile, as_json
-from mrtlib.figures import results_markdown
+from mrtlib.evaluation.comparison import regret_in_words, tokens_in_words
+from mrtlib.evaluation.tables import results_markdown
+from mrtlib.models.loading import work_key
 from mrtlib.store import manifest, read_csv, read_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -82,7 +82,8 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
     made_from = [profile.problems, *[p for p in [Path(profile.model_path)] if p.is_dir()],
                  *sorted(profile.runs.glob("*.csv"))]  # fmt: skip
     command = f"python -m mrtlib reproduce --profile {profile.name} --seed {seed} --seeds {seeds}"
-    record = manifest(as_json(profile), range(seed, seed + seeds), made_from, ROOT, command)
+    record = manifest(as_json(profile), _key(profile), range(seed, seed + seeds), made_from,
+                      ROOT, command)  # fmt: skip
     record.write(profile.runs / "manifest.json")
     return copies
 
@@ -90,10 +91,15 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
 def seeds_on_record(profile: Profile, seed: int) -> int:
     """Return how many training seeds, from `seed` on, a run with these settings has finished."""
     path = profile.runs / "manifest.json"
-    record = read_json(path) if path.is_file() else {"config": None}
-    if record["config"] != json.loads(as_json(profile)) or record["seeds"][0] != seed:
-        return 0
-    return len(record["seeds"])
+    record = read_json(path) if path.is_file() else {}
+    same = record.get("key") == _key(profile) and record["seeds"][0] == seed
+    return len(record["seeds"]) if same else 0
+
+
+def _key(profile: Profile) -> str:
+    """Return what decides a run, but for its seeds: all settings, and the base's weights."""
+    parts = "model lora thinking data prover training evaluation"
+    return work_key(profile, parts, name=profile.name)
 
 
 def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> NotebookNode:
@@ -186,8 +192,8 @@ def summary(profile: Profile) -> str:
         if not path.is_file():
             raise BatchError(f"{path} does not exist; run reproduce with this profile first")
     c0 = profile.thinking.budget
-    rows = [verdict(row) for row in read_csv(removed).itertuples()]
-    rows += [thrift(row) for row in read_csv(equal).itertuples()]
+    rows = [regret_in_words(row) for row in read_csv(removed).itertuples()]
+    rows += [tokens_in_words(row) for row in read_csv(equal).itertuples()]
     figures = sorted(profile.figures.glob("*.pdf"))
     return "\n".join([
         results_markdown(read_csv(table), c0), *(f"- {row}" for row in rows), "",

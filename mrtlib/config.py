@@ -9,10 +9,25 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
 TRAINED_METHODS = ("outcome", "episode_progress", "episode_progress_centred", "regret_to_go")
+# How methods are named in tables and figures, and their order there.
+LABELS = {
+    "base": "base",
+    "outcome": "outcome RL",
+    "length_penalty": "length penalty",
+    "mixed_group": "mixed group",
+    "termination_baseline": "termination baseline",
+    "episode_progress": "episode progress",
+    "episode_progress_centred": "centred progress",
+    "regret_to_go": "regret-to-go",
+    "budget_relative": "budget relative",
+    "star": "STaR",
+    "mrt_star": "MRT (STaR)",
+}
 
 
 class ProfileError(ValueError):
@@ -74,13 +89,13 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Prover:
+class ProverSettings:
     """How J is measured at a boundary."""
 
     estimator: str = "exact"  # of the training reward: "exact" or "sampled"; evaluation is exact
     samples: int = 8  # answers drawn at each boundary by "sampled"
     temperature: float = 1.0
-    pack_tokens: int = 16384  # bound on a pass with its padding; its mask: times the longest row
+    pack_tokens: int = 16384  # most tokens of one pass, padding included; bounds its memory
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,6 @@ class Evaluation:
     budgets: tuple[int, ...] = (28, 56, 84, 112, 140, 168, 196, 224)
     extension_tokens: int = 56  # thinking tokens of one forced continuation
     extensions: int = 4  # 4 x 56 = another C0
-    bootstrap: int = 2000  # unused since intervals have a closed form; in the keys of all records
     batch_rows: int = 128
 
 
@@ -128,7 +142,7 @@ class Profile:
     lora: Lora = Lora()
     thinking: Thinking = Thinking()
     data: Data = Data()
-    prover: Prover = Prover()
+    prover: ProverSettings = ProverSettings()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
 
@@ -164,7 +178,7 @@ def _smoke() -> Profile:
         data=Data(train=32, validation=8, test=12),
         training=Training(tokens=1200, most_steps=4, problems_per_step=2, group_size=4,
                           warmup_steps=0, micro_batch=8, save_every=1),
-        evaluation=Evaluation(samples=4, extensions=2, bootstrap=200),
+        evaluation=Evaluation(samples=4, extensions=2),
     )  # fmt: skip
 
 
@@ -251,5 +265,35 @@ def check(profile: Profile) -> None:
 
 
 def as_json(profile: Profile) -> str:
-    """Return the profile as JSON with sorted keys: the manifest's record, and a key's input."""
+    """Return the profile as JSON with sorted keys: the manifest's record."""
     return json.dumps(dataclasses.asdict(profile), sort_keys=True)
+
+
+# Settings that are gone, behind the one that they followed: keys of records still name them.
+GONE = {"extensions": "bootstrap=2000"}
+
+
+def later(default: Any, before: Any) -> Any:
+    """Declare a setting that came after records were kept: `name: type = later(0.1, before=0.0)`.
+
+    Args:
+        before: the value with which a run does what it did when there was no such setting. With it
+            a key is what it was, so records stay valid.
+    """
+    return field(default=default, metadata={"before": before})
+
+
+def key_texts(profile: Profile, parts: str) -> dict[str, str]:
+    """Return parts of a profile (words of a string) as the keys of records name them."""
+    return {part: _key_text(part, getattr(profile, part)) for part in parts.split()}
+
+
+def _key_text(part: str, settings: Any) -> str:
+    words = []
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        if "before" not in item.metadata or value != item.metadata["before"]:
+            words.append(f"{item.name}={value!r}")
+        if item.name in GONE:
+            words.append(GONE[item.name])
+    return f"{part.capitalize()}({', '.join(words)})"

@@ -2,8 +2,11 @@
 
 G rollouts of one problem (a group), k episodes of a trace, T tokens. J: (k + 1,) success
 probabilities J_0 ... J_k; t: (k + 1,) boundaries in tokens, t_0 = 0. Each function says whether
-it returns rewards or advantages; `outcome` turns the rewards of a group into advantages.
+it returns rewards or advantages; `outcome` turns the rewards of a group into advantages. Credit
+is an advantage of each episode's tokens, given beside that of the outcome.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 EPSILON = 1e-4  # TRL's; keeps a group without spread at advantage 0
 
 Array = NDArray[np.float64]
+Curve = tuple[Array, Array]  # J and t of one rollout, each (k + 1,)
 
 
 def outcome(rewards: ArrayLike) -> Array:
@@ -126,32 +130,90 @@ def discounted_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
     return np.diff(J) * np.maximum(0.0, 1.0 - t[1:] / budget)
 
 
-def episode_progress(J: ArrayLike) -> Array:
-    """Return the advantage of each episode's tokens: that episode's own progress, (k,).
+def no_credit(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
+    """Return no credit beside the outcome: 0 for every episode, (k,)."""
+    return np.zeros(len(_curve(J)) - 1)
 
-    A_j = J_j - J_{j-1}; nothing is summed over the trace, where it would telescope. Its expected
-    gradient is that of no total: what an episode makes possible later is not paid.
+
+def episode_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
+    """Return the credit of each episode's tokens: that episode's own progress, (k,).
+
+    A_j = J_j - J_{j-1}, whatever its boundaries and the budget; nothing is summed over the trace,
+    where it would telescope. Its expected gradient is that of no total: what an episode makes
+    possible later is not paid.
 
     Source: the authors' online form (MRT-online, github.com/CMU-AIRe/MRT v0.1).
     """
     return progress(J)
 
 
-def regret_to_go(J: ArrayLike, t: ArrayLike, budget: float, baseline: ArrayLike = 0.0) -> Array:
-    """Return the advantage of each episode's tokens: regret removed from here on, (k,).
+def regret_to_go(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
+    """Return the credit of each episode's tokens: regret removed from here on, (k,).
 
-    A_j = Σ_{i ≥ j} g_i - b, g from `discounted_progress`. With the token that makes boundary t_j
-    paid A_j too (it decides g_j as well as those before it), and J held fixed as a function of the
-    prefix, E[Σ_n A ∇ log π(z_n)] = ∇ E[1 - regret]. Paid A_{j+1}, as a token of the episode that
-    it opens, it is not.
+    A_j = Σ_{i ≥ j} g_i, g from `discounted_progress`. With the token that makes boundary t_j paid
+    A_j too (it decides g_j as well as those before it), less any baseline that is known before
+    episode j, and J held fixed as a function of the prefix, E[Σ_n A ∇ log π(z_n)] is
+    ∇ E[1 - regret]. Paid A_{j+1}, as a token of the episode that it opens, it is not.
 
     Args:
         J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
         budget: C0 in tokens.
-        baseline: b, a scalar or (k,); anything that does not depend on the tokens of episode j.
     """
-    gains = discounted_progress(J, t, budget)
-    return np.cumsum(gains[::-1])[::-1] - np.asarray(baseline, dtype=float)
+    return np.cumsum(discounted_progress(J, t, budget)[::-1])[::-1]
+
+
+def less_group_mean(curves: Sequence[Curve], gains: Sequence[Array]) -> list[Array]:
+    """Return each episode's gain less the mean over the episodes of the group.
+
+    Closing, paid 0, is then favoured wherever the mean that is taken off is positive, and the token
+    that ends an episode is not paid for it.
+    """
+    joined = np.concatenate([np.zeros(0), *gains])
+    return [g - joined.mean() for g in gains] if joined.size else list(gains)
+
+
+def less_expected(curves: Sequence[Curve], gains: Sequence[Array]) -> list[Array]:
+    """Return each episode's gain less what the rest of the group leads one to expect there.
+
+    The baseline of an episode that begins at t with success probability J is what the other
+    rollouts o of the group gain at t for each unit of doubt, times the doubt left here, less what
+    they lose for each unit of success, times the success here. With G_o(t) the gain of their
+    episode that runs at t,
+
+        b = (1 - J) Σ_o max(G_o, 0) / Σ_o (1 - J_o) - J Σ_o max(-G_o, 0) / Σ_o J_o.
+
+    A trace cannot gain more than its doubt nor lose more than its success, so both shares lie in
+    [0, 1] and |b| <= 1 however little doubt is left. b is known before the episode's first token,
+    so the expected gradient is the same with and without it. A trace that ends at once has one
+    value, for the token that ends it.
+    """
+    out = []
+    for own, (J, t) in enumerate(curves):
+        others = [o for o in range(len(curves)) if o != own]
+        begun = max(1, len(gains[own]))  # ending at once is a choice at t_0, like any other
+        base = [_expected(curves, gains, others, float(j), start)
+                for j, start in zip(J[:begun], t[:begun], strict=True)]  # fmt: skip
+        out.append((gains[own] if len(gains[own]) else np.zeros(1)) - np.array(base))
+    return out
+
+
+def _expected(
+    curves: Sequence[Curve], gains: Sequence[Array], others: list[int], J: float, start: float
+) -> float:
+    """Return what a trace with success probability J gains by the example of the others."""
+    gained = lost = doubt = success = 0.0
+    for o in others:
+        curve, t = curves[o]
+        begun = int(np.searchsorted(t, start, side="right")) - 1  # episodes that ended by then
+        gain = gains[o][begun] if begun < len(gains[o]) else 0.0
+        gained, lost = gained + max(gain, 0.0), lost + max(-gain, 0.0)
+        doubt, success = doubt + 1 - curve[begun], success + curve[begun]
+    return (1 - J) * _share(gained, doubt) - J * _share(lost, success)
+
+
+def _share(part: float, whole: float) -> float:
+    """Return part / whole, in [0, 1] whatever rounding has done to a J at 0 or 1."""
+    return min(1.0, part / whole) if whole > 1e-9 else 0.0
 
 
 def budget_relative(values: ArrayLike, prior: ArrayLike, decay: float = 0.5) -> Array:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 
 from mrtlib.config import Thinking
 
+Decode = Callable[[list[int]], str]  # ids to text, special tokens kept
+
 # What opens a new episode in the authors' analysis notebooks (github.com/CMU-AIRe/MRT).
 MARKERS = (
     "Wait",
@@ -127,7 +129,7 @@ def by_token_budget(n_tokens: int, size: int) -> list[int]:
 
 
 def token_boundaries(
-    token_ids: Sequence[int], decode: Callable[[list[int]], str], char_ends: Sequence[int]
+    token_ids: Sequence[int], decode: Decode, char_ends: Sequence[int]
 ) -> list[int]:
     """Return the boundaries t_1 < ... < t_k of the episodes that end at `char_ends`.
 
@@ -151,7 +153,7 @@ def token_boundaries(
 
 
 def _located(
-    ids: list[int], decode: Callable[[list[int]], str], text: str, char_ends: Sequence[int]
+    ids: list[int], decode: Decode, text: str, char_ends: Sequence[int]
 ) -> list[tuple[int, int]]:
     """Return (t_j, end in characters) of every boundary inside the trace."""
     if list(char_ends) != sorted(set(char_ends)) or (char_ends and char_ends[-1] > len(text)):
@@ -170,14 +172,14 @@ def _located(
 
 
 def _covers(
-    ids: list[int], decode: Callable[[list[int]], str], prefix: str
+    ids: list[int], decode: Decode, prefix: str
 ) -> Callable[[int], bool]:
     """Return the test whether the first n tokens spell out the prefix."""
     return lambda n: decode(ids[:n]).startswith(prefix)
 
 
 def segment(
-    token_ids: Sequence[int], decode: Callable[[list[int]], str], thinking: Thinking
+    token_ids: Sequence[int], decode: Decode, thinking: Thinking
 ) -> list[int]:
     """Return the boundaries [t_1, ..., t_k] of a sampled trace, by the profile's segmenter.
 
@@ -188,7 +190,7 @@ def segment(
 
 
 def segment_settled(
-    token_ids: Sequence[int], decode: Callable[[list[int]], str], thinking: Thinking
+    token_ids: Sequence[int], decode: Decode, thinking: Thinking
 ) -> tuple[list[int], list[int]]:
     """Return the boundaries, and how many tokens were written when each was certain to be one.
 

@@ -190,3 +190,12 @@ def _checked(J: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
     if not np.isfinite(J).all():
         raise ValueError(f"J must be finite, not {J}; what was not measured is no number")
     return J, t
+
+
+def stop_point(J: Sequence[float], rise: float = 0.05) -> int:
+    """Return the first boundary from which J never rises by more than `rise`.
+
+    min{j : max_{i >= j} J_i - J_j <= rise}. Always defined, since k itself qualifies.
+    """
+    later = np.maximum.accumulate(np.asarray(J, dtype=float)[::-1])[::-1]
+    return int(np.argmax(later - np.asarray(J, dtype=float) <= rise))

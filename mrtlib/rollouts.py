@@ -1,17 +1,17 @@
 """Rollouts: a sampled output read as trace, episodes and answer, within a budget of thinking."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from mrtlib.config import Thinking
 from mrtlib.episodes import find_trace, segment_settled
-from mrtlib.joints import Joiner
-from mrtlib.models import think_ids
-from mrtlib.probes import Probe, Reference
-from mrtlib.problems import Grade, Problem, grade
-from mrtlib.sampling import Sample
+from mrtlib.models.sampling import Sample
+from mrtlib.models.tokens import Joiner, think_ids
+from mrtlib.tasks.grading import grade
+from mrtlib.tasks.problems import Grade, Problem
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,6 @@ class Reader:
         self.decode = self.joiner.decode
         self.close_ids = think_ids(tokenizer, thinking)[1]
         self.end_ids = {tokenizer.eos_token_id}
-
-    def references(self, problem: Problem) -> list[Reference]:
-        """Return the ways to write each of a problem's reference answers, closed."""
-        thinking = self.thinking
-        return [
-            self.joiner.spellings(thinking.answer_open, text, thinking.answer_close)
-            for text in problem.references
-        ]
-
-    def probe(self, rollout: Rollout, marks: Sequence[int] | None = None) -> Probe:
-        """Return a rollout's trace cut at its boundaries, or at marks (tokens, ascending)."""
-        ends = list(rollout.boundaries if marks is None else marks)
-        natural = rollout.closed and ends[-1:] == [rollout.trace_tokens]
-        return Probe(
-            rollout.prompt_ids, rollout.trace_ids, ends, natural, self.references(rollout.problem)
-        )
 
     def trace(self, token_ids: Sequence[int]) -> tuple[int, bool, bool]:
         """Return (tokens of the trace, whether it was closed, whether the output just ended).
@@ -126,3 +110,13 @@ class Reader:
             "boundaries": rollout.boundaries,
             "episodes": len(rollout.boundaries),
         }
+
+
+def of_record(row: Mapping[str, Any], problem: Problem) -> Rollout:
+    """Return the rollout of one record of the `rollouts` schema."""
+    bounds = [int(t) for t in row["boundaries"]]
+    return Rollout(
+        problem, [int(i) for i in row["prompt_ids"]], [int(i) for i in row["token_ids"]],
+        int(row["trace_tokens"]), bool(row["closed"]), bool(row["ended"]), bounds, [],
+        Grade(bool(row["correct"]), row["answer"], ""),
+    )  # fmt: skip

@@ -1,4 +1,8 @@
-"""Records of a run as Parquet files with written schemas, and how they survive being cut off.
+"""Records of a run: Parquet files with written schemas, content keys, and whole-file writes.
+
+A record of `progress`, say, is one boundary of one rollout: method "outcome", seed 0, problem
+"three-0007", sample 2, j 3, tokens 41 (t_3), J 0.62. No NaN is stored: what was not measured
+is null, and only where the schema allows it.
 
 Every file is written whole or not at all: to a temporary file beside it, flushed to the disk,
 then renamed. So what a killed run or a full disk leaves behind is always readable.
@@ -10,20 +14,139 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mrtlib.records import SCHEMAS as SCHEMAS  # read here by the rest of the library
-from mrtlib.records import Row, StoreError, conform, schema, to_table
+Row = Mapping[str, Any]
+
+
+class StoreError(ValueError):
+    """A record that does not fit its schema, or a file that cannot be written or read."""
+
+
+def _schema(required: str, nullable: str = "") -> pa.Schema:
+    """Build a schema from words such as `seed:int`; values of `nullable` columns may be null."""
+    kinds = {
+        "str": pa.string(), "int": pa.int64(), "bool": pa.bool_(), "float": pa.float64(),
+        "ids": pa.list_(pa.field("element", pa.int32(), nullable=False)),
+    }  # fmt: skip
+    pairs = [(*word.split(":"), False) for word in required.split()]
+    pairs += [(*word.split(":"), True) for word in nullable.split()]
+    return pa.schema([pa.field(name, kinds[kind], null) for name, kind, null in pairs])
+
+
+_SAMPLE = "method:str seed:int level:str problem:str sample:int "
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # one rollout; boundaries are t_1..t_k in tokens, token_ids the whole output
+    "rollouts": _schema(
+        _SAMPLE + "prompt_ids:ids token_ids:ids text:str trace_tokens:int closed:bool "
+        "ended:bool truncated:bool correct:bool boundaries:ids episodes:int",
+        "answer:str",
+    ),
+    # one boundary of one rollout; tokens is t_j, J in [0, 1], progress is null at j = 0
+    "progress": _schema(
+        _SAMPLE + "j:int tokens:int estimator:str answers:int right:int J:float kind:str",
+        "low:float high:float progress:float boxed:float",
+    ),
+    # one rollout cut at one budget; tokens are thinking tokens used
+    "budgets": _schema(
+        _SAMPLE + "budget:int accuracy:float tokens:int forced:bool extrapolated:bool"
+    ),
+    # one answer of mu, the k-th at boundary j; tokens is t_j, logprob the mean over the answer's
+    # own tokens in nats, answer_tokens how many those are
+    "answers": _schema(
+        _SAMPLE + "j:int tokens:int k:int correct:bool logprob:float kind:str answer_tokens:int",
+        "answer:str",
+    ),
+    # one optimiser step; a measure that a method does not take is null. generated_tokens: rollouts
+    # and sampled answers of all steps so far; prover_tokens: what the prover read in this one;
+    # credit_square: mean square of the episodes' credit; largest_share: of all credit on the
+    # step's tokens, the most that one episode holds
+    "steps": _schema(
+        "method:str seed:int step:int generated_tokens:int prover_tokens:int",
+        "reward:float progress:float regret:float length:float episodes:float truncated:float "
+        "ended:float credit_square:float largest_share:float "
+        "kl:float learning_rate:float grad_norm:float sampling_s:float "
+        "probing_s:float learning_s:float",
+    ),
+}
+
+
+def schema(name: str) -> pa.Schema:
+    """Return the schema `name`; StoreError names the choices when there is none."""
+    if name not in SCHEMAS:
+        raise StoreError(f"unknown schema {name!r}; choose one of {', '.join(SCHEMAS)}")
+    return SCHEMAS[name]
+
+
+def to_table(name: str, rows: Sequence[Row], where: str) -> pa.Table:
+    """Turn rows into a table of the schema `name`, every value checked.
+
+    Raises:
+        StoreError: a column is missing, unknown or of another type; the message names it.
+    """
+    fields = schema(name)
+    for at, row in enumerate(rows):
+        for column in sorted(row.keys() ^ set(fields.names)):
+            fault = "unknown" if column in row else "missing"
+            raise StoreError(f"{where}: row {at} of {name!r}: column {column!r} is {fault}")
+    columns = [
+        pa.array([_cell(row[field.name], field, f"{where}: row {at} of {name!r}")
+                  for at, row in enumerate(rows)], field.type)
+        for field in fields
+    ]  # fmt: skip
+    return pa.Table.from_arrays(columns, schema=fields)
+
+
+def conform(table: pa.Table, name: str, where: str) -> pa.Table:
+    """Return the columns of the schema `name` from a table that was read, checked and in order.
+
+    Raises:
+        StoreError: a column is missing or of another type; the message names it.
+    """
+    fields = schema(name)
+    found = {field.name: field.type for field in table.schema}
+    for field in fields:
+        if not field.type.equals(found.get(field.name, pa.null())):
+            has = found.get(field.name, "no such column")
+            raise StoreError(f"{where}: column {field.name!r} needs {field.type}, has {has}")
+    return table.select(fields.names).cast(fields)
+
+
+def _cell(value: Any, field: pa.Field, where: str) -> Any:
+    """Return a value fit for its column; by hand, as pyarrow turns 1.5 into 1 and True into 1.0."""
+    kind, is_bool = field.type, isinstance(value, bool | np.bool_)
+    if field.nullable and (value is None or (isinstance(value, Real) and np.isnan(value))):
+        return None
+    if pa.types.is_list(kind):
+        fits = isinstance(value, list | tuple | np.ndarray) and all(map(_is_id, value))
+    elif pa.types.is_boolean(kind):
+        fits = is_bool
+    elif pa.types.is_integer(kind):
+        fits = isinstance(value, Integral) and not is_bool
+    elif pa.types.is_floating(kind):
+        fits = isinstance(value, Real) and not is_bool and not np.isnan(value)
+    else:
+        fits = isinstance(value, str)
+    if not fits:
+        raise StoreError(f"{where}: column {field.name!r} needs {field.type}, got {value!r:.60}")
+    return value
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and -1 < value < 2**31
 
 STALE_SECONDS = 3600  # a temporary file this old belongs to no writer that still lives
 # Raised when the same settings and weights give other records, so that old ones are not read.
@@ -121,9 +244,30 @@ def content_key(**values: Any) -> str:
     return hashlib.sha256(_json(values, "a key").encode()).hexdigest()[:32]
 
 
-def work_key(**values: Any) -> str:
-    """Return the key of a piece of work: `content_key` of what decides it, and of `MEASURE`."""
-    return content_key(measure=MEASURE, **values)
+def complete(
+    tables: Mapping[str, Shards],
+    keys: Sequence[str],
+    make: Callable[[int], Mapping[str, Sequence[Row]]],
+    name: str,
+) -> None:
+    """Make the parts of a piece of work that are not there yet, and say how long that will take.
+
+    Args:
+        tables: shards of each table; those of the last one are written last, and say that a part
+            is whole.
+        keys: of the parts.
+        make: returns the rows of every table for the i-th part.
+        name: of the work, as it is said.
+    """
+    last = list(tables.values())[-1]
+    missing = [i for i, key in enumerate(keys) if not last.has(key)]
+    began = time.monotonic()
+    for done, i in enumerate(missing, start=1):
+        rows = make(i)
+        for table, shards in tables.items():
+            shards.write(keys[i], rows[table])
+        left = (time.monotonic() - began) / done * (len(missing) - done) / 60
+        print(f"{name}: part {done} of {len(missing)}, {left:.0f} min left", flush=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -151,6 +295,7 @@ class Manifest:
     """What a run was made from; nothing in it depends on the machine, the path or the time."""
 
     config: dict[str, Any]  # the profile
+    key: str  # of all that decides the run but its seeds
     seeds: tuple[int, ...]
     versions: dict[str, str]  # package -> version
     hashes: dict[str, str]  # file, relative to the repository -> SHA-256
@@ -162,11 +307,11 @@ class Manifest:
 
 
 def manifest(
-    config: str, seeds: Sequence[int], files: Iterable[Path], root: Path, command: str
+    config: str, key: str, seeds: Sequence[int], files: Iterable[Path], root: Path, command: str
 ) -> Manifest:
     """Collect a manifest; `config` is `config.as_json(profile)`, a folder counts as its files."""
     return Manifest(
-        config=json.loads(config), seeds=tuple(seeds), versions=package_versions(),
+        config=json.loads(config), key=key, seeds=tuple(seeds), versions=package_versions(),
         hashes=file_hashes(files, root), command=command,
     )  # fmt: skip
 
@@ -235,3 +380,5 @@ def _replace(path: Path, data: bytes) -> None:
             f"cannot write {path}: {error.strerror}. Free space there or make the folder "
             "writable, then run the same command again; what was written before is whole"
         ) from error
+
+TRACE = ["method", "seed", "level", "problem", "sample"]  # the columns that name one trace

@@ -18,7 +18,7 @@ from mrtlib.config import Model, Profile, load_profile
 @pytest.fixture(scope="session")
 def toy_tokenizer():
     """The embedded reasoner's own word-level tokenizer, built anew."""
-    from mrtlib.lessons import build_tokenizer
+    from mrtlib.reasoner.lessons import build_tokenizer
 
     return build_tokenizer()
 

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib import analysis, answers, evaluate, findings, information_gain, votes
-from mrtlib.candidates import candidates
 from mrtlib.config import Profile
-from mrtlib.problems import countdown
-from mrtlib.stats import maj_at_k
+from mrtlib.evaluation import sweep, tables
+from mrtlib.evaluation.votes import maj_at_k
+from mrtlib.experiments import answers, claims, episode_analysis, information_gain, voting
+from mrtlib.tasks.countdown import countdown
+from mrtlib.tasks.grading import candidates
 
 LABELS = {"method": "base", "seed": 0, "level": "three", "sample": 0}
 
@@ -33,7 +34,7 @@ def curve(problem: str, J: list[float], level: str = "three") -> list[dict]:
 
 def test_one_vote_is_the_share_of_right_answers_and_more_votes_cost_more():
     right = [[True, False, False, False], [True, True, False, False]]
-    table = votes.vote_table(pd.DataFrame(answer_rows("p", right)), "countdown", (1, 4))
+    table = voting.vote_table(pd.DataFrame(answer_rows("p", right)), "countdown", (1, 4))
     assert table.query("votes == 1")["accuracy"].tolist() == [0.25, 0.5]
     assert table.query("votes == 4")["accuracy"].tolist() == [0.25, 1.0]  # a fair tie of four
     assert table.query("votes == 4")["spent"].tolist() == [40, 60]
@@ -52,40 +53,40 @@ def test_curves_hold_ended_traces_and_place_votes_by_their_cost():
         answer_rows("a", [[False] * 4, [True] * 4])
         + answer_rows("b", [[False] * 4, [False] * 4, [False] * 4])
     )
-    table = votes.vote_table(rows, "countdown", (1, 4))
-    table = votes.scaling_curves(table.assign(), rows, "episodes")
+    table = voting.vote_table(rows, "countdown", (1, 4))
+    table = voting.scaling_curves(table.assign(), rows, "episodes")
     one = table.query("curve == 'maj@1'").groupby("x")["estimate"].mean()
     assert one.index.tolist() == [0, 1, 2]
     assert table.query("curve == 'maj@4'")["x"].min() == 3
     assert table.query("curve == 'direct'")["x"].max() == 3
     with pytest.raises(ValueError, match="axis"):
-        votes.scaling_curves(table, rows, "flops")
+        voting.scaling_curves(table, rows, "flops")
 
 
 def test_contest_pairs_the_same_traces():
     rows = pd.DataFrame(answer_rows("a", [[False] * 2, [True] * 2, [False] * 2]))
-    race = votes.contest(votes.vote_table(rows, "countdown", (1, 2))).set_index("name")
+    race = voting.vote_or_think(voting.vote_table(rows, "countdown", (1, 2))).set_index("name")
     assert race.loc["2 votes half-way", "estimate"] == 1
     assert race.loc["votes less end", "estimate"] == 1
     assert race.loc["votes less end", "tokens"] == 40 - 50
 
 
 def test_waste_is_what_comes_after_the_stop_point():
-    found = analysis.waste(pd.DataFrame(curve("a", [0.1, 0.9, 0.9, 0.5])))
+    found = episode_analysis.waste(pd.DataFrame(curve("a", [0.1, 0.9, 0.9, 0.5])))
     value = found.set_index("name")["estimate"]
     assert value["share of tokens after the stop point"] == pytest.approx(2 / 3)
     assert value["share of traces that end below their best J"] == 1
-    assert "0.50 [0.05, 0.95]" in findings.said(found.iloc[1])  # one problem says little
+    assert "0.50 [0.05, 0.95]" in tables.said(found.iloc[1])  # one problem says little
 
 
 def test_the_story_is_the_trace_that_gains_in_the_middle():
     rows = curve("flat", [0.5, 0.5, 0.5]) + curve("late", [0.1, 0.1, 0.9])
     rows += curve("middle", [0.1, 0.9, 0.9])
-    assert analysis.story(pd.DataFrame(rows)) == ("middle", 0)
+    assert episode_analysis.telling_trace(pd.DataFrame(rows)) == ("middle", 0)
 
 
 def test_claims_hold_between_their_bounds():
-    table = findings.checked([("a", 1.0, 0.0, 1.0), ("b", 2.0, 0.0, 1.0), ("c", np.nan, 0, 1)])
+    table = claims.checked([("a", 1.0, 0.0, 1.0), ("b", 2.0, 0.0, 1.0), ("c", np.nan, 0, 1)])
     assert table["holds"].tolist() == [True, False, False]
 
 
@@ -134,12 +135,12 @@ def test_answers_are_drawn_once_at_every_boundary(toy_profile, tmp_path, monkeyp
         thinking=replace(profile.thinking, budget=24, answer_tokens=12),
         evaluation=replace(profile.evaluation, budgets=(24,), extensions=0, samples=2),
     )  # fmt: skip
-    tables = evaluate.load_tables(evaluate.evaluate(profile, "base", 0))
+    tables = sweep.load_tables(sweep.evaluate(profile, "base", 0))
     some = answers.subset(profile, tables["rollouts"], 5)
     assert len(some) == 2 and (some["sample"] == 0).all()
     drawn = answers.everywhere(profile, some, 0)
     assert len(drawn) == 3 * (some["episodes"] + 1).sum()
-    monkeypatch.setattr(answers.Evaluator, "load", lambda *_: pytest.fail("loaded again"))
+    monkeypatch.setattr(sweep.Evaluator, "load", lambda *_: pytest.fail("loaded again"))
     assert answers.everywhere(profile, some, 0).equals(drawn)
     with pytest.raises(ValueError, match="no rollout"):
         answers.subset(profile, tables["rollouts"].iloc[:0], 5)

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mrtlib import bench, ways
-from mrtlib.bench import COLUMNS, GOALS, Goal, row_of
 from mrtlib.config import Lora, load_profile
-from mrtlib.workload import BenchError, Shape, Spent, Stepper, in_turn, long_profile
+from mrtlib.experiments import benchmark
+from mrtlib.experiments.benchmark import COLUMNS, GOALS, Goal, ratio_row
+from mrtlib.experiments.workload import BenchError, Shape, Spent, Stepper, in_turn, long_profile
 
 SMALL = Shape(hidden=64, layers=2, heads=2, key_value_heads=1, intermediate=64, trace=128,
               boundaries=4, answer=4, rollouts=4)  # fmt: skip
@@ -30,9 +30,9 @@ def test_two_steps_differ_in_the_prover_alone(stepper):
     ids = [r.token_ids for r in stepper.rollouts]
     with_j = stepper.step("episode_progress")
     assert [r.token_ids for r in stepper.rollouts] == ids
-    assert with_j.tokens - plain.tokens == stepper.trainer.measured.read > 0
+    assert with_j.tokens - plain.tokens == stepper.trainer.found.read > 0
     sampled = stepper.step("episode_progress", 3)
-    measured = stepper.trainer.measured
+    measured = stepper.trainer.found
     assert sampled.tokens - plain.tokens == measured.read + measured.drawn
     assert measured.drawn == 4 * 5 * 3 * 4  # traces, boundaries with t_0, answers, tokens
     after = [p for p in stepper.trainer.model.parameters() if p.requires_grad]
@@ -47,34 +47,35 @@ def test_traces_are_as_long_as_the_shape_says(stepper):
 
 @pytest.mark.parametrize("most", [1, 4])
 def test_both_ways_of_sampling_do_the_same_work(stepper, most):
-    probes = ways.probes_of(stepper, 4)
-    levels = ways.boundary_prompts(stepper, probes)
-    ours, other = (way(stepper, probes, most)().tokens for way in (ways.shared, ways.generated))
-    drawn = 5 * 4 * ways.K * (most - 1)
+    probes = benchmark.probes_of(stepper, 4)
+    levels = benchmark.boundary_prompts(stepper, probes)
+    ways = benchmark.shared, benchmark.generated
+    ours, other = (way(stepper, probes, most)().tokens for way in ways)
+    drawn = 5 * 4 * benchmark.K * (most - 1)
     # A cut inside a line needs a blank line more than one behind it, and the others are padded.
     padded = sum(len(level) * max(map(len, level)) for level in levels)
-    assert other == ways.K * padded + drawn
+    assert other == benchmark.K * padded + drawn
     assert ours < other
 
 
 def test_rows_of_the_ways(stepper):
-    probes = ways.probes_of(stepper, 2)
-    packed, plain = ways.packed_against_rows(stepper, 2, 5)[0]
-    ending = stepper.trainer.estimator.termination
+    probes = benchmark.probes_of(stepper, 2)
+    packed, plain = benchmark.packed_against_rows(stepper, 2, 5)[0]
+    ending = stepper.trainer.prover.termination
     answer = len(probes[0].references[0][0].tokens)  # its end is read off the last logits
     rows = [len(ending.prompt(p, j)) + answer for p in probes for j in range(5)]
     assert sum(rows) <= plain.tokens <= sum(rows) / 0.75 and packed.tokens < plain.tokens / 2
     for found in (
-        ways.shared_against_generate(stepper, 5),
-        ways.sampling_against_generate(stepper, 1, 5),
-        ways.growth(stepper, 5),
+        benchmark.shared_against_generate(stepper, 5),
+        benchmark.sampling_against_generate(stepper, 1, 5),
+        benchmark.growth(stepper, 5),
     ):
         assert len(found) == 5
         assert all(s.amount > 0 and s.tokens > 0 for pair in found for s in pair)
 
 
 def test_costs_of_all_ways(stepper):
-    table = ways.costs(stepper, (1, 4), 2)
+    table = benchmark.costs(stepper, (1, 4), 2)
     tokens = table.set_index(["boundaries", "way"])["tokens"]
     assert table["way"].nunique() == 5 and (table["low"] <= table["high"]).all()
     assert tokens[4, "exact, kept caches"] < tokens[4, "exact, packed"]
@@ -85,7 +86,7 @@ def test_costs_of_all_ways(stepper):
 
 
 def test_peak_memory_is_what_a_step_takes_in_a_process_of_its_own(stepper):
-    [(ours, other)] = ways.peaks(stepper.profile, 1)
+    [(ours, other)] = benchmark.peaks(stepper.profile, 1)
     assert ours.tokens > other.tokens  # the one measures J
     assert 1e6 < min(ours.amount, other.amount) <= max(ours.amount, other.amount) < 1e9
 
@@ -109,10 +110,10 @@ def test_pairs_alternate_and_the_first_run_does_not_count():
 
 def test_a_row_is_the_median_and_range_of_the_ratio():
     found = [(Spent(a, 10), Spent(2.0, 40)) for a in (1.0, 3.0, 2.0, 4.0, 1.0)]
-    row = row_of("x", Goal(1.2), found)
+    row = ratio_row("x", Goal(1.2), found)
     assert list(row) == list(COLUMNS)
     assert (row["median"], row["low"], row["high"], row["pairs"]) == (1.0, 0.5, 2.0, 5)
-    fast = row_of("x", Goal(3, True, 4), found)
+    fast = ratio_row("x", Goal(3, True, 4), found)
     assert (fast["median"], fast["low"], fast["high"]) == (1.0, 0.5, 2.0)
     assert fast["goal"] == "at least 3x as fast, 4x fewer tokens"
 
@@ -126,8 +127,8 @@ def test_goals_can_be_missed():
 
 def test_rows_are_written_as_they_come(monkeypatch, tmp_path):
     monkeypatch.setenv("MRT_RUNS", str(tmp_path))
-    monkeypatch.setattr(bench, "Stepper", lambda *a: None)
-    monkeypatch.setattr(ways, "costs", lambda stepper: pd.DataFrame({"way": ["exact"]}))
+    monkeypatch.setattr(benchmark, "Stepper", lambda *a: None)
+    monkeypatch.setattr(benchmark, "costs", lambda stepper: pd.DataFrame({"way": ["exact"]}))
     pairs = [(Spent(1.0, 10), Spent(1.25, 90))] * 5
 
     def cut_off(*_):
@@ -136,15 +137,15 @@ def test_rows_are_written_as_they_come(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     profile = load_profile("smoke")
-    monkeypatch.setattr(bench, "_all", cut_off)
+    monkeypatch.setattr(benchmark, "_all_rows", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        bench.measure(profile, 5, SMALL)
+        benchmark.benchmark(profile, 5, SMALL)
     assert len(pd.read_csv(profile.runs / "bench.csv")) == 2
-    monkeypatch.setattr(bench, "_all", lambda *_: [pairs] * len(GOALS))
-    table = bench.measure(profile, 5, SMALL)
+    monkeypatch.setattr(benchmark, "_all_rows", lambda *_: [pairs] * len(GOALS))
+    table = benchmark.benchmark(profile, 5, SMALL)
     assert list(table["row"]) == list(GOALS)
-    assert list(bench.reached(table)) == [True] * 3 + [False] * 3 + [True] * 4
-    assert bench.markdown(table).count("**no**") == 3
+    assert list(benchmark.reached(table)) == [True] * 3 + [False] * 3 + [True] * 4
+    assert benchmark.markdown(table).count("**no**") == 3
     assert (profile.runs / "cost_by_boundaries.csv").is_file()
 
 
@@ -159,4 +160,4 @@ def test_the_committed_table_has_every_row():
 
 def test_too_few_pairs_are_refused_at_once():
     with pytest.raises(BenchError, match="take 5 or more"):
-        bench.measure(load_profile("smoke"), 3, SMALL)
+        benchmark.benchmark(load_profile("smoke"), 3, SMALL)

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib import comparison
 from mrtlib.config import Evaluation, load_profile
-from mrtlib.results import measures, results
+from mrtlib.evaluation import comparison
+from mrtlib.evaluation.results import metrics_of, results
+from mrtlib.experiments import claims
 
 C0, PROBLEMS, SAMPLES = 40, 6, 4
 
@@ -47,7 +48,7 @@ def tables():
 
 @pytest.fixture
 def models(tables, profile):
-    return {run: measures(found, profile) for run, found in tables.items()}
+    return {run: metrics_of(found, profile) for run, found in tables.items()}
 
 
 def test_regret_removed_is_signed_and_said(models):
@@ -58,11 +59,11 @@ def test_regret_removed_is_signed_and_said(models):
     regrets = [1 - gain * mean_J / 2 for gain in (0.9, 0.5)]
     assert ours.estimate == pytest.approx(1 - regrets[0] / regrets[1])
     assert ours.decided and worse.decided and worse.estimate < 0
-    assert "`regret_to_go` removes" in comparison.verdict(ours)
-    said = comparison.verdict(worse)
+    assert "`regret_to_go` removes" in comparison.regret_in_words(ours)
+    said = comparison.regret_in_words(worse)
     assert "`episode_progress` adds" in said and "-" not in said
     unclear = ours._replace(low=-0.1, decided=False)
-    assert "not told apart" in comparison.verdict(unclear)
+    assert "not told apart" in comparison.regret_in_words(unclear)
 
 
 def test_regret_is_removed_on_each_level_where_there_are_several(models):
@@ -76,7 +77,7 @@ def test_regret_is_removed_on_each_level_where_there_are_several(models):
     mean_J = 0.5 + 4.5 / 12
     regrets = [1 - gain * mean_J / 2 for gain in (0.9, 0.5)]
     assert hard.estimate == pytest.approx(1 - regrets[0] / regrets[1])
-    assert "level `four`" in comparison.verdict(hard)
+    assert "level `four`" in comparison.regret_in_words(hard)
 
 
 def test_two_methods_are_compared_in_pairs(models):
@@ -99,11 +100,11 @@ def test_tokens_at_equal_accuracy(models):
     assert (ours["tokens"], ours["times_fewer"], ours["low"], ours["high"]) == (20, 1, 1, 1)
     assert never["times_fewer"] == 0 and np.isinf(never["tokens"])
     even, short = table.itertuples()
-    assert "1.00 [1.00, 1.00] times fewer" in comparison.thrift(even)
-    assert "not told apart" in comparison.thrift(even)
-    assert "does not reach" in comparison.thrift(short)
+    assert "1.00 [1.00, 1.00] times fewer" in comparison.tokens_in_words(even)
+    assert "not told apart" in comparison.tokens_in_words(even)
+    assert "does not reach" in comparison.tokens_in_words(short)
     sure = even._replace(times_fewer=1.5, low=1.1, high=2.0)
-    assert "with 1.50 [1.10, 2.00] times fewer" in comparison.thrift(sure)
+    assert "with 1.50 [1.10, 2.00] times fewer" in comparison.tokens_in_words(sure)
 
 
 def curves(gain: float, spread: float, seeds: int = 5):
@@ -138,19 +139,19 @@ def test_votes_count_equal_answers_together_and_no_answer_not_at_all(profile):
     tables = made_up("base", 0.5)
     # One right, two wrong ones of one value, and none: by text, or with a vote for "none", a tie.
     tables["rollouts"]["answer"] = ["22", "2 + 3", "3 + 2", None] * PROBLEMS
-    found = measures(tables, profile)["maj@4", C0]
+    found = metrics_of(tables, profile)["maj@4", C0]
     assert [float(v[0]) for v in found] == [0.0] * PROBLEMS
     tables["rollouts"]["answer"] = ["22", None, None, np.nan] * PROBLEMS
-    assert [float(v[0]) for v in measures(tables, profile)["maj@4", C0]] == [1.0] * PROBLEMS
+    assert [float(v[0]) for v in metrics_of(tables, profile)["maj@4", C0]] == [1.0] * PROBLEMS
 
 
 def test_claims_hold_and_can_fail(models, tables, profile):
     table = results(models)
-    assert comparison.claims(table, tables, C0)["holds"].all()
+    assert claims.of_evaluation(table, tables, C0)["holds"].all()
     tables["base", 0]["budgets"].loc[0, "tokens"] = 21
     tables["outcome", 0]["progress"]["J"] += 0.01
     table.loc[0, "low"] = 2.0
-    bad = comparison.claims(table, tables, C0)
+    bad = claims.of_evaluation(table, tables, C0)
     assert list(bad.loc[~bad["holds"], "claim"]) == [
         "each interval holds its estimate",
         "no rollout thinks past its budget",

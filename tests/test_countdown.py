@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from mrtlib import countdown
-from mrtlib.countdown import ExpressionError, accepted, numbers_in, parse, render, value
+from mrtlib.tasks import countdown
+from mrtlib.tasks.countdown import ExpressionError, accepted, numbers_in, parse, render, value
 
 
 def strings_over(numbers: tuple[int, ...], length: int) -> set[str]:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib import coverage, population
 from mrtlib.config import load_profile
+from mrtlib.experiments import coverage, population
 from mrtlib.regret import efficiency_at_equal_accuracy
 
 KEPT = load_profile("tiny").runs / "coverage.csv"
@@ -73,7 +73,7 @@ def test_many_curves_at_once_are_those_one_by_one():
 
 def test_the_study_is_made_once_and_then_read(tmp_path, monkeypatch):
     monkeypatch.setattr(coverage, "DRAWS", 5)
-    first = coverage.kept(tmp_path / "coverage.csv", 4)
+    first = coverage.on_record(tmp_path / "coverage.csv", 4)
     monkeypatch.setattr(coverage, "study", lambda *_: pytest.fail("made again"))
-    pd.testing.assert_frame_equal(coverage.kept(tmp_path / "coverage.csv", 4), first)
+    pd.testing.assert_frame_equal(coverage.on_record(tmp_path / "coverage.csv", 4), first)
     assert set(first["way"]) == {"closed form", "bootstrap"}

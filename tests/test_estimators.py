@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib import estimators
 from mrtlib.config import TRAINED_METHODS, Lora, load_profile
-from mrtlib.estimators import (
+from mrtlib.experiments import claims, estimators
+from mrtlib.experiments.estimators import (
     EXACT,
     at_equal_steps,
     at_equal_tokens,
@@ -79,15 +79,15 @@ def test_curves_have_an_interval_over_seeds():
 def test_the_claim_fails_where_exact_learns_worse(better, holds):
     steps = some_steps((lambda i: 0.4, lambda i: 0.4 + better), seeds=5)
     table = at_equal_tokens(steps, by_tokens(steps))
-    [(_, value, low, high)] = estimators.claims(table)
+    [(_, value, low, high)] = claims.of_learning(table)
     assert (low <= value <= high) == holds
 
 
 def test_few_seeds_give_no_interval_and_no_claim():
     steps = some_steps((lambda i: 0.4, lambda i: 0.5), seeds=1)
     table = at_equal_tokens(steps, by_tokens(steps))
-    assert estimators.claims(table) == []
-    text = estimators.words(table, at_equal_steps(steps), 4000)
+    assert claims.of_learning(table) == []
+    text = estimators.learning_in_words(table, at_equal_steps(steps), 4000)
     assert "sampled, K = 4 0.500, +0.100;" in text and "[" not in text and "20 steps each" in text
 
 
@@ -124,5 +124,5 @@ def test_runs_train_each_estimator_once(toy_profile, tmp_path, monkeypatch):
     drawn = steps[steps["step"] == 1].set_index(["estimator", "seed"])["generated_tokens"]
     dearest = drawn[f"sampled, K = {estimators.SAMPLED[-1]}"]
     assert (dearest > drawn[EXACT]).all()
-    monkeypatch.setattr("mrtlib.trainer.MRTTrainer", None)  # a second call only reads
+    monkeypatch.setattr("mrtlib.training.runs.MRTTrainer", None)  # a second call only reads
     pd.testing.assert_frame_equal(estimators.runs(profile, range(2)), steps)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from mrtlib import regret
-from mrtlib.estimate import Comparison, Estimator
-from mrtlib.evaluate import Evaluator, evaluate, load_tables, recorded, weights_of
-from mrtlib.problems import load_problems
-from mrtlib.results import COLUMNS, measures, relative_regret, results
-from mrtlib.sampling import Sample
+from mrtlib.evaluation.results import COLUMNS, metrics_of, relative_regret, results
+from mrtlib.evaluation.sweep import Evaluator, evaluate, load_tables, recorded
+from mrtlib.models.loading import weights_of
+from mrtlib.models.sampling import Sample
+from mrtlib.prover.prover import Comparison, Prover
+from mrtlib.tasks.problems import load_problems
 
 PLACE = ["level", "problem", "sample"]
 
@@ -60,7 +61,7 @@ def test_where_exact_J_is_wrong_the_evaluation_goes_on_with_sampled(
     profile, monkeypatch, capsys
 ):
     found = Comparison(64, 0.0, 0.9, 0.0, "so many right answers are missed")
-    monkeypatch.setattr(Estimator, "compare", lambda *_: found)
+    monkeypatch.setattr(Prover, "compare", lambda *_: found)
     folder = evaluate(profile, "base", 0)
     assert "so many right answers" in capsys.readouterr().out
     tables = load_tables(folder)
@@ -69,7 +70,7 @@ def test_where_exact_J_is_wrong_the_evaluation_goes_on_with_sampled(
     assert np.allclose(progress["J"] * samples, progress["right"])
     assert (progress["low"] <= progress["J"]).all() and (progress["high"] >= progress["J"]).all()
     test_j_at_a_boundary_is_the_accuracy_at_that_budget(tables)
-    monkeypatch.setattr(Estimator, "compare", None)  # a run that goes on keeps to it
+    monkeypatch.setattr(Prover, "compare", None)  # a run that goes on keeps to it
     for shard in (folder / "budgets").glob("*.parquet"):
         shard.unlink()
     evaluate(profile, "base", 0)
@@ -95,7 +96,8 @@ def test_an_extension_that_ends_leaves_its_end_token_behind(profile):
             asked.append(stop_ids)
             return [[Sample([11, end], [0.0] * 2, True)] for _ in prompts]
 
-    steps = replace(evaluator, sampler=Ending()).extensions([start])
+    evaluator.prover.sampler = Ending()
+    steps = evaluator.extensions([start])
     assert all(end in stop_ids for stop_ids in asked)
     for [longer] in steps:
         assert longer.ended and end not in longer.trace_ids and longer.trace_ids[-1] == 11
@@ -123,7 +125,7 @@ def test_a_second_run_reads_and_other_settings_do_not_mix(profile, tables, capsy
     assert capsys.readouterr().out == ""
     other = replace(profile, evaluation=replace(profile.evaluation, samples=2))
     with pytest.raises(ValueError, match="pass@4"):
-        measures(load_tables(evaluate(other, "base", 0)), other)
+        metrics_of(load_tables(evaluate(other, "base", 0)), other)
     again = load_tables(evaluate(profile, "base", 0))
     assert len(again["rollouts"]) == len(tables["rollouts"])
 
@@ -137,7 +139,7 @@ def test_what_was_recorded_is_found_for_every_model(profile, tables):
 
 
 def test_results_are_means_with_intervals(profile, tables):
-    found = measures(tables, profile)
+    found = metrics_of(tables, profile)
     table = results({("base", 0): found})
     assert list(table.columns) == list(COLUMNS)
     assert (table["low"] <= table["estimate"] + 1e-9).all()
@@ -148,7 +150,7 @@ def test_results_are_means_with_intervals(profile, tables):
 
 
 def test_regret_in_the_table_is_that_of_the_curves(profile, tables):
-    found = measures(tables, profile)["regret", 24]
+    found = metrics_of(tables, profile)["regret", 24]
     expected = [
         regret.normalised_regret(trace["J"], trace["tokens"], 24)
         for _, trace in tables["progress"].sort_values("j").groupby(PLACE)
@@ -157,7 +159,7 @@ def test_regret_in_the_table_is_that_of_the_curves(profile, tables):
 
 
 def test_official_regret_counts_prompt_and_answer_and_ramps(profile, tables):
-    found = measures(tables, profile)
+    found = metrics_of(tables, profile)
     rollouts = tables["rollouts"].set_index(PLACE)
     behind = [len(r.token_ids) - r.trace_tokens for r in rollouts.itertuples() if r.closed]
     expected = []
@@ -171,7 +173,7 @@ def test_official_regret_counts_prompt_and_answer_and_ramps(profile, tables):
 
 
 def test_differences_are_paired(profile, tables):
-    found = measures(tables, profile)
+    found = metrics_of(tables, profile)
     better = {k: v.map(lambda a: a - 0.1) if k[0] == "regret" else v for k, v in found.items()}
     models = {("outcome", s): found for s in (0, 1)} | {("regret_to_go", s): better for s in (0, 1)}
     table = results(models)

@@ -10,8 +10,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from mrtlib import drawing, explorer
-from mrtlib.problems import Problem
+from mrtlib.experiments import episode_analysis
+from mrtlib.plotting import style, trace, widgets
+from mrtlib.tasks.problems import Problem
 
 C0 = 40
 WORDS = ["First", " tries", ".\n\n", "Wait", ",", " <b>$x", "!", "</think>", " 22"]
@@ -55,7 +56,7 @@ def results():
 
 
 def view(method="base", problem="a", sample=0, **others):
-    return explorer.trace_view(
+    return episode_analysis.trace_view(
         rollouts(), progress(), PROBLEMS, method, problem, sample, decode, **others
     )
 
@@ -102,7 +103,7 @@ def test_trace_view_keeps_characters_that_span_tokens():
     def bytewise(ids):
         return b"".join(pieces[i] for i in ids).decode(errors="replace")
 
-    seen = explorer.trace_view(rollouts(), progress(), PROBLEMS, "base", "a", 0, bytewise)
+    seen = episode_analysis.trace_view(rollouts(), progress(), PROBLEMS, "base", "a", 0, bytewise)
     assert "".join(seen.episodes) == "é\n\nxyz!"
 
 
@@ -111,7 +112,7 @@ def test_trace_view_takes_the_seed_and_exact_J():
     assert view("outcome", seed=1, sample=1).J[0] == pytest.approx(0.21)
     only = progress()
     only = only[only["estimator"] == "sampled"]
-    seen = explorer.trace_view(rollouts(), only, PROBLEMS, "base", "a", 0, decode)
+    seen = episode_analysis.trace_view(rollouts(), only, PROBLEMS, "base", "a", 0, decode)
     assert seen.J[0] == pytest.approx(0.15)
 
 
@@ -132,11 +133,11 @@ def test_J_must_be_recorded_at_every_boundary():
     gap = progress()
     gap = gap[gap["j"] != 1]
     with pytest.raises(ValueError, match="measure progress again"):
-        explorer.trace_view(rollouts(), gap, PROBLEMS, "base", "a", 0, decode)
+        episode_analysis.trace_view(rollouts(), gap, PROBLEMS, "base", "a", 0, decode)
 
 
 def test_trace_html_escapes_what_others_wrote():
-    page = Page(explorer.trace_html(view()))
+    page = Page(trace.trace_html(view()))
     assert not page.open  # everything closed
     assert "Wait, <b>$x!" in page.text and "Reach 22 & <stop>." in page.text
     assert page.tags.count("b") == 1  # the headline's, not the model's
@@ -146,8 +147,8 @@ def test_trace_html_escapes_what_others_wrote():
 
 
 def test_budget_view_reads_values_off_the_results():
-    fig = explorer.budget_view(results(), ["base", "outcome"], 40, C0)
-    assert fig.get_figwidth() == drawing.WIDE
+    fig = widgets.budget_view(results(), ["base", "outcome"], 40, C0)
+    assert fig.get_figwidth() == style.WIDE
     said = {t.get_text() for t in fig.axes[0].get_legend().get_texts()}
     assert said == {"base 0.240 [0.220, 0.260]", "outcome RL 0.440 [0.420, 0.460]"}
     fig.draw_without_rendering()
@@ -157,39 +158,39 @@ def test_budget_view_reads_values_off_the_results():
 
 
 def test_budget_view_refuses_what_was_not_measured():
-    assert explorer.budgets_of(results()) == [20, 40, 60]  # 80 has no regret
+    assert widgets.budgets_of(results()) == [20, 40, 60]  # 80 has no regret
     with pytest.raises(ValueError, match="50 was not evaluated; choose one of"):
-        explorer.budget_view(results(), ["base"], 50)
+        widgets.budget_view(results(), ["base"], 50)
     with pytest.raises(ValueError, match="the chosen methods"):
-        explorer.budget_view(results(), [], 40)
+        widgets.budget_view(results(), [], 40)
 
 
 def test_explore_traces_follows_the_choices():
-    box = explorer.explore_traces(rollouts(), progress(), PROBLEMS, decode)
+    box = widgets.explore_traces(rollouts(), progress(), PROBLEMS, decode)
     problem, method, rollout, page = box.children
     assert [value for _, value in problem.options] == ["a", "b"]  # c was never sampled
-    assert page.value == explorer.trace_html(view())
+    assert page.value == trace.trace_html(view())
     method.value = "outcome"
     assert len(rollout.options) == 4
     rollout.value = (1, 1)
-    assert page.value == explorer.trace_html(view("outcome", sample=1, seed=1))
+    assert page.value == trace.trace_html(view("outcome", sample=1, seed=1))
     problem.value = "b"
-    assert page.value == explorer.trace_html(view("outcome", "b"))
+    assert page.value == trace.trace_html(view("outcome", "b"))
     method.value = "base"
     assert "no rollout" in page.value
     method.value = "outcome"
-    assert page.value == explorer.trace_html(view("outcome", "b"))
+    assert page.value == trace.trace_html(view("outcome", "b"))
 
 
 def test_explore_traces_needs_something_to_show():
     with pytest.raises(ValueError, match="no rollout belongs"):
-        explorer.explore_traces(rollouts(), progress(), PROBLEMS[2:], decode)
+        widgets.explore_traces(rollouts(), progress(), PROBLEMS[2:], decode)
     with pytest.raises(ValueError, match="empty"):
-        explorer.explore_traces(rollouts().iloc[:0], progress(), PROBLEMS, decode)
+        widgets.explore_traces(rollouts().iloc[:0], progress(), PROBLEMS, decode)
 
 
 def test_explore_budgets_redraws_and_leaves_no_figure_open():
-    box = explorer.explore_budgets(results(), C0)
+    box = widgets.explore_budgets(results(), C0)
     budget, methods, image = box.children
     assert budget.value == C0 and set(methods.value) == {"base", "outcome"}
     pictures = [bytes(image.value)]

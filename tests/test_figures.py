@@ -18,8 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.markers import CARETLEFT
 from matplotlib.text import Text
 
-from mrtlib import drawing, figures
-from mrtlib.instruments import WAYS, binomial_band
+from mrtlib import plotting, regret
+from mrtlib.evaluation import tables
+from mrtlib.experiments import episode_analysis
+from mrtlib.plotting import budget, episodes, estimators, style, trace, training
+from mrtlib.plotting.estimators import WAYS, binomial_band
 
 METHODS = ("base", "outcome", "episode_progress", "regret_to_go")
 C0 = 160
@@ -39,7 +42,7 @@ def banded(rows, columns, width=0.03):
 
 def a_trace(**changes):
     J = [0.08, 0.11, 0.07, 0.83, 0.81]
-    whole = figures.TraceView(
+    whole = episode_analysis.TraceView(
         question="Reach 22 with 3, 5, 7.", method="outcome", problem="three-3.5.7-22", sample=2,
         episodes=EPISODES, tokens=[0, 16, 31, 56, 78], J=J, progress=list(np.diff(J)),
         stop_at=3, correct=True,
@@ -50,12 +53,12 @@ def a_trace(**changes):
 def some_results():
     rows = []
     for i, method in enumerate(METHODS):
-        for budget in range(20, 2 * C0 + 1, 20):
-            accuracy = (0.35 + 0.06 * i) * (1 - np.exp(-budget / (60 - 8 * i))) + 0.05
-            rows += [(method, "all", "all", "accuracy", budget, accuracy),
-                     (method, "all", "all", "official_regret", budget, 1 - 0.7 * accuracy),
-                     (method, "all", "all", "regret", budget, 1 - 0.8 * accuracy)]  # fmt: skip
-            rows.append((method, "0", "all", "accuracy", budget, 0.99))  # one seed: never drawn
+        for n in range(20, 2 * C0 + 1, 20):
+            accuracy = (0.35 + 0.06 * i) * (1 - np.exp(-n / (60 - 8 * i))) + 0.05
+            rows += [(method, "all", "all", "accuracy", n, accuracy),
+                     (method, "all", "all", "official_regret", n, 1 - 0.7 * accuracy),
+                     (method, "all", "all", "regret", n, 1 - 0.8 * accuracy)]  # fmt: skip
+            rows.append((method, "0", "all", "accuracy", n, 0.99))  # one seed: never drawn
         for metric, value in (("tokens", 91.3 - 7 * i), ("episodes", 3.21), ("truncated", 0.052),
                               ("pass@4", 0.71), ("maj@4", 0.503)):  # fmt: skip
             rows.append((method, "all", "all", metric, C0, value))
@@ -162,17 +165,17 @@ CASES = {
     "episode_counts": ((some_counts(),), some_counts(), 6.75),
     "accuracy_by_episode": ((some_accuracy(1),), some_accuracy(1), 6.75),
     "accuracy_by_token": ((some_accuracy(15),), some_accuracy(15), 6.75),
-    "annotated_trace": ((a_trace(),), figures.trace_rows(a_trace()), 6.75),
+    "annotated_trace": ((a_trace(),), episode_analysis.trace_rows(a_trace()), 6.75),
     "progress_by_episode": ((some_progress(),), some_progress(), 3.25),
     "exact_against_sampled": ((some_pairs(),), some_pairs(), 3.25),
     "learning_curves": ((some_steps(), None, some_seeds()), some_steps(), 6.75),
-    "accuracy_by_budget": ((RESULTS, C0), figures.budget_rows(RESULTS, ["accuracy"]), 3.25),
-    "regret_by_budget": ((RESULTS, C0), figures.budget_rows(RESULTS, ["regret"]), 3.25),
+    "accuracy_by_budget": ((RESULTS, C0), tables.budget_rows(RESULTS, ["accuracy"]), 3.25),
+    "regret_by_budget": ((RESULTS, C0), tables.budget_rows(RESULTS, ["regret"]), 3.25),
     "official_regret_by_budget": (
-        (RESULTS, C0), figures.budget_rows(RESULTS, ["official_regret"]), 3.25,
+        (RESULTS, C0), tables.budget_rows(RESULTS, ["official_regret"]), 3.25,
     ),
-    "headline": ((RESULTS, C0), figures.budget_rows(RESULTS), 6.75),
-    "results_table": ((RESULTS, C0), figures.results_rows(RESULTS, C0), 6.75),
+    "headline": ((RESULTS, C0), tables.budget_rows(RESULTS), 6.75),
+    "results_table": ((RESULTS, C0), tables.results_rows(RESULTS, C0), 6.75),
     "reasoner_card": ((some_card(),), some_card(), 3.25),
     "error_by_tokens": ((some_errors(),), some_errors(), 3.25),
     "estimator_curves": ((some_learning(),), some_learning(), 6.75),
@@ -197,7 +200,7 @@ def test_figure_draws_fits_and_can_be_read(stem):
     before = dict(mpl.rcParams)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fig = first(getattr(figures, stem)(*arguments)).figure
+        fig = first(getattr(plotting, stem)(*arguments)).figure
         fig.draw_without_rendering()
     assert dict(mpl.rcParams) == before  # a figure leaves the user's settings alone
     assert fig.get_figwidth() == width
@@ -226,7 +229,7 @@ def shown_texts(fig):
 
 @pytest.mark.parametrize("stem", [s for s in CASES if s != "results_table"])
 def test_texts_do_not_collide(stem):
-    fig = first(getattr(figures, stem)(*CASES[stem][0])).figure
+    fig = first(getattr(plotting, stem)(*CASES[stem][0])).figure
     fig.draw_without_rendering()
     texts = shown_texts(fig)
     boxes = [text.get_window_extent().padded(-1) for text in texts]
@@ -237,7 +240,7 @@ def test_texts_do_not_collide(stem):
 
 
 def test_results_table_cells_stay_in_their_columns():
-    ax = figures.results_table(RESULTS, C0)
+    ax = budget.results_table(RESULTS, C0)
     ax.figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
     for i, box in enumerate(boxes):
@@ -253,8 +256,8 @@ def test_saving_twice_gives_the_same_bytes(stem, tmp_path):
     arguments, table, _ = CASES[stem]
     kept = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        fig = first(getattr(figures, stem)(*arguments)).figure
-        paths = figures.save(fig, stem, table, folder)
+        fig = first(getattr(plotting, stem)(*arguments)).figure
+        paths = style.save(fig, stem, table, folder)
         assert [p.name for p in paths] == [f"{stem}.pdf", f"{stem}.png", f"{stem}.csv"]
         kept.append([p.read_bytes() for p in paths])
     assert kept[0] == kept[1]
@@ -265,41 +268,41 @@ def test_saving_twice_gives_the_same_bytes(stem, tmp_path):
 
 
 def test_saved_csv_holds_what_was_drawn(tmp_path):
-    ax = figures.accuracy_by_budget(RESULTS, C0)
-    table = figures.budget_rows(RESULTS, ["accuracy"])
-    written = pd.read_csv(figures.save(ax.figure, "x", table, tmp_path)[2])
+    ax = budget.accuracy_by_budget(RESULTS, C0)
+    table = tables.budget_rows(RESULTS, ["accuracy"])
+    written = pd.read_csv(style.save(ax.figure, "x", table, tmp_path)[2])
     drawn = {line.get_label(): line.get_ydata() for line in ax.get_lines()
              if not line.get_label().startswith("_")}  # fmt: skip
-    assert drawn.keys() == {figures.METHODS[m].label for m in METHODS}
+    assert drawn.keys() == {style.METHODS[m].label for m in METHODS}
     for method, rows in written.groupby("method"):
-        np.testing.assert_allclose(drawn[figures.METHODS[method].label], rows["estimate"], 1e-5)
+        np.testing.assert_allclose(drawn[style.METHODS[method].label], rows["estimate"], 1e-5)
     assert set(written["seed"]) == {"all"}
 
 
 def test_the_part_beyond_the_budget_is_marked_only_if_there_is_one():
-    beyond = figures.accuracy_by_budget(RESULTS, C0)
+    beyond = budget.accuracy_by_budget(RESULTS, C0)
     assert "extrapolated" in {t.get_text() for t in beyond.texts}
-    within = figures.accuracy_by_budget(RESULTS[RESULTS["budget"] <= C0], C0)
+    within = budget.accuracy_by_budget(RESULTS[RESULTS["budget"] <= C0], C0)
     assert not within.texts
 
 
 def test_axes_that_are_given_are_used():
     fig, grid = plt.subplots(1, 2, layout="constrained")
-    assert figures.headline(RESULTS, C0, grid) == list(grid)
-    assert figures.exact_against_sampled(some_pairs(), grid[0]) is grid[0]
+    assert budget.headline(RESULTS, C0, grid) == list(grid)
+    assert estimators.exact_against_sampled(some_pairs(), grid[0]) is grid[0]
     with pytest.raises(ValueError, match="needs 2 axes, got 1"):
-        figures.headline(RESULTS, C0, grid[:1])
+        budget.headline(RESULTS, C0, grid[:1])
 
 
 def test_raw_seeds_are_drawn_only_if_few():
-    few = figures.learning_curves(some_steps(), None, some_seeds())
+    few = training.learning_curves(some_steps(), None, some_seeds())
     many = pd.concat([some_seeds().assign(seed=s) for s in range(6)])
     assert len(few[0].get_lines()) == 3 + 9
-    assert len(figures.learning_curves(some_steps(), None, many)[0].get_lines()) == 3
+    assert len(training.learning_curves(some_steps(), None, many)[0].get_lines()) == 3
 
 
 def test_coverage_off_the_edge_is_an_arrow_and_the_rest_lies_where_it_is():
-    ax = figures.coverage(some_coverage())
+    ax = estimators.coverage(some_coverage())
     drawn = {line.get_label(): line for line in ax.get_lines() if line.get_label() in WAYS}
     assert len(drawn["closed form"].get_xdata()) == 12 and len(drawn["bootstrap"].get_xdata()) == 9
     arrows = [line for line in ax.get_lines() if line.get_marker() == CARETLEFT]
@@ -328,32 +331,32 @@ def test_binomial_band_by_enumeration(k):
     [([0.5], 0), ([0.1, 0.2], 1), ([0.1, 0.14], 0), ([0.1, 0.9, 0.2, 0.93], 1), ([0.9, 0.1], 0)],
 )
 def test_stop_point(J, expected):
-    assert figures.stop_point(J) == expected
+    assert regret.stop_point(J) == expected
 
 
 def test_looks_differ_in_greyscale():
-    looks = list(drawing.METHODS.values())
+    looks = list(style.METHODS.values())
     assert len({(look.linestyle, look.marker) for look in looks}) == len(looks)
     assert len({look.label for look in looks}) == len(looks)
 
 
 def test_results_table_and_markdown_say_the_same():
-    text = figures.results_markdown(RESULTS, C0)
+    text = tables.results_markdown(RESULTS, C0)
     lines = text.splitlines()
     assert len(lines) == 2 + 4 + 2
     assert len({line.count("|") for line in lines}) == 1
     assert "| 5.2 [2.2, 8.2] |" in lines[2]
     assert lines[-1].startswith("| regret-to-go \u2212 outcome RL | +3.1 [0.1, 6.1] | \u2013 |")
-    drawn = {t.get_text() for t in figures.results_table(RESULTS, C0).texts}
+    drawn = {t.get_text() for t in budget.results_table(RESULTS, C0).texts}
     for number in re.findall(r"[+\u2212]?\d+\.\d+(?= \[)", text):
         assert number in drawn
 
 
 def test_a_measure_that_is_missing_has_no_column_but_accuracy_must_be_there():
     fewer = RESULTS[RESULTS["metric"] != "pass@4"]
-    assert "pass@4" not in figures.results_markdown(fewer, C0)
+    assert "pass@4" not in tables.results_markdown(fewer, C0)
     with pytest.raises(ValueError, match="no accuracy at C0 = 170"):
-        figures.results_table(RESULTS, 170)
+        budget.results_table(RESULTS, 170)
 
 
 def test_hostile_and_long_words_are_drawn_as_words():
@@ -364,7 +367,7 @@ def test_hostile_and_long_words_are_drawn_as_words():
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ax = figures.annotated_trace(view)
+        ax = trace.annotated_trace(view)
         ax.figure.draw_without_rendering()
     said = [t.get_text() for t in ax.texts]
     assert any("21 more episodes" in line for line in said)
@@ -388,30 +391,29 @@ def test_a_table_that_cannot_be_drawn_is_refused(stem, fault):
     table, *others = CASES[stem][0]
     bad = {"none": None, "empty": table.iloc[:0], "column": table[[table.columns[0]]]}[fault]
     with pytest.raises(ValueError, match="empty|is missing"):
-        getattr(figures, stem)(bad, *others)
+        getattr(plotting, stem)(bad, *others)
 
 
 def test_what_cannot_be_drawn_is_named(tmp_path):
     with pytest.raises(ValueError, match="no look for method 'mrt'"):
-        figures.progress_by_episode(some_progress().assign(method="mrt"))
+        episodes.progress_by_episode(some_progress().assign(method="mrt"))
     with pytest.raises(ValueError, match="several K"):
-        figures.exact_against_sampled(some_pairs().assign(answers=range(400)))
+        estimators.exact_against_sampled(some_pairs().assign(answers=range(400)))
     with pytest.raises(ValueError, match="quantity must be one of"):
-        figures.learning_curves(some_steps().assign(quantity="loss"))
+        training.learning_curves(some_steps().assign(quantity="loss"))
     with pytest.raises(ValueError, match="no rows of metric 'regret'"):
-        figures.headline(RESULTS[RESULTS["metric"] == "accuracy"], C0)
+        budget.headline(RESULTS[RESULTS["metric"] == "accuracy"], C0)
     with pytest.raises(ValueError, match="empty"):
-        figures.save(plt.figure(), "x", pd.DataFrame(), tmp_path)
+        style.save(plt.figure(), "x", pd.DataFrame(), tmp_path)
 
 
-@pytest.mark.parametrize("module", ["figures", "explorer"])
-def test_no_torch_and_no_effect_on_import(module):
+def test_no_torch_and_no_effect_on_import():
     script = (
         "import matplotlib, sys; before = dict(matplotlib.rcParams)\n"
-        f"import mrtlib.{module}\n"
+        "import mrtlib.plotting\n"
         "print(sorted({'torch', 'transformers'} & sys.modules.keys()),"
         " before == dict(matplotlib.rcParams))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
-                          cwd=drawing.STYLE.parents[1], check=True)  # fmt: skip
+                          cwd=style.STYLE.parents[2], check=True)  # fmt: skip
     assert done.stdout.split() == ["[]", "True"]

@@ -1,4 +1,4 @@
-"""Modules import only downward, and the light ones never pull in a heavy library."""
+"""Rooms import only downward; light ones pull in nothing heavy; pictures stay in one room."""
 
 import ast
 import subprocess
@@ -13,105 +13,80 @@ PACKAGE = Path(mrtlib.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes", "sympy")
 
-FLOORS = {
-    "__init__": 0,
-    "advantages": 0,
-    "algebra_worker": 0,
-    "answer_algebra": 0,
-    "answer_equality": 0,
-    "answer_evaluation": 0,
-    "answer_forms": 0,
-    "answer_reading": 0,
-    "answer_tokens": 0,
-    "answer_units": 0,
-    "answer_values": 0,
-    "candidates": 0,
-    "config": 0,
-    "countdown": 0,
-    "credit": 0,
-    "episodes": 0,
-    "findings": 0,
-    "equivalence": 0,
-    "packing": 0,
-    "percentile": 0,
-    "population": 0,
-    "problem_sets": 0,
-    "problems": 0,
-    "records": 0,
-    "regret": 0,
-    "searchers": 0,
-    "stats": 0,
-    "store": 0,
-    "trace_reading": 0,
-    "forks": 1,
-    "fourbit": 1,
-    "grpo": 1,
-    "joints": 1,
-    "kept": 1,
-    "lessons": 1,
-    "models": 1,
-    "passes": 1,
-    "reasoner": 1,
-    "sampling": 1,
-    "self_check": 1,
-    "server": 1,
-    "training_log": 1,
-    "twin": 1,
-    "estimate": 2,
-    "probes": 2,
-    "prover": 2,
-    "scoring": 2,
-    "rollouts": 2,
-    "trainer": 2,
-    "estimators": 3,
-    "evaluate": 3,
-    "reasoner_card": 3,
-    "gold": 3,
-    "information_gain": 3,
-    "answers": 3,
-    "analysis": 3,
-    "card_page": 3,
-    "votes": 3,
-    "ways": 3,
-    "workload": 3,
-    "results": 3,
-    "tuning": 3,
-    "comparison": 3,
-    "coverage": 3,
-    "learning": 3,
-    "batch": 3,
-    "bench": 3,
-    "figures": 3,
-    "trace_page": 3,
-    "traces": 3,
-    "scaling": 3,
-    "instruments": 3,
-    "drawing": 3,
-    "explorer": 3,
-    "__main__": 4,
-}
-LIGHT = [f.stem for f in FILES if FLOORS.get(f.stem) == 0 or f.stem == "figures"]
+# The house: a floor holds rooms (folders and top-level modules) that do not import each other.
+FLOORS = (
+    ("config", "credit", "regret", "stats", "store", "tasks"),
+    ("episodes", "models", "reasoner"),
+    ("rollouts",),
+    ("prover",),
+    ("training", "evaluation"),
+    ("experiments",),
+    ("plotting", "batch"),
+    ("__main__", "__init__"),
+)
+LIGHT = ("config", "credit", "regret", "stats", "store", "episodes", "tasks", "plotting")
+ALONE = {  # libraries that one room alone may import
+    "plotting": ("matplotlib", "seaborn", "ipywidgets"), "training": ("trl",),
+    "batch": ("papermill", "nbformat"),
+}  # fmt: skip
 
 
-def own_imports(source: str) -> set[str]:
-    """Return the modules of mrtlib that a source imports, at any depth of its code."""
+def name_of(path: Path) -> str:
+    """Return a file's module below mrtlib, such as `models.packing`; a room for its __init__."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path.read_text(encoding="utf-8") for path in FILES}
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def floor_of(module: str) -> int:
+    """Return the floor of a module's room, from 0; IndexError without one."""
+    return [room_of(module) in floor for floor in FLOORS].index(True)
+
+
+def imports_of(source: str) -> set[str]:
+    """Return every module or name that a source imports, dotted, at any depth of its code."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("mrtlib.")}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            parts = (["mrtlib"] if node.level else []) + (module.split(".") if module else [])
-            if parts[:1] == ["mrtlib"]:
-                found |= (
-                    {parts[1]} if len(parts) > 1 else {a.name for a in node.names} & set(FLOORS)
-                )
+            assert not node.level, "write imports out: from mrtlib.room import module"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def upward(name: str, source: str) -> set[str]:
-    """Return the imports that climb: to a higher floor, or to a module without one."""
-    return {m for m in own_imports(source) if FLOORS.get(m, 99) > FLOORS[name]}
+def own_imports(source: str) -> set[str]:
+    """Return the modules of mrtlib that a source imports."""
+    found = set()
+    for name in imports_of(source):
+        parts = name.split(".")
+        if parts[0] == "mrtlib":
+            longest = [".".join(parts[1:n]) for n in range(len(parts), 1, -1)]
+            found.add(next((name for name in longest if name in MODULES), parts[-1]))
+    return found
+
+
+def climbing(module: str, source: str) -> set[str]:
+    """Return the imports that do not go down: to a higher floor, or to another room of its own."""
+    return {
+        other for other in own_imports(source)
+        if room_of(other) != room_of(module) and floor_of(other) >= floor_of(module)
+    }  # fmt: skip
+
+
+def astray(module: str, source: str) -> set[str]:
+    """Return the libraries that a module imports although they belong to another room."""
+    used = {name.partition(".")[0] for name in imports_of(source)}
+    return {
+        library for room, libraries in ALONE.items() for library in libraries
+        if library in used and room_of(module) != room
+    }  # fmt: skip
 
 
 def loaded_by(modules: list[str]) -> dict[str, list[str]]:
@@ -128,34 +103,46 @@ def loaded_by(modules: list[str]) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_imports_go_down(path):
-    assert path.stem in FLOORS, f"give {path.stem} a floor in {Path(__file__).name}"
-    assert not upward(path.stem, path.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module):
+    assert not climbing(module, MODULES[module])
+    assert not astray(module, MODULES[module])
 
 
 def test_no_module_imports_itself_through_others():
-    # Imports within a floor are allowed, so a cycle has to be ruled out on its own.
-    graph = {path.stem: own_imports(path.read_text(encoding="utf-8")) for path in FILES}
+    # Imports within a room are allowed, so a cycle has to be ruled out on its own.
+    graph = {module: own_imports(source) for module, source in MODULES.items()}
     while graph:
         leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
         assert leaves, f"a cycle among {sorted(graph)}"
         graph = {name: needs for name, needs in graph.items() if name not in leaves}
 
 
-def test_floor_zero_and_figures_are_light():
-    dragged = loaded_by([f"mrtlib.{name}" for name in LIGHT if name != "__init__"])
-    assert {name: heavy for name, heavy in dragged.items() if heavy} == {}
+def test_light_rooms_are_light():
+    names = [f"mrtlib.{name}" for name in MODULES if room_of(name) in LIGHT]
+    assert {name: heavy for name, heavy in loaded_by(names).items() if heavy} == {}
+
+
+def test_every_room_says_what_it_holds():
+    rooms = [name for name in MODULES if (PACKAGE / name.replace(".", "/")).is_dir()]
+    assert len(rooms) == 9
+    for room in rooms:
+        assert len(ast.get_docstring(ast.parse(MODULES[room])).splitlines()) >= 3, room
+
+
+def test_modules_hold_one_idea():
+    assert max(len(source.splitlines()) for source in MODULES.values()) <= 400
 
 
 def test_the_checks_can_fail():
-    assert upward("credit", "def f():\n    from mrtlib.prover import exact\n") == {"prover"}
-    assert upward("credit", "from mrtlib import regret, trainer") == {"trainer"}
-    assert upward("credit", "from . import models\nfrom .sampling import Sample") == {
-        "models",
-        "sampling",
-    }
-    assert upward("credit", "import mrtlib.figures as f, numpy") == {"figures"}
-    assert upward("credit", "from mrtlib.unheard_of import x") == {"unheard_of"}
-    assert upward("prover", "from mrtlib import credit\nfrom mrtlib.models import x") == set()
+    assert climbing("credit", "def f():\n    from mrtlib.prover import exact\n") == {"prover.exact"}
+    assert climbing("credit", "from mrtlib import regret") == {"regret"}  # beside it
+    assert climbing("training.runs", "import mrtlib.evaluation.sweep") == {"evaluation.sweep"}
+    assert climbing("models.loading", "from mrtlib.models.tokens import x") == set()
+    down = "from mrtlib import credit\nfrom mrtlib.models.x import y"
+    assert climbing("prover.exact", down) == set()
+    with pytest.raises(ValueError):
+        climbing("credit", "from mrtlib.unheard_of import x")
+    assert astray("stats", "import matplotlib.pyplot as plt") == {"matplotlib"}
+    assert astray("plotting.style", "from matplotlib.axes import Axes") == set()
     assert loaded_by(["json", "torch"]) == {"json": [], "torch": ["torch"]}

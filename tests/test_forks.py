@@ -5,9 +5,9 @@ import pytest
 import torch
 from test_prover import CONFIGS, VOCAB, build
 
-from mrtlib import self_check
-from mrtlib.forks import Forks, PointedForks, SharedPrefixes
-from mrtlib.sampling import TransformersSampler
+from mrtlib.models import compatibility
+from mrtlib.models.caches import Forks, PointedForks, SharedPrefixes
+from mrtlib.models.sampling import TransformersSampler
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0, "stop_ids": {1, 2, 3}, "seed": 5}
 
@@ -79,7 +79,7 @@ def test_the_way_is_chosen_by_length():
 
 
 def test_self_check_compares_both_ways(monkeypatch):
-    assert self_check.shared_gap(build()) < 1e-4
+    assert compatibility.shared_gap(build()) < 1e-4
     for way in ("gather", "point"):
         right = getattr(SharedPrefixes, way)
 
@@ -90,4 +90,4 @@ def test_self_check_compares_both_ways(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(SharedPrefixes, way, wrong)
-            assert self_check.shared_gap(build()) > 1e-2
+            assert compatibility.shared_gap(build()) > 1e-2

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib import gold
-from mrtlib.answers import subset
 from mrtlib.config import load_profile
-from mrtlib.evaluate import load_tables
+from mrtlib.evaluation.sweep import load_tables
+from mrtlib.experiments import claims, estimators
+from mrtlib.experiments.answers import subset
 
 PLACE = {"method": "base", "seed": 0, "level": "three", "sample": 0, "kind": "forced", "right": 0}
 COST = {"0": 500.0, "1": 400.0, "2": 440.0, "4": 520.0, "8": 680.0, "16": 1000.0, "256": 10600.0}
@@ -23,7 +23,7 @@ def drawn(traces=80, off=0.0, rng=None, even=True):
     for i in range(traces):
         size = 6 if i % 2 or even else 3
         J = rng.uniform(0.05, 0.95, size) if i % 2 or even else rng.uniform(0.01, 0.02, size)
-        for k in (0, *gold.ANSWERS, gold.GOLD):
+        for k in (0, *estimators.ANSWERS, estimators.GOLD):
             seen = rng.binomial(k, J) / k if k else J + off * rng.choice([-1, 1], size)
             rows += [
                 PLACE | {"problem": f"p{i}", "j": j, "tokens": 10 * j, "answers": k, "J": value,
@@ -34,7 +34,7 @@ def drawn(traces=80, off=0.0, rng=None, even=True):
 
 
 def test_errors_are_what_the_draws_must_show():
-    table = gold.errors(drawn(), COST).set_index("answers")
+    table = estimators.errors(drawn(), COST).set_index("answers")
     assert list(table.index) == [0, 1, 2, 4, 8, 16] and "exact" in table["way"].to_list()
     assert (table["error"] / table["predicted"]).between(0.9, 1.1).all()
     assert table["error"].iloc[1:].is_monotonic_decreasing
@@ -45,35 +45,35 @@ def test_errors_are_what_the_draws_must_show():
 
 
 def test_short_traces_weigh_as_much_as_long_ones():
-    table = gold.errors(drawn(300, even=False), COST)
+    table = estimators.errors(drawn(300, even=False), COST)
     assert (table["error"] / table["predicted"]).between(0.93, 1.07).all()
 
 
 def test_what_sampling_needs_is_bounded_by_the_gold_standard():
-    answers, times = gold.needed(gold.errors(drawn(), COST), COST)
+    answers, times = estimators.needed(estimators.errors(drawn(), COST), COST)
     assert 120 < answers <= 256 and times == pytest.approx((360 + 40 * answers) / 500)
 
 
 def test_an_exact_that_is_off_is_found_out():
-    table = gold.errors(drawn(off=0.1), COST)
+    table = estimators.errors(drawn(off=0.1), COST)
     row = table.set_index("answers").loc[0]
     assert row["low"] > row["floor"]
-    answers, _ = gold.needed(table, COST)
+    answers, _ = estimators.needed(table, COST)
     # The fault is 0.1 at both ends of a progress: as much as 0.365 / 0.02 = 18 answers leave.
     assert 10 < answers < 20
 
 
 def test_words_and_claims():
-    table = gold.errors(drawn(), COST)
-    text = gold.words(table, COST)
+    table = estimators.errors(drawn(), COST)
+    text = estimators.errors_in_words(table, COST)
     assert "K = 4 with 1.04 times the tokens" in text and "no error of its own" in text
     assert "the most that this" not in text or "at least 256 answers" in text
-    good = {claim: low <= value <= high for claim, value, low, high in gold.claims(table, COST)}
+    good = {claim: low <= value <= high for claim, value, low, high in claims.of_gold(table, COST)}
     assert len(good) == 3 and all(good.values())
-    bad = gold.claims(gold.errors(drawn(off=0.3), COST), COST)
+    bad = claims.of_gold(estimators.errors(drawn(off=0.3), COST), COST)
     assert not all(low <= value <= high for _, value, low, high in bad)
-    assert ": an error of its own" in gold.words(
-        gold.errors(drawn(off=0.3), COST), COST
+    assert ": an error of its own" in estimators.errors_in_words(
+        estimators.errors(drawn(off=0.3), COST), COST
     )
 
 
@@ -82,13 +82,13 @@ def test_measured_once_on_a_real_model(monkeypatch, tmp_path):
     rollouts = load_tables(profile.runs / "evaluation" / "base-0")["rollouts"]
     few = subset(profile, rollouts, 1)
     monkeypatch.setenv("MRT_RUNS", str(tmp_path))
-    monkeypatch.setattr(gold, "GOLD", 32)
-    table, cost = gold.measure(profile, few, 0)
+    monkeypatch.setattr(estimators, "GOLD", 32)
+    table, cost = estimators.progress_by_estimator(profile, few, 0)
     boundaries = int(few["episodes"].sum()) + len(few)
-    assert len(table) == 7 * boundaries and set(table["answers"]) == {0, *gold.ANSWERS, 32}
+    assert len(table) == 7 * boundaries and set(table["answers"]) == {0, *estimators.ANSWERS, 32}
     assert list(cost) == ["0", "1", "16", "2", "32", "4", "8"]
     assert cost["1"] < cost["4"] < cost["16"] < cost["32"]
-    monkeypatch.setattr(gold, "_measure", None)  # a second call only reads
-    again, same = gold.measure(profile, few, 0)
+    monkeypatch.setattr(estimators, "_progress_rows", None)  # a second call only reads
+    again, same = estimators.progress_by_estimator(profile, few, 0)
     pd.testing.assert_frame_equal(again, table)
     assert same == cost

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from mrtlib import credit, regret
-from mrtlib.advantages import CREDITS, Form, episode_progress, regret_to_go
 from mrtlib.config import Thinking
-from mrtlib.problems import countdown
+from mrtlib.models.sampling import Sample
 from mrtlib.rollouts import Reader
-from mrtlib.sampling import Sample
+from mrtlib.tasks.countdown import countdown
+from mrtlib.training.methods import METHODS, Method
 
 PROBLEM = countdown((3, 5, 7), 22, "three")
 BUDGET = 4
@@ -100,17 +100,17 @@ class World:
         return sum(p * v * s.sum(0) for p, v, s in
                    zip(self.p, values, self.scores, strict=True))  # fmt: skip
 
-    def gradient(self, form: Form) -> np.ndarray:
-        """Return the expected gradient of a form over every group of two outputs."""
+    def gradient(self, method: Method) -> np.ndarray:
+        """Return the expected gradient of a method over every group of two outputs."""
         total = 0.0
         for a, b in itertools.product(range(len(self.p)), repeat=2):
-            values = form.values([self.curves[a], self.curves[b]], BUDGET)[0]
-            total = total + self.p[a] * self.p[b] * self.paid(form, a, values)
+            values = method.credit([self.curves[a], self.curves[b]], BUDGET)[0]
+            total = total + self.p[a] * self.p[b] * self.paid(method, a, values)
         return total
 
-    def paid(self, form: Form, a: int, values: np.ndarray) -> np.ndarray:
+    def paid(self, method: Method, a: int, values: np.ndarray) -> np.ndarray:
         rollout, ids = self.rollouts[a], self.outputs[a]
-        ends = rollout.settled if form.to_maker else rollout.boundaries
+        ends = rollout.settled if method.to_maker else rollout.boundaries
         values = values[: len(ends)] if len(values) else np.zeros(len(ends))  # of an empty trace
         tokens = credit.spread(values, [0, *ends], len(ids), 0.0)
         return np.tensordot(tokens, self.scores[a], 1)
@@ -120,12 +120,13 @@ class World:
         total = 0.0
         for a, (J, _) in enumerate(self.curves):
             values = np.diff(J)
-            total = total + self.p[a] * self.paid(Form(None, True), a, values)
+            total = total + self.p[a] * self.paid(METHODS["regret_to_go"], a, values)
         return total
 
 
-def without_baseline(curves, budget):
-    return [credit.regret_to_go(J, t, budget) for J, t in curves]
+def bare(curves, gains):
+    """Take nothing off what an episode gained."""
+    return list(gains)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -137,16 +138,18 @@ def world(request) -> World:
     return World(*CASES[request.param])
 
 
-@pytest.mark.parametrize("values", [regret_to_go, without_baseline], ids=["baseline", "bare"])
-def test_regret_to_go_follows_the_regret(world, values):
-    found = world.gradient(Form(values, to_maker=True))
+@pytest.mark.parametrize("centred", [credit.less_expected, bare])
+def test_regret_to_go_follows_the_regret(world, centred):
+    found = world.gradient(Method(credit.regret_to_go, centred, to_maker=True))
     np.testing.assert_allclose(found, world.true_gradient(), atol=1e-13)
-    assert CREDITS["regret_to_go"] == Form(regret_to_go, to_maker=True)
+    trained = Method(credit.regret_to_go, credit.less_expected, to_maker=True)
+    assert METHODS["regret_to_go"] == trained
 
 
 def test_paid_to_the_next_episode_it_does_not(world):
     """A token that ends an episode decides what it gained; so does one that closes the trace."""
-    found, true = world.gradient(Form(regret_to_go, to_maker=False)), world.true_gradient()
+    wrong = replace(METHODS["regret_to_go"], to_maker=False)
+    found, true = world.gradient(wrong), world.true_gradient()
     assert cosine(found, true) < 0.99
     assert np.linalg.norm(found - true) > 0.1 * np.linalg.norm(true)
 
@@ -154,31 +157,32 @@ def test_paid_to_the_next_episode_it_does_not(world):
 def test_the_baseline_is_paid_nothing_for(world):
     """What the others do changes no expectation: with the baseline alone the gradient is 0."""
 
-    def baseline(curves, budget):
-        with_it, bare = regret_to_go(curves, budget), without_baseline(curves, budget)
-        return [(b if len(b) else 0.0) - w for w, b in zip(with_it, bare, strict=True)]
+    def baseline(curves, gains):
+        with_it = credit.less_expected(curves, gains)
+        return [(g if len(g) else 0.0) - w for w, g in zip(with_it, gains, strict=True)]
 
-    assert np.abs(world.gradient(Form(baseline, to_maker=True))).max() < 1e-13
-    astray = world.gradient(Form(baseline, to_maker=False))
+    alone = Method(credit.regret_to_go, baseline, to_maker=True)
+    assert np.abs(world.gradient(alone)).max() < 1e-13
+    astray = world.gradient(replace(alone, to_maker=False))
     assert np.linalg.norm(astray) > 0.01 * np.linalg.norm(world.true_gradient())
 
 
 def test_centred_progress_follows_each_episode_s_own_gain(world):
-    found = world.gradient(CREDITS["episode_progress_centred"])
+    found = world.gradient(METHODS["episode_progress_centred"])
     np.testing.assert_allclose(found, world.myopic_gradient(), atol=1e-13)
 
 
 def test_episode_progress_follows_no_total_and_favours_closing():
     world = World(*CASES["a marker of one token"])
-    found = world.gradient(CREDITS["episode_progress"])
+    found = world.gradient(METHODS["episode_progress"])
     assert cosine(found, world.true_gradient()) < 0.9
     assert np.abs(found - world.myopic_gradient()).max() > 0.01
 
-    def mean(curves, budget):
-        bare = [credit.episode_progress(J) for J, _ in curves]
-        return [b - v for b, v in zip(bare, episode_progress(curves, budget), strict=True)]
+    def mean(curves, gains):
+        centred = credit.less_group_mean(curves, gains)
+        return [g - v for g, v in zip(gains, centred, strict=True)]
 
-    taken = world.gradient(Form(mean, to_maker=False))  # what the group's mean adds, in all
+    taken = world.gradient(Method(credit.episode_progress, mean, to_maker=False))  # what it adds
     assert np.abs(taken).max() > 0.01
 
 
@@ -187,13 +191,13 @@ def test_no_advantage_is_larger_than_what_there_is_to_gain(doubt):
     """Little doubt left in the group, and one trace of it falls from there."""
     sure = (np.array([0.1, 1 - doubt, 0.3]), np.array([0, 10, 60]))
     other = (np.array([0.1, 0.2, 0.9]), np.array([0, 20, 50]))
-    for form in (CREDITS["regret_to_go"], CREDITS["episode_progress_centred"]):
-        values = np.concatenate(form.values([sure, sure, other], 100))
+    for method in (METHODS["regret_to_go"], METHODS["episode_progress_centred"]):
+        values = np.concatenate(method.credit([sure, sure, other], 100))
         assert np.abs(values).max() <= 2.0
 
 
 def test_a_problem_keeps_its_weight_whatever_else_is_in_the_step():
-    from mrtlib.advantages import mean_square, running_spread
+    from mrtlib.training.methods import mean_square, running_spread
 
     rng = np.random.default_rng(0)
     squares = [mean_square([rng.normal(size=40)]) for _ in range(20)]

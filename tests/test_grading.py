@@ -13,10 +13,11 @@ from functools import cache
 
 import pytest
 
-from mrtlib import equivalence
 from mrtlib.config import ROOT
-from mrtlib.equivalence import equal_groups, equivalent, judge
-from mrtlib.problems import Problem, grade
+from mrtlib.tasks.grading import grade
+from mrtlib.tasks.math import equivalence
+from mrtlib.tasks.math.equivalence import candidates, equivalent, judge
+from mrtlib.tasks.problems import Problem
 
 TABLE = ROOT / "data" / "problems" / "grading.jsonl"
 ALGEBRA = {"polynomial", "algebra", "equation", "matrix", "hostile"}
@@ -110,7 +111,7 @@ def test_hostile_answers_never_reach_the_worker(answer, monkeypatch):
         began = time.process_time()
         assert not equivalent(reference, answer)
         assert time.process_time() - began < 0.5
-    assert judge(["5"], answer) in ("wrong", "unparsable")
+    assert judge(Problem("m", "math", "math", "", ("5",)), answer).reason in ("wrong", "unparsable")
 
 
 def test_late_algebra_is_wrong_and_the_worker_is_there_again():
@@ -133,7 +134,7 @@ def test_a_worker_that_died_is_started_again():
 
 def test_a_forked_process_has_a_worker_of_its_own():
     script = (
-        "import os\nfrom mrtlib import equivalence\n"
+        "import os\nfrom mrtlib.tasks.math import equivalence\n"
         "def ask():\n"
         "    assert equivalence.equivalent('\\\\ln 8', '3\\\\ln 2')\n"
         "    return equivalence._WORKER.process.pid\n"
@@ -154,7 +155,7 @@ def test_a_forked_process_has_a_worker_of_its_own():
 def test_a_large_caller_keeps_its_worker():
     """The kernel hands the largest size of a process to those it starts."""
     script = (
-        "from mrtlib import equivalence\n"
+        "from mrtlib.tasks.math import equivalence\n"
         "large, pids = b'x' * (400 * 2**20), set()\n"
         "for n in range(2, 6):\n"
         "    assert equivalence.equivalent(f'\\\\ln {2**n + 1}^2', f'2\\\\ln {2**n + 1}')\n"
@@ -168,7 +169,7 @@ def test_a_large_caller_keeps_its_worker():
 
 
 def test_the_memory_of_the_worker_is_bounded():
-    from mrtlib.algebra_worker import MEMORY, RESIDENT
+    from mrtlib.tasks.math.worker import MEMORY, RESIDENT
 
     warm()
     for n in range(2, 40):
@@ -185,7 +186,7 @@ def test_the_memory_of_the_worker_is_bounded():
 
 def test_nothing_of_the_worker_reaches_the_screen():
     script = (
-        "from mrtlib.equivalence import equivalent\n"
+        "from mrtlib.tasks.math.equivalence import equivalent\n"
         "for answer in ('\\\\cos x^{99}', '\\\\ln(-\\\\sin x)', '\\\\binom{x}{x}^x'):\n"
         "    equivalent('\\\\sin x', answer)\n"
         "equivalent('\\\\sin^{40} x', '(1-\\\\cos^2 x)^{20}+2^{x^x}')\n"
@@ -199,8 +200,8 @@ def test_nothing_of_the_worker_reaches_the_screen():
 
 def test_grading_numbers_starts_no_worker():
     script = (
-        "import sys\nfrom mrtlib import equivalence\n"
-        "from mrtlib.problems import Problem, grade\n"
+        "import sys\nfrom mrtlib.tasks.math import equivalence\n"
+        "from mrtlib.tasks.grading import grade\nfrom mrtlib.tasks.problems import Problem\n"
         "grade(Problem('m', 'math', 'math', '', ('1/2',)), '\\\\boxed{0.5}')\n"
         "print(equivalence._WORKER.process, 'sympy' in sys.modules)\n"
     )
@@ -235,7 +236,7 @@ def test_groups_of_equal_answers():
     answers = ["0.5", None, "1/2", "½", "50\\%", "2", "\\sqrt4", "\\ln 8", "3\\ln 2", "5 cm", "5",
                "5\\text{ cm}", "(1,2)", "(2,1)", "\\{1,2\\}", "2, 1", "(", "((", "(", "",
                float("nan"), "north", "North", "thorn"]  # fmt: skip
-    keys = equal_groups(answers)
+    keys = candidates(answers)
     names: dict = {}
     for answer, key in zip(answers, keys, strict=True):
         names.setdefault(key, []).append(answer)
@@ -253,6 +254,6 @@ def test_grouping_many_answers_is_bounded(monkeypatch):
     began = time.process_time()
     algebra = [f"\\sin({n}x)" for n in range(2, 302)]
     numbers = [f"{n}/7" for n in range(1000)]
-    assert len(set(equal_groups(algebra + numbers))) == 1300
+    assert len(set(candidates(algebra + numbers))) == 1300
     assert len(asked) <= equivalence.ASKED
     assert time.process_time() - began < 10

@@ -9,15 +9,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mrtlib import prover
 from mrtlib.config import Thinking, load_profile
-from mrtlib.estimate import Estimator, _cause, _chance
-from mrtlib.evaluate import Evaluator
-from mrtlib.joints import Joiner, Spelling
-from mrtlib.probes import Probe, Termination
-from mrtlib.problems import Grade, Problem, grade
-from mrtlib.rollouts import Reader, Rollout
-from mrtlib.sampling import TransformersSampler
+from mrtlib.evaluation.sweep import Evaluator
+from mrtlib.models.sampling import TransformersSampler
+from mrtlib.models.tokens import Joiner, Spelling
+from mrtlib.prover import exact, prover
+from mrtlib.prover.probes import Probe, Termination, references_of
+from mrtlib.prover.prover import Prover, _cause, _chance
+from mrtlib.rollouts import Rollout
+from mrtlib.tasks.grading import grade
+from mrtlib.tasks.problems import Grade, Problem
 
 CHARACTERS = "0123457abWit.{}\n"
 MERGES = [("\n", "\n"), (".", "\n\n"), ("}", "}"), ("}", "."), ("7", "}"), ("{", "4"),
@@ -82,8 +83,7 @@ def test_the_ending_is_one_text_behind_the_prefix(ending, joiner, tokenizer):
 
 def test_the_word_that_extends_a_trace_is_put_behind_it(joiner, tokenizer, ending):
     profile = replace(load_profile("smoke"), thinking=THINKING)
-    reader = Reader(tokenizer, THINKING)
-    evaluator = Evaluator(profile, "base", 0, None, None, reader, Estimator(profile, reader))
+    evaluator = Evaluator(profile, "base", 0, Prover(None, tokenizer, profile))
     trace, wrong = joiner.encode("ab."), Grade(False, None, "truncated")
     rollout = Rollout(PROBLEM, [5], trace, 3, False, False, [3], [3], wrong)
     assert pieces(tokenizer, evaluator._start(rollout, "Wait")) == [
@@ -146,9 +146,9 @@ def model(tokenizer):
 
 
 def probe_of(tokenizer, trace):
-    reader = Reader(tokenizer, THINKING)
-    ids = reader.joiner.encode(trace)
-    return Probe([5], ids, [len(ids)], False, reader.references(PROBLEM))
+    joiner = Joiner(tokenizer)
+    ids = joiner.encode(trace)
+    return Probe([5], ids, [len(ids)], False, references_of(PROBLEM, joiner, THINKING))
 
 
 def enumerated(model, tokenizer, read, length=4):
@@ -168,13 +168,13 @@ def enumerated(model, tokenizer, read, length=4):
 
 def test_exact_J_is_that_of_every_output_that_is_right(model, tokenizer, ending):
     probe = probe_of(tokenizer, "ab.")
-    [J] = prover.exact(model, [probe], ending)
+    [J] = exact.packed(model, [probe], ending)
     expected = enumerated(model, tokenizer, ending.prompt(probe, 1))
     assert expected > 0.4 and J[1] == pytest.approx(expected, abs=1e-5)
     # Scored with the bare closing alone, as if the text were tokenised apart, nothing is left.
     apart = [(Spelling(tuple(tokenizer.convert_tokens_to_ids(list("47"))),
                        tuple(tokenizer.convert_tokens_to_ids(["}"]))),)]  # fmt: skip
-    [bare] = prover.exact(model, [replace(probe, references=apart)], ending)
+    [bare] = exact.packed(model, [replace(probe, references=apart)], ending)
     assert bare[1] < 0.05
 
 
@@ -186,46 +186,48 @@ def rollouts(tokenizer, trace, count=4):
 
 
 @pytest.fixture
-def estimator(tokenizer, monkeypatch):
-    """An estimator that grades what stands in its small brackets."""
+def prover_of(tokenizer, monkeypatch):
+    """Make a prover that grades what stands in its small brackets."""
     profile = replace(load_profile("smoke"), thinking=replace(THINKING, answer_tokens=6))
 
     def graded(problem, text):
         return grade(problem, text.replace("{", "\\boxed{", 1))
 
-    monkeypatch.setattr("mrtlib.estimate.grade", graded)
-    return Estimator(profile, Reader(tokenizer, profile.thinking))
+    monkeypatch.setattr(prover, "grade", graded)
+    return lambda model: Prover(model, tokenizer, profile, TransformersSampler(model, 0, 64))
 
 
-def test_exact_J_that_agrees_with_sampled_J_is_kept(model, tokenizer, estimator, tmp_path, capsys):
-    estimator.agree(model, rollouts(tokenizer, "ab."), 0, tmp_path / "c.json")
-    found = estimator.compared
-    assert estimator.exact and found.cause == "" and capsys.readouterr().out == ""
+def test_exact_J_that_agrees_with_sampled_J_is_kept(model, tokenizer, prover_of, tmp_path, capsys):
+    mu = prover_of(model)
+    mu.agree(rollouts(tokenizer, "ab."), 0, tmp_path / "c.json")
+    found = mu.compared
+    assert mu.is_exact and found.cause == "" and capsys.readouterr().out == ""
     assert found.answers == 64 and abs(found.exact - found.sampled) < 0.2
 
 
 def test_exact_J_that_misses_right_answers_gives_way(
-    model, tokenizer, estimator, tmp_path, capsys
+    model, tokenizer, prover_of, tmp_path, capsys
 ):
-    some = rollouts(tokenizer, "ba.")
-    estimator.agree(model, some, 0, tmp_path / "c.json")
+    some, mu = rollouts(tokenizer, "ba."), prover_of(model)
+    mu.agree(some, 0, tmp_path / "c.json")
     said = capsys.readouterr().out
-    assert not estimator.exact and "no reference has, such as '047'" in said
-    measured = estimator.measure(model, some, 0)
+    assert not mu.is_exact and "no reference has, such as '047'" in said
+    measured = mu.measure(some, 0)
     assert measured.drawn > 0 and measured.J[0][1] > 0.8
-    again = Estimator(estimator.profile, estimator.reader)
-    again.agree(None, [], 0, tmp_path / "c.json")  # a run that goes on does not ask again
-    assert not again.exact and capsys.readouterr().out == ""
+    again = prover_of(model)
+    again.agree([], 0, tmp_path / "c.json")  # a run that goes on does not ask again
+    assert not again.is_exact and capsys.readouterr().out == ""
 
 
 def test_references_in_tokens_that_are_not_scored_are_named(
-    model, tokenizer, estimator, tmp_path, capsys, monkeypatch
+    model, tokenizer, prover_of, tmp_path, capsys, monkeypatch
 ):
     apart = [(Spelling(tuple(tokenizer.convert_tokens_to_ids(list("47"))),
                        tuple(tokenizer.convert_tokens_to_ids(["}"]))),)]  # fmt: skip
-    monkeypatch.setattr(Reader, "references", lambda self, problem: apart)
-    estimator.agree(model, rollouts(tokenizer, "ab."), 0, tmp_path / "c.json")
-    assert not estimator.exact and "thinking.answer_close" in capsys.readouterr().out
+    monkeypatch.setattr(prover, "references_of", lambda *_: apart)
+    mu = prover_of(model)
+    mu.agree(rollouts(tokenizer, "ab."), 0, tmp_path / "c.json")
+    assert not mu.is_exact and "thinking.answer_close" in capsys.readouterr().out
 
 
 def test_the_bound_on_chance_is_one():
@@ -252,10 +254,9 @@ def test_sampled_answers_are_read_behind_their_opening(model, tokenizer, ending)
         seen.append(text)
         return Grade(text.startswith("{47}"), text, "")
 
-    [counts] = prover.sampled(
-        TransformersSampler(model, 0, 64), [probe], [PROBLEM], ending, graded, answers=400,
-        max_tokens=4, temperature=1.0, top_p=1.0, stop_ids={1}, seed=0,
-    )  # fmt: skip
-    [J] = prover.exact(model, [probe], ending)
+    prompts = [ending.prompt(probe, j) for j in range(2)]
+    drawn = TransformersSampler(model, 0, 64).sample(prompts, 400, 4, 1.0, 1.0, {1}, seed=0)
+    [counts] = prover.tally([probe], [PROBLEM], drawn, ending, graded)
+    [J] = exact.packed(model, [probe], ending)
     assert abs(counts.J[1] - J[1]) < 0.1 and all(text.startswith("{") for text in seen)
     assert len(set(product(seen))) > 1

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib import learning
+from mrtlib.evaluation import learning
+from mrtlib.experiments import claims
 
 
 def log(method: str, seed: int, rewards, tokens, regrets=None) -> pd.DataFrame:
@@ -75,12 +76,12 @@ def test_equal_tokens_reads_each_run_at_the_same_total(steps):
 
 
 def test_claims_hold_and_can_fail(steps):
-    good = learning.claims(steps, ("outcome", "regret_to_go"), 2, 20)
+    good = claims.of_training(steps, ("outcome", "regret_to_go"), 2, 20)
     assert good["holds"].all()
     other = steps.copy()
     first = (other["method"] == "outcome") & (other["step"] == 1) & (other["seed"] == 1)
     other.loc[first, "length"] = 11.0
-    bad = learning.claims(other, ("outcome", "regret_to_go"), 3, 40)
+    bad = claims.of_training(other, ("outcome", "regret_to_go"), 3, 40)
     assert list(bad.loc[~bad["holds"], "claim"]) == [
         "every method has a run at every seed",
         "every run has generated its tokens",

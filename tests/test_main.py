@@ -7,8 +7,12 @@ import sys
 import pandas as pd
 import pytest
 
-from mrtlib import __main__ as cli
+from mrtlib import __main__
 from mrtlib.config import ROOT
+from mrtlib.evaluation import sweep
+from mrtlib.experiments import benchmark
+from mrtlib.tasks import countdown
+from mrtlib.training import runs
 
 
 @pytest.mark.parametrize(
@@ -25,7 +29,7 @@ from mrtlib.config import ROOT
 )
 def test_mistakes_are_answered_in_one_line(command, words, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("MRT_RUNS", str(tmp_path))
-    assert cli.main(command.split()) == 2
+    assert __main__.main(command.split()) == 2
     said = capsys.readouterr().err
     assert words in said
     assert said.startswith("error: ") and said.count("\n") == 1
@@ -36,7 +40,7 @@ def test_mistakes_are_answered_in_one_line(command, words, capsys, monkeypatch, 
 )
 def test_malformed_commands(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(command.split())
+        __main__.main(command.split())
     assert stopped.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
 
@@ -45,32 +49,32 @@ def test_an_unforeseen_fault_keeps_its_traceback(monkeypatch):
     def broken(options):
         raise ValueError("from some library")
 
-    monkeypatch.setattr(cli, "train", broken)
+    monkeypatch.setattr(__main__, "train", broken)
     with pytest.raises(ValueError, match="some library"):
-        cli.main(["train", "--method", "outcome"])
+        __main__.main(["train", "--method", "outcome"])
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "reproduce", interrupted)
-    assert cli.main(["reproduce"]) == 130
+    monkeypatch.setattr(__main__, "reproduce", interrupted)
+    assert __main__.main(["reproduce"]) == 130
     assert "goes on from what is done" in capsys.readouterr().err
 
 
 def test_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
-    from mrtlib import batch, bench, evaluate, problem_sets, trainer
+    from mrtlib import batch
 
-    table = pd.DataFrame({"row": list(bench.GOALS)[:2], "median": [1.4, 9.0], "tokens_ours": 1,
+    table = pd.DataFrame({"row": list(benchmark.GOALS)[:2], "median": [1.4, 9.0], "tokens_ours": 1,
                           "tokens_other": 1})  # fmt: skip
     monkeypatch.setenv("MRT_RUNS", str(tmp_path))
     calls = []
-    monkeypatch.setattr(trainer, "train", lambda *a: calls.append(a) or "folder")
-    monkeypatch.setattr(evaluate, "evaluate", lambda *a: calls.append(a) or "folder")
-    monkeypatch.setattr(problem_sets, "write_splits", lambda *a: calls.append(a) or {"test": 3})
+    monkeypatch.setattr(runs, "train", lambda *a: calls.append(a) or "folder")
+    monkeypatch.setattr(sweep, "evaluate", lambda *a: calls.append(a) or "folder")
+    monkeypatch.setattr(countdown, "write_splits", lambda *a: calls.append(a) or {"test": 3})
     monkeypatch.setattr(batch, "reproduce", lambda *a: calls.append(a))
-    monkeypatch.setattr(bench, "measure", lambda *a: calls.append(a[:2]) or table)
+    monkeypatch.setattr(benchmark, "benchmark", lambda *a: calls.append(a[:2]) or table)
     monkeypatch.setattr(batch, "summary", lambda profile: "the table")
     adapter = tmp_path / "smoke" / "adapters" / "outcome-2"
     adapter.mkdir(parents=True)
@@ -83,7 +87,7 @@ def test_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
         "reproduce --profile smoke --seeds 3",
         "bench --profile smoke --pairs 6",
     ):
-        assert cli.main(command.split()) == 0
+        assert __main__.main(command.split()) == 0
     plain = [tuple(getattr(a, "name", a) if i == 0 else a for i, a in enumerate(c)) for c in calls]
     assert plain == [
         ("smoke", "outcome", 2),

@@ -11,9 +11,9 @@ from bitsandbytes.nn import Linear4bit
 from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 from transformers.trainer_utils import set_seed
 
-from mrtlib import models
 from mrtlib.config import ROOT, Lora, Model, Thinking
-from mrtlib.models import ModelError
+from mrtlib.models import loading, quantization, tokens
+from mrtlib.models.quantization import ModelError
 from mrtlib.store import read_json
 
 LORA = Lora(rank=4, alpha=8)
@@ -47,8 +47,8 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 def test_tokenizer_pads_left_and_knows_the_think_tags(toy_profile):
     profile = toy_profile()
-    tokenizer = models.load_tokenizer(profile)
-    opened, closed = models.think_ids(tokenizer, profile.thinking)
+    tokenizer = tokens.load_tokenizer(profile)
+    opened, closed = tokens.think_ids(tokenizer, profile.thinking)
     assert tokenizer.decode(opened) == "<think>" and tokenizer.decode(closed) == "</think>"
     assert tokenizer.padding_side == "left" and tokenizer.pad_token_id is not None
 
@@ -61,7 +61,7 @@ def test_a_tokenizer_splits_text_by_its_own_file_whatever_the_architecture(
     toy_tokenizer.save_pretrained(tmp_path)
     profile = replace(toy_profile(), model=Model(str(tmp_path)))
     text = "Wait, 3 * 5 = 15.\n\nThe answer is \\boxed{3 * 5}"
-    found = models.load_tokenizer(profile).encode(text, add_special_tokens=False)
+    found = tokens.load_tokenizer(profile).encode(text, add_special_tokens=False)
     assert found == toy_tokenizer.encode(text, add_special_tokens=False)
 
 
@@ -69,7 +69,7 @@ def test_a_tokenizer_without_the_think_tags_is_refused(toy_profile):
     profile = toy_profile()
     thinking = replace(profile.thinking, close_tag="</reason>")
     with pytest.raises(ModelError, match="no token '</reason>'; name its tags"):
-        models.load_tokenizer(replace(profile, thinking=thinking))
+        tokens.load_tokenizer(replace(profile, thinking=thinking))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_tokenizer_without_template_or_end_is_refused(toy_profile, monkeypatch
 
     monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", without)
     with pytest.raises(ModelError, match=f"has no {says}"):
-        models.load_tokenizer(toy_profile())
+        tokens.load_tokenizer(toy_profile())
 
 
 @pytest.mark.parametrize("ending", ["<think>\n", "<think>", ""])
@@ -93,8 +93,8 @@ def test_a_prompt_ends_with_one_open_tag_whatever_the_template(toy_tokenizer, en
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=toy_tokenizer.backend_tokenizer)
     tokenizer.chat_template = "{{ messages[0]['content'] }}\n" + ending
     thinking = Thinking(instruction=" user")
-    ids = models.prompt_ids(tokenizer, "Reach 22 with 3, 5, 7.", thinking)
-    opened, _ = models.think_ids(tokenizer, thinking)
+    ids = tokens.prompt_ids(tokenizer, "Reach 22 with 3, 5, 7.", thinking)
+    opened, _ = tokens.think_ids(tokenizer, thinking)
     assert isinstance(ids, list) and ids.count(opened[0]) == 1
     text = tokenizer.decode(ids)
     assert text.startswith("Reach 22 with 3, 5, 7. user")
@@ -103,9 +103,9 @@ def test_a_prompt_ends_with_one_open_tag_whatever_the_template(toy_tokenizer, en
 
 def test_the_context_is_checked_to_the_token():
     config = LlamaConfig(max_position_embeddings=100)
-    models.check_context(config, prompt_tokens=60, new_tokens=40)
+    loading.check_context(config, prompt_tokens=60, new_tokens=40)
     with pytest.raises(ModelError, match="context of 100; lower thinking.budget"):
-        models.check_context(config, prompt_tokens=61, new_tokens=40)
+        loading.check_context(config, prompt_tokens=61, new_tokens=40)
 
 
 # --- base ------------------------------------------------------------------------------------
@@ -113,26 +113,26 @@ def test_the_context_is_checked_to_the_token():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_nf4_doubles_quantisation_and_computes_in_the_profile_type(toy_profile, dtype):
-    model = models.load_base(toy_profile("nf4", dtype))
+    model = loading.load_base(toy_profile("nf4", dtype))
     layers = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
     assert len(layers) == 2 * 7
     for layer in layers:
         state = layer.weight.quant_state
         assert (state.quant_type, state.nested) == ("nf4", True)
-        assert layer.compute_dtype == models.DTYPES[dtype]
+        assert layer.compute_dtype == loading.DTYPES[dtype]
     floating = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    assert floating == {models.DTYPES[dtype]}
+    assert floating == {loading.DTYPES[dtype]}
     assert not model.training and not trained(model)
 
 
 def test_four_bits_stay_near_the_full_weights(toy_profile):
-    full, four = (logits(models.load_base(toy_profile(q))) for q in ("none", "nf4"))
+    full, four = (logits(loading.load_base(toy_profile(q))) for q in ("none", "nf4"))
     error = (full - four).norm() / full.norm()
     assert 0 < error < 0.3
 
 
 def test_full_weights_are_loaded_unchanged(toy_profile):
-    model = models.load_base(toy_profile("none", "bfloat16"))
+    model = loading.load_base(toy_profile("none", "bfloat16"))
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert not any(isinstance(layer, Linear4bit) for layer in model.modules())
 
@@ -140,14 +140,14 @@ def test_full_weights_are_loaded_unchanged(toy_profile):
 def test_a_model_that_is_not_there_says_so(toy_profile, tmp_path):
     profile = toy_profile()
     profile = replace(profile, model=replace(profile.model, name=str(tmp_path)))
-    for load in (models.load_base, models.load_tokenizer):
+    for load in (loading.load_base, tokens.load_tokenizer):
         with pytest.raises(ModelError, match="neither a whole model folder"):
             load(profile)
 
 
 def test_an_unknown_dtype_is_refused(toy_profile):
     with pytest.raises(ModelError, match="dtype 'float8' is not known"):
-        models.load_base(toy_profile("none", "float8"))
+        loading.load_base(toy_profile("none", "float8"))
 
 
 @pytest.mark.parametrize(
@@ -160,11 +160,11 @@ def test_sizes_that_four_bits_cannot_hold_are_refused_before_loading(tmp_path, t
                                                                      named):  # fmt: skip
     config = LlamaConfig(**({"intermediate_size": 128, "num_hidden_layers": 1} | sizes))
     with pytest.raises(ModelError, match=f"{named} is not a multiple of 64"):
-        models.check_4bit_dimensions(config)
+        quantization.check_4bit_dimensions(config)
     config.save_pretrained(tmp_path)  # no weights: loading them would fail in another way
     profile = toy_profile("nf4")
     with pytest.raises(ModelError, match="not a multiple of 64"):
-        models.load_base(replace(profile, model=replace(profile.model, name=str(tmp_path))))
+        loading.load_base(replace(profile, model=replace(profile.model, name=str(tmp_path))))
 
 
 # --- the guard -------------------------------------------------------------------------------
@@ -177,20 +177,20 @@ def avx512bf16(monkeypatch):
 
 
 def test_guard_keeps_adapter_gradients_after_an_evaluation(toy_profile, avx512bf16):
-    policy = models.add_lora(models.load_base(toy_profile("nf4")), LORA, seed=0)
+    policy = loading.add_lora(loading.load_base(toy_profile("nf4")), LORA, seed=0)
     layers = [layer for layer in policy.modules() if isinstance(layer, Linear4bit)]
     assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
     disturb(policy)
     before = gradients(policy)
     logits(policy)
-    models.assert_unpacked(policy)
+    quantization.assert_unpacked(policy)
     after = gradients(policy)
     assert len(before) == 2 * 7 * 2
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_without_the_guard_the_layers_are_packed_and_that_is_noticed(toy_profile, avx512bf16):
-    model = models.load_base(toy_profile("nf4"), guard=False)
+    model = loading.load_base(toy_profile("nf4"), guard=False)
     layer = model.model.layers[0].mlp.up_proj
     original = layer.forward
     with torch.no_grad():
@@ -199,7 +199,7 @@ def test_without_the_guard_the_layers_are_packed_and_that_is_noticed(toy_profile
         except (RuntimeError, AttributeError, NotImplementedError):
             assert not bnb_modules.lib.has_avx512bf16_cpu()
     with pytest.raises(ModelError, match="1 4-bit layers are packed"):
-        models.assert_unpacked(model)
+        quantization.assert_unpacked(model)
 
 
 # --- adapters --------------------------------------------------------------------------------
@@ -207,8 +207,8 @@ def test_without_the_guard_the_layers_are_packed_and_that_is_noticed(toy_profile
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_adapters_alone_learn_and_in_float32(toy_profile, dtype):
-    base = models.load_base(toy_profile("nf4", dtype))
-    policy = models.add_lora(base, LORA, seed=0)
+    base = loading.load_base(toy_profile("nf4", dtype))
+    policy = loading.add_lora(base, LORA, seed=0)
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in trained(policy).items())
     frozen = {n: p.clone() for n, p in policy.named_parameters() if not p.requires_grad}
     optimiser = torch.optim.SGD(trained(policy).values(), lr=0.5)
@@ -225,14 +225,14 @@ def test_adapters_alone_learn_and_in_float32(toy_profile, dtype):
 
 
 def test_fresh_adapters_change_nothing(toy_profile):
-    model = models.load_base(toy_profile("nf4"))
+    model = loading.load_base(toy_profile("nf4"))
     before = logits(model)
-    assert torch.equal(logits(models.add_lora(model, LORA, seed=0)), before)
+    assert torch.equal(logits(loading.add_lora(model, LORA, seed=0)), before)
 
 
 def test_the_seed_alone_decides_the_adapters(toy_profile):
     def drawn(seed: int) -> dict[str, torch.Tensor]:
-        return trained(models.add_lora(models.load_base(toy_profile("nf4")), LORA, seed))
+        return trained(loading.add_lora(loading.load_base(toy_profile("nf4")), LORA, seed))
 
     set_seed(1)
     state = torch.get_rng_state()
@@ -246,19 +246,19 @@ def test_the_seed_alone_decides_the_adapters(toy_profile):
 
 
 def test_adding_adapters_leaves_the_random_state_alone(toy_profile):
-    model = models.load_base(toy_profile("none"))
+    model = loading.load_base(toy_profile("none"))
     state = torch.get_rng_state()
-    models.add_lora(model, LORA, seed=5)
+    loading.add_lora(model, LORA, seed=5)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_adapters_that_cannot_be_added_are_refused(toy_profile):
-    model = models.load_base(toy_profile("none"))
+    model = loading.load_base(toy_profile("none"))
     with pytest.raises(ModelError, match="no layers qkv_proj; change lora.targets"):
-        models.add_lora(model, replace(LORA, targets=("q_proj", "qkv_proj")), seed=0)
-    policy = models.add_lora(model, LORA, seed=0)
+        loading.add_lora(model, replace(LORA, targets=("q_proj", "qkv_proj")), seed=0)
+    policy = loading.add_lora(model, LORA, seed=0)
     with pytest.raises(ModelError, match="already carries adapters"):
-        models.add_lora(policy, LORA, seed=0)
+        loading.add_lora(policy, LORA, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -266,24 +266,24 @@ def test_adapters_that_cannot_be_added_are_refused(toy_profile):
 )
 def test_a_saved_adapter_gives_the_same_outputs(toy_profile, tmp_path, quantization, dtype):
     profile = toy_profile(quantization, dtype)
-    policy = models.add_lora(models.load_base(profile), LORA, seed=0)
+    policy = loading.add_lora(loading.load_base(profile), LORA, seed=0)
     disturb(policy)
     before = logits(policy)
-    models.save_adapter(policy, tmp_path / "adapter")
-    loaded = models.load_policy(profile, tmp_path / "adapter")
+    loading.save_adapter(policy, tmp_path / "adapter")
+    loaded = loading.load_policy(profile, tmp_path / "adapter")
     assert torch.equal(logits(loaded), before)
-    assert not torch.equal(logits(models.load_policy(profile)), before)
+    assert not torch.equal(logits(loading.load_policy(profile)), before)
     assert not trained(loaded) and not loaded.training
 
 
 def test_a_saved_adapter_holds_no_pickle_and_no_path(toy_profile, tmp_path):
     folder = tmp_path / "adapter"
-    policy = models.add_lora(models.load_base(toy_profile("nf4")), LORA, seed=0)
+    policy = loading.add_lora(loading.load_base(toy_profile("nf4")), LORA, seed=0)
     for base, written in ((ROOT / "data" / "reasoner", "data/reasoner"), ("/far/model", "model"),
                           ("owner/model", "owner/model")):  # fmt: skip
         policy.peft_config["default"].base_model_name_or_path = str(base)
-        models.save_adapter(policy, folder)
-        assert sorted(os.listdir(folder)) == sorted(models.ADAPTER_FILES)
+        loading.save_adapter(policy, folder)
+        assert sorted(os.listdir(folder)) == sorted(loading.ADAPTER_FILES)
         settings = read_json(folder / "adapter_config.json")
         assert settings["base_model_name_or_path"] == written
 
@@ -291,12 +291,12 @@ def test_a_saved_adapter_holds_no_pickle_and_no_path(toy_profile, tmp_path):
 def test_an_unusable_adapter_is_explained(toy_profile, tmp_path):
     profile = toy_profile("none")
     with pytest.raises(ModelError, match="holds no adapter_model.safetensors"):
-        models.load_policy(profile, tmp_path)
-    models.save_adapter(models.add_lora(models.load_base(profile), LORA, seed=0), tmp_path)
+        loading.load_policy(profile, tmp_path)
+    loading.save_adapter(loading.add_lora(loading.load_base(profile), LORA, seed=0), tmp_path)
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="does not fit"):
-        models.load_policy(profile, tmp_path)
+        loading.load_policy(profile, tmp_path)
 
 
 def test_one_notice_of_bitsandbytes_is_silenced_and_no_other(caplog):

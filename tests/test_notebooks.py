@@ -12,7 +12,7 @@ import pytest
 
 from mrtlib import batch
 from mrtlib.config import ROOT, load_profile
-from mrtlib.results import COLUMNS
+from mrtlib.evaluation.results import COLUMNS
 
 BOOKS = batch.numbered()
 

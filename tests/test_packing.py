@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrtlib.packing import ROOT, Trie, ancestors, by_length, collate, families
+from mrtlib.models.packing import ROOT, Trie, ancestors, by_length, collate, families
 
 
 def test_a_shared_prefix_is_held_once():

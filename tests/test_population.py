@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib import population
 from mrtlib.config import load_profile
+from mrtlib.experiments import population
 from mrtlib.stats import mean_squares
 from mrtlib.store import Shards, read_json
 

@@ -6,16 +6,9 @@ import time
 import pytest
 
 from mrtlib.config import ROOT
-from mrtlib.problem_sets import SPLITS, candidates, make_splits
-from mrtlib.problems import (
-    Problem,
-    ProblemError,
-    as_record,
-    boxed,
-    countdown,
-    grade,
-    load_problems,
-)
+from mrtlib.tasks.countdown import SPLITS, _all_problems, countdown, make_splits
+from mrtlib.tasks.grading import boxed, grade
+from mrtlib.tasks.problems import Problem, ProblemError, as_record, load_problems
 
 PROBLEM = countdown((3, 5, 7), 22, "three")
 MATH = Problem("m", "math", "math", "What is 1/2 + 1/2?", ("1",))
@@ -135,7 +128,7 @@ def test_committed_splits_are_disjoint_and_complete():
 
 
 def test_committed_problems_are_those_of_the_committed_code(monkeypatch):
-    monkeypatch.setattr("mrtlib.problem_sets.NUMBERS", {"three": 3})
+    monkeypatch.setattr("mrtlib.tasks.countdown.NUMBERS", {"three": 3})
     made = make_splits(0)
     for name, count in SPLITS.items():
         assert load_problems(FOLDER / f"{name}.jsonl", count)[:count] == made[name]
@@ -146,6 +139,6 @@ def test_committed_problems_are_those_of_the_committed_code(monkeypatch):
 def test_candidates_depend_on_their_generator_alone(monkeypatch):
     from random import Random
 
-    monkeypatch.setattr("mrtlib.problem_sets.LARGEST", 8)
-    assert candidates("three", Random(1)) == candidates("three", Random(1))
-    assert candidates("three", Random(1)) != candidates("three", Random(2))
+    monkeypatch.setattr("mrtlib.tasks.countdown.LARGEST", 8)
+    assert _all_problems("three", Random(1)) == _all_problems("three", Random(1))
+    assert _all_problems("three", Random(1)) != _all_problems("three", Random(2))

@@ -1,5 +1,6 @@
 """J by packed teacher forcing against plain rows, enumeration of all answers, and sampling."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -16,17 +17,19 @@ from transformers import (
     Qwen3Config,
 )
 
-from mrtlib import prover, scoring
-from mrtlib.config import Thinking
-from mrtlib.fourbit import assert_unpacked, guard_4bit
-from mrtlib.joints import Joiner, Spelling
-from mrtlib.passes import counted
-from mrtlib.probes import Probe, ProverError, Termination
-from mrtlib.problems import Grade, countdown
-from mrtlib.records import SCHEMAS
-from mrtlib.sampling import TransformersSampler
-from mrtlib.self_check import obstacle
+from mrtlib.config import Thinking, load_profile
+from mrtlib.models.compatibility import obstacle
+from mrtlib.models.packing import counted
+from mrtlib.models.quantization import assert_unpacked, guard_4bit
+from mrtlib.models.sampling import TransformersSampler
+from mrtlib.models.tokens import Joiner, Spelling
+from mrtlib.prover import exact, prover
+from mrtlib.prover.probes import Probe, ProverError, Termination
+from mrtlib.rollouts import Rollout
 from mrtlib.stats import wilson
+from mrtlib.store import SCHEMAS
+from mrtlib.tasks.countdown import countdown
+from mrtlib.tasks.problems import Grade
 
 VOCAB = 50
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
@@ -110,9 +113,9 @@ def tokens_of(model, action):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_packed_is_unpacked(kind, attention):
     model = build(kind, attention)
-    packed, fed = tokens_of(model, lambda: prover.exact(model, some_probes(), GivenIds()))
+    packed, fed = tokens_of(model, lambda: exact.packed(model, some_probes(), GivenIds()))
     plain, more = tokens_of(
-        model, lambda: prover.exact_unpacked(model, some_probes(), GivenIds())
+        model, lambda: exact.unpacked(model, some_probes(), GivenIds())
     )
     assert_close(packed, plain)
     assert len(fed) <= 4 and 4 * sum(fed) < sum(more)
@@ -134,10 +137,10 @@ def with_lora(model):
 def test_packed_is_unpacked_with_lora(kind):
     policy = with_lora(build(kind))
     policy.train()
-    packed = prover.exact(policy, some_probes(), GivenIds())
-    assert_close(packed, prover.exact_unpacked(policy, some_probes(), GivenIds()))
+    packed = exact.packed(policy, some_probes(), GivenIds())
+    assert_close(packed, exact.unpacked(policy, some_probes(), GivenIds()))
     with policy.disable_adapter():
-        base = prover.exact(policy, some_probes(), GivenIds())
+        base = exact.packed(policy, some_probes(), GivenIds())
     assert max(abs(a - b).max() for a, b in zip(packed, base, strict=True)) > 1e-4
     assert policy.training
 
@@ -155,12 +158,12 @@ def test_packed_is_unpacked_in_four_bits(kind, lora, tmp_path):
     )
     guard_4bit(model)
     model = with_lora(model) if lora else model
-    packed = prover.exact(model, some_probes(), GivenIds())
-    assert_close(packed, prover.exact_unpacked(model, some_probes(), GivenIds()))
+    packed = exact.packed(model, some_probes(), GivenIds())
+    assert_close(packed, exact.unpacked(model, some_probes(), GivenIds()))
     probes, kept = kept_traces(model, some_probes())
     assert_close(
-        prover.exact(model, probes, GivenIds(), kept=kept),
-        prover.exact_unpacked(model, probes, GivenIds()),
+        exact.packed(model, probes, GivenIds(), kept=kept),
+        exact.unpacked(model, probes, GivenIds()),
     )
     assert_unpacked(model)
 
@@ -170,15 +173,15 @@ def test_split_passes_give_the_same(limit):
     model, cases = build(), some_probes()
     if limit == 25:  # the longest chain of the first three is 6 + 21 + 3 + 4 = 34
         with pytest.raises(ValueError, match="does not fit a pass of 25"):
-            prover.exact(model, cases, GivenIds(), pack_tokens=limit)
+            exact.packed(model, cases, GivenIds(), pack_tokens=limit)
         return
-    whole = prover.exact(model, cases, GivenIds())
+    whole = exact.packed(model, cases, GivenIds())
     split, fed = tokens_of(
-        model, lambda: prover.exact(model, cases, GivenIds(), pack_tokens=limit)
+        model, lambda: exact.packed(model, cases, GivenIds(), pack_tokens=limit)
     )
     assert_close(split, whole)
     assert len(fed) > 2 and max(fed) <= limit
-    assert_close(prover.exact_unpacked(model, cases, GivenIds(), pack_tokens=limit), whole)
+    assert_close(exact.unpacked(model, cases, GivenIds(), pack_tokens=limit), whole)
 
 
 def kept_traces(model, probes):
@@ -202,9 +205,9 @@ def test_kept_caches_give_the_same(kind, limit):
                for p, k in zip(probes, kept, strict=True)]  # fmt: skip
     assert max(missing) == 1  # of some traces all was drawn, and its last token is in no cache
     assert len({len(k.token_ids) for k in kept}) > 2  # rows left the batch at different steps
-    whole, more = tokens_of(model, lambda: prover.exact(model, probes, GivenIds()))
+    whole, more = tokens_of(model, lambda: exact.packed(model, probes, GivenIds()))
     spared, fewer = tokens_of(
-        model, lambda: prover.exact(model, probes, GivenIds(), 1.0, limit, kept)
+        model, lambda: exact.packed(model, probes, GivenIds(), 1.0, limit, kept)
     )
     assert_close(spared, whole)
     assert sum(fewer) < 0.8 * sum(more)
@@ -213,11 +216,11 @@ def test_kept_caches_give_the_same(kind, limit):
 def test_a_kept_cache_of_something_else_is_not_used():
     model = build()
     probes, kept = kept_traces(model, some_probes())
-    whole = prover.exact(model, probes, GivenIds())
+    whole = exact.packed(model, probes, GivenIds())
     mixed = [replace(k, token_ids=[t + 1 for t in k.token_ids]) for k in kept]
-    assert_close(prover.exact(model, probes, GivenIds(), kept=mixed), whole)
+    assert_close(exact.packed(model, probes, GivenIds(), kept=mixed), whole)
     broken = [replace(k, layers=[(a * 2, b) for a, b in k.layers]) for k in kept]
-    wrong = prover.exact(model, probes, GivenIds(), kept=broken)
+    wrong = exact.packed(model, probes, GivenIds(), kept=broken)
     assert max(abs(a / b - 1).max() for a, b in zip(wrong, whole, strict=True)) > 0.1
 
 
@@ -231,20 +234,20 @@ def test_a_suffix_like_the_trace_is_not_taken_for_it():
     probe = Probe(prompt, trace, ends, False, closed([[10, 11, 12], [10, 14], [15]]))
     # The stop text is how the trace goes on behind t_1, but stands behind t_0 and t_2 too.
     ending = GivenIds(blank=(), stop=tuple(trace[5:8]))
-    whole = prover.exact(model, [probe], ending)
-    assert_close(whole, prover.exact_unpacked(model, [probe], ending))
+    whole = exact.packed(model, [probe], ending)
+    assert_close(whole, exact.unpacked(model, [probe], ending))
     for limit in (45, 60, 4096):
-        spared = prover.exact(model, [probe], ending, 1.0, limit, [kept])
+        spared = exact.packed(model, [probe], ending, 1.0, limit, [kept])
         assert_close(spared, whole)
 
 
 def test_temperature_divides_the_logits():
     model, cases = build(), some_probes()
-    cold = prover.exact(model, cases, GivenIds(), temperature=0.5)
-    assert_close(cold, prover.exact_unpacked(model, cases, GivenIds(), temperature=0.5))
+    cold = exact.packed(model, cases, GivenIds(), temperature=0.5)
+    assert_close(cold, exact.unpacked(model, cases, GivenIds(), temperature=0.5))
     with torch.no_grad():
         model.lm_head.weight *= 2
-    assert_close(cold, prover.exact(model, cases, GivenIds()))
+    assert_close(cold, exact.packed(model, cases, GivenIds()))
 
 
 def enumerated(model, probe, ending, accepted, length, close):
@@ -281,29 +284,27 @@ def test_exact_is_the_sum_over_all_answers(tiny):
     model, probe, ending, by_hand, accepted = tiny
     expected = enumerated(model, probe, by_hand, accepted, length=4, close=5)
     assert min(expected) > 0.05 and max(expected) < 0.95
-    for J in (prover.exact(model, [probe], ending), prover.exact_unpacked(model, [probe], ending)):
+    for J in (exact.packed(model, [probe], ending), exact.unpacked(model, [probe], ending)):
         np.testing.assert_allclose(J[0], expected, atol=1e-5)
 
 
 def test_sampled_agrees_with_exact(tiny):
     model, probe, ending, _, accepted = tiny
-    [J] = prover.exact(model, [probe], ending)
+    [J] = exact.packed(model, [probe], ending)
 
     def grade(problem, text):
         answer = tuple(map(int, text.split()[1:-1])) if text.endswith("5") else None
         return Grade(answer in accepted, str(answer) if answer else None, "")
 
-    settings = {"answers": 600, "max_tokens": 4, "temperature": 1.0, "top_p": 1.0, "stop_ids": {5}}
-    sampler = TransformersSampler(model, 0, 600)
+    prompts = [ending.prompt(probe, j) for j in range(4)]
+    drawn = TransformersSampler(model, 0, 600).sample(prompts, 600, 4, 1.0, 1.0, {5}, seed=0)
     problem = countdown((1, 2, 3), 6, "three")
-    [counts] = prover.sampled(
-        sampler, [probe], [problem], ending, grade, seed=0, **settings
-    )
+    [counts] = prover.tally([probe], [problem], drawn, ending, grade)
     low, high = wilson(counts.right, 600, level=0.99)
     assert ((low <= J) & (high >= J)).all()
     assert (counts.right <= counts.boxed).all() and (counts.boxed < 600).all()
     assert (counts.tokens >= 600).all() and (counts.tokens <= 2400).all()
-    rows = prover.records(LABELS, probe, counts)
+    rows = prover.progress_rows(LABELS, probe, counts)
     assert [row["J"] for row in rows] == (counts.right / 600).tolist()
     assert all(row["low"] < row["J"] < row["high"] for row in rows)
     assert [row["kind"] for row in rows] == ["forced"] * 3 + ["natural"]
@@ -311,7 +312,7 @@ def test_sampled_agrees_with_exact(tiny):
 
 def test_records_fit_the_schema():
     probe = some_probes()[0]
-    rows = prover.records(LABELS, probe, np.array([0.1, 0.4, 0.3, 0.9]))
+    rows = prover.progress_rows(LABELS, probe, np.array([0.1, 0.4, 0.3, 0.9]))
     assert all(list(row) and set(row) == set(SCHEMAS["progress"].names) for row in rows)
     assert [row["tokens"] for row in rows] == [0, 4, 9, 21]
     assert rows[0]["progress"] is None
@@ -320,7 +321,7 @@ def test_records_fit_the_schema():
 
 
 def test_the_ending_closes_what_is_open():
-    from mrtlib.lessons import build_tokenizer
+    from mrtlib.reasoner.lessons import build_tokenizer
 
     tokenizer, thinking = build_tokenizer(), Thinking()
     ending = Termination(Joiner(tokenizer), thinking)
@@ -343,7 +344,7 @@ def test_the_ending_closes_what_is_open():
 
 
 def test_a_natural_end_does_not_repeat_what_the_trace_has_written():
-    from mrtlib.lessons import build_tokenizer
+    from mrtlib.reasoner.lessons import build_tokenizer
 
     tokenizer = build_tokenizer()
     thinking = Thinking(close_text="\n\n</think>\n\n")
@@ -355,13 +356,27 @@ def test_a_natural_end_does_not_repeat_what_the_trace_has_written():
 
 def test_a_model_that_takes_no_mask_is_told_so():
     model = build("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
-    with pytest.raises(ProverError, match="sliding-window.*exact_unpacked"):
-        prover.exact(model, some_probes(), GivenIds())
+    with pytest.raises(ProverError, match="sliding-window.*exact.unpacked"):
+        exact.packed(model, some_probes(), GivenIds())
     with pytest.warns(UserWarning, match="sliding-window.*more slowly"):
-        way = prover.exact_for(model)
-    assert way is prover.exact_unpacked and prover.exact_for(build()) is prover.exact
-    [J, *_] = way(model, some_probes(), GivenIds())
+        [J] = measured_by(model)
     assert ((J > 0) & (J < 1)).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [packed] = measured_by(build())
+    assert J.shape == packed.shape
+
+
+def measured_by(model):
+    """Return exact J of a rollout by a Prover of the model."""
+    from mrtlib.reasoner.lessons import build_tokenizer
+
+    tokenizer, problem = build_tokenizer(), countdown((1, 2, 3), 6, "three")
+    model.resize_token_embeddings(len(tokenizer))
+    ids = tokenizer("First, 1 + 2 = 3.\n\n", add_special_tokens=False)["input_ids"]
+    wrong = Grade(False, None, "truncated")
+    rollout = Rollout(problem, [5], ids, len(ids), False, False, [len(ids)], [len(ids)], wrong)
+    return prover.Prover(model, tokenizer, load_profile("smoke")).exact([rollout])
 
 
 @pytest.mark.parametrize(
@@ -371,13 +386,13 @@ def test_a_model_that_takes_no_mask_is_told_so():
 )
 def test_references_must_not_count_twice(references):
     with pytest.raises(ProverError, match="prefix-free"):
-        prover.exact(build(), some_probes(references), GivenIds())
+        exact.packed(build(), some_probes(references), GivenIds())
 
 
 def test_references_need_an_end():
     probe = Probe([8], [9], [1], False, [()])
     with pytest.raises(ProverError, match="closes a reference"):
-        prover.exact(build(), [probe], GivenIds())
+        exact.packed(build(), [probe], GivenIds())
 
 
 def test_all_spellings_and_all_ends_of_a_reference_count():
@@ -385,17 +400,17 @@ def test_all_spellings_and_all_ends_of_a_reference_count():
     model, base = build(), some_probes()[0]
     ways = (Spelling((10, 11), (3, 4, 9)), Spelling((10,), (12, 13)), Spelling((), (20,)))
     other = (Spelling((14,), (3, 4, 9)),)
-    [J] = prover.exact(model, [replace(base, references=[ways, other])], GivenIds())
+    [J] = exact.packed(model, [replace(base, references=[ways, other])], GivenIds())
     expected = np.zeros(len(base.ends))
     for way in (*ways, *other):
         for end in way.ends:
             single = [(Spelling((*way.tokens, end), tuple(range(VOCAB))),)]  # anything may follow
-            [p] = prover.exact_unpacked(model, [replace(base, references=single)], GivenIds())
+            [p] = exact.unpacked(model, [replace(base, references=single)], GivenIds())
             expected += p
     np.testing.assert_allclose(J, expected, rtol=1e-4)
     for clash in (Spelling((10, 11, 4), (8,)), Spelling((10,), (12,))):
         with pytest.raises(ProverError, match="prefix-free"):
-            prover.exact(model, [replace(base, references=[ways, (clash,)])], GivenIds())
+            exact.packed(model, [replace(base, references=[ways, (clash,)])], GivenIds())
 
 
 def test_bad_probes_are_refused():
@@ -406,27 +421,27 @@ def test_bad_probes_are_refused():
     with pytest.raises(ProverError, match="prompt is empty"):
         Probe([], [9, 10], [1], False, [])
     with pytest.raises(ProverError, match="temperature is 0"):
-        prover.exact(build(), some_probes(), GivenIds(), temperature=0.0)
+        exact.packed(build(), some_probes(), GivenIds(), temperature=0.0)
 
 
 def test_no_references_no_success():
     probe = Probe([8], [9, 10], [1, 2], False, [])
-    assert_close(prover.exact(build(), [probe], GivenIds()), [np.zeros(3)])
-    assert prover.exact(build(), [], GivenIds()) == []
+    assert_close(exact.packed(build(), [probe], GivenIds()), [np.zeros(3)])
+    assert exact.packed(build(), [], GivenIds()) == []
 
 
 def test_logits_are_normalised_in_parts(monkeypatch):
     model = build()
-    whole = prover.exact(model, some_probes(), GivenIds())
-    monkeypatch.setattr(scoring, "LOGIT_ROWS", 3)
-    assert_close(prover.exact(model, some_probes(), GivenIds()), whole)
+    whole = exact.packed(model, some_probes(), GivenIds())
+    monkeypatch.setattr(exact, "LOGIT_ROWS", 3)
+    assert_close(exact.packed(model, some_probes(), GivenIds()), whole)
 
 
 def test_probing_leaves_training_alone():
     model = build()
     model.train()
     state = torch.get_rng_state()
-    prover.exact(model, some_probes(), GivenIds())
+    exact.packed(model, some_probes(), GivenIds())
     assert model.training and torch.equal(torch.get_rng_state(), state)
     ids = torch.tensor([[8, 9, 10, 11]])
     model(ids, labels=ids).loss.backward()

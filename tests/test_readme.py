@@ -5,9 +5,9 @@ import re
 import pandas as pd
 
 from mrtlib.batch import numbered
-from mrtlib.bench import markdown
 from mrtlib.config import ROOT, load_profile
-from mrtlib.figures import results_markdown
+from mrtlib.evaluation.tables import results_markdown
+from mrtlib.experiments.benchmark import markdown
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TINY = load_profile("tiny")

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mrtlib.config import Thinking
-from mrtlib.lessons import Recipe, batches, encode, lesson
-from mrtlib.problems import countdown, grade
-from mrtlib.reasoner import Apprenticeship, export, learning_rate, round_to_nf4
+from mrtlib.reasoner.lessons import Recipe, batches, encode, lesson
+from mrtlib.reasoner.making import Apprenticeship, export, learning_rate, round_to_nf4
+from mrtlib.tasks.countdown import countdown
+from mrtlib.tasks.grading import grade
 
 PROBLEMS = [countdown((3, 5, 7), 22, "three"), countdown((2, 3, 4, 10), 25, "four")]
 SMALL = Recipe(width=64, layers=1, feed_forward=64, tokens=3000, batch_tokens=512)

@@ -1,11 +1,13 @@
 """Rollouts are read from sampled ids: the budget cuts them, the answer is graded behind the tag."""
 
+from dataclasses import replace
+
 import pytest
 
 from mrtlib.config import Thinking
-from mrtlib.problems import countdown
-from mrtlib.rollouts import Reader
-from mrtlib.sampling import Sample
+from mrtlib.models.sampling import Sample
+from mrtlib.rollouts import Reader, of_record
+from mrtlib.tasks.countdown import countdown
 
 PROBLEM = countdown((3, 5, 7), 22, "three")
 TRACE = "First, 7 + 5 = 12.\n\n12 + 3 = 15.\n\nNot 7 + 5 + 3.\n\nWait, 5 * 3 = 15.\n\n"
@@ -45,9 +47,8 @@ def test_an_end_token_inside_the_thinking_ends_it_and_is_no_part_of_it(reader):
     assert rollout.trace_tokens == rollout.boundaries[-1] == len(rollout.token_ids) - 1
     assert rollout.settled[-1] == len(rollout.token_ids)  # the end token made the last boundary
     assert (rollout.grade.correct, rollout.grade.reason) == (False, "ended")
-    probe = reader.probe(rollout)
-    assert probe.kind(len(probe.boundaries)) == "forced"
-    assert reader.tokenizer.eos_token_id not in probe.trace_ids
+    assert not rollout.closed  # so its last boundary is forced
+    assert reader.tokenizer.eos_token_id not in rollout.trace_ids
     row = reader.row(rollout, "base", 0, 0)
     assert (row["ended"], row["truncated"], row["closed"]) == (True, False, False)
 
@@ -93,3 +94,13 @@ def test_row_fits_the_schema(reader, tmp_path):
     write_table(tmp_path / "r.parquet", "rollouts", [reader.row(rollout, "base", 0, 3)])
     row = read_table(tmp_path / "r.parquet", "rollouts").iloc[0]
     assert row["text"] == TRACE + ANSWER and row["episodes"] == 2 and row["sample"] == 3
+
+
+def test_a_record_gives_its_rollout_back(reader):
+    for text in (TRACE + ANSWER, TRACE + "<|end|>", TRACE * 3, ANSWER):
+        rollout = reader.read(PROBLEM, [1, 2], sample_of(reader, text))
+        again = of_record(reader.row(rollout, "base", 0, 3), PROBLEM)
+        assert replace(again, settled=rollout.settled, grade=rollout.grade) == rollout
+        assert (again.grade.correct, again.grade.answer) == (
+            rollout.grade.correct, rollout.grade.answer,
+        )  # fmt: skip

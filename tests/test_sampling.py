@@ -6,8 +6,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from mrtlib import self_check
-from mrtlib.sampling import TransformersSampler, draw, noise
+from mrtlib.models import compatibility
+from mrtlib.models.sampling import TransformersSampler, draw, noise
 
 VOCAB, STOP = 40, 1
 SIZES = {
@@ -61,7 +61,7 @@ def tokens(found):
 
 def counted(model, action):
     """Run an action; return the tokens fed to the model in passes longer than one token."""
-    self_check.obstacle(model)  # tried once, and not a part of the action
+    compatibility.obstacle(model)  # tried once, and not a part of the action
     fed = []
     hook = model.model.embed_tokens.register_forward_pre_hook(lambda _, x: fed.append(x[0].shape))
     action()
@@ -111,7 +111,7 @@ def test_greedy_is_generate(kind, request):
 def test_the_plain_prefill_gives_the_same_samples(model, sliding, monkeypatch):
     prompts = some_prompts(3, 9, 1, 14)
     reference = sample(model, prompts)
-    monkeypatch.setattr(self_check, "shares", lambda model, instead: False)
+    monkeypatch.setattr(compatibility, "shares", lambda model, instead: False)
     assert tokens(sample(model, prompts)) == tokens(reference)
     assert tokens(sample(sliding, prompts, 5)) == tokens(sample(sliding, prompts, 1))
 

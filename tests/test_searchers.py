@@ -7,20 +7,9 @@ from random import Random
 import pytest
 
 from mrtlib.episodes import official
-from mrtlib.problems import countdown, grade
-from mrtlib.searchers import (
-    MAX_LAST,
-    MAX_VALUE,
-    Habits,
-    attempt,
-    draw_habits,
-    expression,
-    guess,
-    last_steps,
-    reachable,
-    search,
-    steps_from,
-)
+from mrtlib.reasoner.searchers import Habits, attempt, draw_habits, expression, guess, search
+from mrtlib.tasks.countdown import MAX_LAST, MAX_VALUE, countdown, last_steps, reachable, steps_from
+from mrtlib.tasks.grading import grade
 
 PROBLEMS = [countdown((3, 5, 7), 22, "three"), countdown((2, 3, 4, 10), 25, "four")]
 STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)([.,])")

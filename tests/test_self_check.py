@@ -6,16 +6,17 @@ import torch
 from test_prover import CONFIGS, GivenIds, build, some_probes
 from transformers import AutoModelForCausalLM, MambaConfig, Qwen3NextConfig
 
-from mrtlib import packing, passes, prover, self_check
-from mrtlib.fourbit import ModelError
-from mrtlib.sampling import TransformersSampler
+from mrtlib.models import compatibility, packing
+from mrtlib.models.quantization import ModelError
+from mrtlib.models.sampling import TransformersSampler
+from mrtlib.prover import exact
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_full_attention_shares(kind, attention):
     model = build(kind, attention)
-    assert self_check.obstacle(model) == "" and self_check.shared_gap(model) < 1e-4
+    assert compatibility.obstacle(model) == "" and compatibility.shared_gap(model) < 1e-4
 
 
 def large(scale):
@@ -31,23 +32,23 @@ def test_rounding_to_sixteen_bits_is_no_obstacle(scale, monkeypatch):
     model = large(scale)
     with torch.no_grad():
         assert abs(float(model(torch.tensor([[5, 6, 7]])).logits.std()) / scale - 1) < 0.3
-    assert self_check.obstacle(model) == ""
-    self_check.require_steps(model)
+    assert compatibility.obstacle(model) == ""
+    compatibility.require_steps(model)
     monkeypatch.setattr(packing, "ancestors", lambda parents: np.tri(len(parents), dtype=bool))
-    assert "does not give the same" in self_check.obstacle(large(scale))
+    assert "does not give the same" in compatibility.obstacle(large(scale))
 
 
 def test_layers_and_kernels_without_masks_are_named():
     model = build("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
-    assert "sliding-window" in self_check.obstacle(model)
+    assert "sliding-window" in compatibility.obstacle(model)
     model = build()
     model.config._attn_implementation = "flash_attention_2"
-    assert "'flash_attention_2' attention takes no custom mask" in self_check.obstacle(model)
+    assert "'flash_attention_2' attention takes no custom mask" in compatibility.obstacle(model)
 
 
 def test_a_mask_that_is_ignored_is_seen(monkeypatch):
     monkeypatch.setattr(packing, "ancestors", lambda parents: np.tri(len(parents), dtype=bool))
-    assert "does not give the same with a packed pass" in self_check.obstacle(build())
+    assert "does not give the same with a packed pass" in compatibility.obstacle(build())
 
 
 def test_a_model_that_fails_on_a_mask_is_not_asked_again(monkeypatch):
@@ -61,13 +62,14 @@ def test_a_model_that_fails_on_a_mask_is_not_asked_again(monkeypatch):
         return right(*args, attention_mask=attention_mask, **kwargs)
 
     monkeypatch.setattr(model, "forward", forward)
-    assert "fails on a packed pass (two dimensions" in self_check.obstacle(model)
+    assert "fails on a packed pass (two dimensions" in compatibility.obstacle(model)
     tried = len(calls)
     with pytest.warns(UserWarning, match="more slowly"):
-        way = prover.exact_for(model)
+        assert not compatibility.shares(model, "a row each")
     assert len(calls) == tried
-    packed = prover.exact(build(), some_probes(), GivenIds())
-    for ours, plain in zip(packed, way(model, some_probes(), GivenIds()), strict=True):
+    packed = exact.packed(build(), some_probes(), GivenIds())
+    rows = exact.unpacked(model, some_probes(), GivenIds())
+    for ours, plain in zip(packed, rows, strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-4)
 
 
@@ -75,10 +77,10 @@ def test_a_model_that_gives_nan_does_not_pass():
     model = build()
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
-    assert "by nan" in self_check.obstacle(model)
+    assert "by nan" in compatibility.obstacle(model)
     plain = torch.zeros(2, 4)
     broken = torch.full((2, 4), float("nan"))
-    assert np.isnan(self_check._largest([plain, broken], plain))  # whichever way it comes from
+    assert np.isnan(compatibility._largest([plain, broken], plain))  # whichever way it comes from
 
 
 def test_a_full_memory_says_nothing_about_a_model(monkeypatch):
@@ -86,11 +88,11 @@ def test_a_full_memory_says_nothing_about_a_model(monkeypatch):
         raise torch.OutOfMemoryError("too large")
 
     model = build()
-    monkeypatch.setattr(self_check, "shared_gap", full)
+    monkeypatch.setattr(compatibility, "shared_gap", full)
     with pytest.raises(torch.OutOfMemoryError):
-        self_check.obstacle(model)
+        compatibility.obstacle(model)
     monkeypatch.undo()
-    assert self_check.obstacle(model) == ""
+    assert compatibility.obstacle(model) == ""
 
 
 def hybrid():
@@ -110,14 +112,15 @@ def hybrid():
 @pytest.mark.filterwarnings("ignore:.*takes no custom mask")
 def test_a_cache_that_cannot_be_forked_is_filled_for_each_row():
     model, prompts = hybrid(), [[5, 6, 7], [5, 6, 7, 8, 9], [4]]
-    assert "hybrid layers" in self_check.obstacle(model) and self_check.plain_gap(model) < 1e-4
+    assert "hybrid layers" in compatibility.obstacle(model)
+    assert compatibility.plain_gap(model) < 1e-4
     settings = {"temperature": 1.0, "top_p": 1.0, "stop_ids": {1, 2, 3, 4, 5}, "seed": 0}
     found = [TransformersSampler(model, 0, rows).sample(prompts, 3, 9, **settings)
              for rows in (9, 1)]  # fmt: skip
     together, alone = [[[s.token_ids for s in group] for group in one] for one in found]
     assert together == alone
     assert len({len(tokens) for group in alone for tokens in group}) > 3
-    [J, *_] = prover.exact_for(model)(model, some_probes(), GivenIds())
+    [J, *_] = exact.unpacked(model, some_probes(), GivenIds())
     assert ((J > 0) & (J < 1)).all()
 
 
@@ -134,7 +137,7 @@ def test_the_sampler_goes_the_plain_way_and_says_so(monkeypatch):
     settings = {"temperature": 1.0, "top_p": 1.0, "stop_ids": {1}, "seed": 0}
     prompts = [[5, 6, 7, 8], [5, 6, 9]]
     expected = TransformersSampler(build(), 0, 8).sample(prompts, 3, 8, **settings)
-    monkeypatch.setattr(passes, "takes_custom_mask", lambda model: False)
+    monkeypatch.setattr(compatibility.packing, "takes_custom_mask", lambda model: False)
     with pytest.warns(UserWarning, match="prefilled on its own"):
         plain = TransformersSampler(build(), 0, 8).sample(prompts, 3, 8, **settings)
     for one, other in zip(expected, plain, strict=True):

@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from mrtlib.sampling import Sample
-from mrtlib.server import ServerError, ServerSampler
+from mrtlib.models.sampling import Sample
+from mrtlib.models.server import ServerError, ServerSampler
 
 
 class Stub(BaseHTTPRequestHandler):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mrtlib import stats
+from mrtlib.evaluation import votes
 
 ANSWERS = ["7", "8", None, "7", "9", "8"]
 CORRECT = [True, False, False, True, False, False]
@@ -20,10 +21,10 @@ def rng():
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(n):
     for c, k in itertools.product(range(n + 1), range(1, n + 1)):
         subsets = itertools.combinations([i < c for i in range(n)], k)
-        assert stats.pass_at_k(n, c, k) == pytest.approx(np.mean([any(s) for s in subsets]))
-    assert stats.pass_at_k([8, 8], [0, 8], 3).tolist() == [0, 1]
+        assert votes.pass_at_k(n, c, k) == pytest.approx(np.mean([any(s) for s in subsets]))
+    assert votes.pass_at_k([8, 8], [0, 8], 3).tolist() == [0, 1]
     with pytest.raises(ValueError, match="pass@9"):
-        stats.pass_at_k(8, 2, 9)
+        votes.pass_at_k(8, 2, 9)
 
 
 def vote(subset, weights):
@@ -41,35 +42,35 @@ def vote(subset, weights):
 @pytest.mark.parametrize("k", [1, 2, 3, 6])
 def test_majority_is_exact_over_subsets(k, weights):
     expected = np.mean([vote(s, weights) for s in itertools.combinations(range(6), k)])
-    assert stats.maj_at_k(ANSWERS, CORRECT, k, weights=weights) == pytest.approx(expected)
-    drawn = stats.maj_at_k(ANSWERS, CORRECT, k, rng(), weights, 20_000, enumerate_up_to=0)
+    assert votes.maj_at_k(ANSWERS, CORRECT, k, weights=weights) == pytest.approx(expected)
+    drawn = votes.maj_at_k(ANSWERS, CORRECT, k, rng(), weights, 20_000, enumerate_up_to=0)
     assert drawn == pytest.approx(expected, abs=0.02)
 
 
 def test_majority_ties_and_silence():
-    assert stats.maj_at_k(["1", "2"], [True, False], 2) == 0.5
-    assert stats.maj_at_k(["1", "2", "3"], [True, False, False], 3) == pytest.approx(1 / 3)
-    assert stats.maj_at_k(["a/b", "c"], [True, True], 2) == 1  # two forms of the right answer
-    assert stats.maj_at_k([None, None], [False, False], 2) == 0
+    assert votes.maj_at_k(["1", "2"], [True, False], 2) == 0.5
+    assert votes.maj_at_k(["1", "2", "3"], [True, False, False], 3) == pytest.approx(1 / 3)
+    assert votes.maj_at_k(["a/b", "c"], [True, True], 2) == 1  # two forms of the right answer
+    assert votes.maj_at_k([None, None], [False, False], 2) == 0
     for nothing in (None, math.nan):  # a table makes NaN of None
         answers = [nothing, nothing, "a", "b"]
-        assert stats.maj_at_k(answers, [False, False, True, False], 4) == 0.5
+        assert votes.maj_at_k(answers, [False, False, True, False], 4) == 0.5
     # Two votes cannot beat one when ties are fair.
-    one, two = (stats.maj_at_k(["1", "2", "1"], [True, False, True], k) for k in (1, 2))
+    one, two = (votes.maj_at_k(["1", "2", "1"], [True, False, True], k) for k in (1, 2))
     assert one == pytest.approx(two)
     # A tie of weights whose sums differ in the last bit is still a tie.
-    assert stats.maj_at_k(["1"] * 3 + ["2"], [True] * 3 + [False], 4,
+    assert votes.maj_at_k(["1"] * 3 + ["2"], [True] * 3 + [False], 4,
                           weights=[0.1, 0.1, 0.1, 0.3]) == 0.5  # fmt: skip
     with pytest.raises(ValueError, match="rng"):
-        stats.maj_at_k(["1"] * 60, [True] * 60, 30)
+        votes.maj_at_k(["1"] * 60, [True] * 60, 30)
     with pytest.raises(ValueError, match="maj@3"):
-        stats.maj_at_k(["1"], [True], 3)
+        votes.maj_at_k(["1"], [True], 3)
 
 
 def test_maj_at_p_j_votes_at_each_boundary():
     answers, correct = [["1", "2"], ["1", "1"]], [[True, False], [True, True]]
-    np.testing.assert_allclose(stats.maj_at_p_j(answers, correct, 1), [0.5, 1.0])
-    weighted = stats.maj_at_p_j(answers, correct, 2, weights=[[0.9, 0.1], [1, 1]])
+    np.testing.assert_allclose(votes.maj_at_p_j(answers, correct, 1), [0.5, 1.0])
+    weighted = votes.maj_at_p_j(answers, correct, 2, weights=[[0.9, 0.1], [1, 1]])
     np.testing.assert_allclose(weighted, [1.0, 1.0])
 
 
@@ -216,7 +217,7 @@ def test_an_interval_is_cut_to_what_is_possible():
 
 def test_the_same_rng_state_gives_the_same_bits():
     def draw(state):
-        return stats.maj_at_k(ANSWERS, CORRECT, 3, state, draws=300, enumerate_up_to=0)
+        return votes.maj_at_k(ANSWERS, CORRECT, 3, state, draws=300, enumerate_up_to=0)
 
     np.random.seed(1)  # noqa: NPY002 - the global state must not matter
     first = draw(np.random.default_rng(3))

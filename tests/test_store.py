@@ -15,7 +15,7 @@ import pytest
 
 from mrtlib import store
 from mrtlib.config import ROOT, as_json, load_profile
-from mrtlib.stats import maj_at_k
+from mrtlib.evaluation.votes import maj_at_k
 from mrtlib.store import Shards, StoreError, content_key
 
 SAMPLE = {"method": "base", "seed": 0, "level": "three", "problem": "p1", "sample": 0}
@@ -245,7 +245,7 @@ def test_manifest_records_what_the_run_was_made_from(tmp_path):
     (root / "data").mkdir(parents=True)
     (root / "data" / "a.txt").write_text("abc")
     (tmp_path / "far.bin").write_bytes(b"")
-    made = store.manifest(as_json(load_profile("smoke")), [0, 1],
+    made = store.manifest(as_json(load_profile("smoke")), "k", [0, 1],
                           [root / "data", tmp_path / "far.bin"], root, "reproduce")  # fmt: skip
     made.write(root / "manifest.json")
     text = (root / "manifest.json").read_text()

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from mrtlib import credit, estimate, trainer
-from mrtlib.advantages import episode_progress, mean_square, running_spread
-from mrtlib.config import TRAINED_METHODS, Lora, Prover
-from mrtlib.joints import Spelling
-from mrtlib.models import ModelError
-from mrtlib.passes import counted
-from mrtlib.probes import ProverError
-from mrtlib.rollouts import Reader
-from mrtlib.self_check import obstacle
+from mrtlib import credit
+from mrtlib.config import TRAINED_METHODS, Lora, ProverSettings
+from mrtlib.models.compatibility import obstacle
+from mrtlib.models.packing import counted
+from mrtlib.models.quantization import ModelError
+from mrtlib.models.tokens import Spelling
+from mrtlib.prover import probes, prover
+from mrtlib.prover.probes import ProverError
 from mrtlib.store import read_table
-from mrtlib.trainer import MRTTrainer
-from mrtlib.training_log import steps_of
+from mrtlib.training import runs
+from mrtlib.training.methods import METHODS, mean_square, running_spread
+from mrtlib.training.runs import steps_of
+from mrtlib.training.trainer import MRTTrainer
 
 
 @pytest.fixture
@@ -81,7 +82,8 @@ def test_all_methods_sample_the_same_first_batch(profile, tmp_path):
 def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, tmp_path):
     made, out, base = first_batch(profile, "episode_progress", tmp_path)
     curves = made._curves()
-    values = episode_progress(curves[:4], 40) + episode_progress(curves[4:], 40)
+    form = METHODS["episode_progress"]
+    values = form.credit(curves[:4], 40) + form.credit(curves[4:], 40)
     size = running_spread([mean_square(values)])
     width = out["completion_ids"].shape[1]
     for row, rollout in enumerate(made.rollouts):
@@ -95,24 +97,24 @@ def test_outcome_is_watched_and_its_advantages_are_those_of_grpo(profile, tmp_pa
     _, out, base = first_batch(profile, "outcome", tmp_path)
     assert np.allclose(out["advantages"].numpy(), base[:, None], atol=1e-6)
     watching = replace(profile, training=replace(profile.training, most_steps=3, watch_every=2))
-    steps = read_table(trainer.train(watching, "outcome", 0) / "steps.parquet", "steps")
+    steps = read_table(runs.train(watching, "outcome", 0) / "steps.parquet", "steps")
     assert list(steps["regret"].notna()) == [True, False, True]
 
 
 def test_the_reward_can_come_from_sampled_answers(profile, tmp_path):
-    sampled = replace(profile, prover=Prover(estimator="sampled", samples=3))
+    sampled = replace(profile, prover=ProverSettings(estimator="sampled", samples=3))
     made, out, base = first_batch(sampled, "episode_progress", tmp_path / "sampled")
     exact, other, _ = first_batch(profile, "episode_progress", tmp_path / "exact")
     assert torch.equal(out["completion_ids"], other["completion_ids"])  # one stream of rollouts
-    shares = np.concatenate(made.measured.J) * 3
-    assert np.array_equal(shares, shares.round()) and made.measured.drawn > 0
-    boundaries = sum(len(J) for J in made.measured.J)
-    assert 3 * boundaries <= made.measured.drawn <= 3 * 8 * boundaries
-    assert exact.measured.drawn == 0
+    shares = np.concatenate(made.found.J) * 3
+    assert np.array_equal(shares, shares.round()) and made.found.drawn > 0
+    boundaries = sum(len(J) for J in made.found.J)
+    assert 3 * boundaries <= made.found.drawn <= 3 * 8 * boundaries
+    assert exact.found.drawn == 0
     written = sum(len(r.token_ids) for r in made.rollouts)
     logged = made._metrics["train"]
-    assert logged["generated"] == [written + made.measured.drawn]
-    assert logged["prover_read"] == [made.measured.read]
+    assert logged["generated"] == [written + made.found.drawn]
+    assert logged["prover_read"] == [made.found.read]
     again, repeated, _ = first_batch(sampled, "episode_progress", tmp_path / "again")
     assert torch.equal(out["advantages"], repeated["advantages"])
 
@@ -128,35 +130,36 @@ def test_no_token_of_a_step_is_scored_twice(profile, tmp_path):
     rows = [(r.prompt_ids, r.token_ids) for r in made.rollouts]
     width = sum(max(len(r[part]) for r in rows) for part in (0, 1))
     assert learned == [4 * width, 4 * width]  # two micro-batches of four, padded alike
-    assert sum(probed) > made.measured.read > 0
+    assert sum(probed) > made.found.read > 0
 
 
 def test_caches_kept_from_sampling_change_no_advantage(profile, tmp_path, monkeypatch):
     _, plain, _ = first_batch(profile, "regret_to_go", tmp_path / "plain")
-    monkeypatch.setattr(estimate, "LONG", 1)
+    monkeypatch.setattr(prover, "LONG", 1)
     made, spared, _ = first_batch(profile, "regret_to_go", tmp_path / "spared")
     assert made.kept is None
     assert torch.equal(plain["completion_ids"], spared["completion_ids"])
     assert torch.allclose(plain["advantages"], spared["advantages"], atol=1e-3)
     trace = sum(len(r.prompt_ids) + r.trace_tokens for r in made.rollouts)
-    monkeypatch.setattr(estimate, "LONG", 10**6)
+    monkeypatch.setattr(prover, "LONG", 10**6)
     other, _, _ = first_batch(profile, "regret_to_go", tmp_path / "other")
-    assert other.measured.read - made.measured.read > 0.8 * trace
+    assert other.found.read - made.found.read > 0.8 * trace
 
 
 def test_caches_are_kept_where_it_pays_and_where_they_fit(profile, tmp_path, monkeypatch):
     made = MRTTrainer(profile, "outcome", 0, tmp_path)
-    model, limit = made.twin.model, profile.prover.pack_tokens
-    assert not made.estimator.uses_caches(model, 100)  # a budget of 40 tokens
-    monkeypatch.setattr(estimate, "LONG", 40)
-    assert made.estimator.uses_caches(model, limit)
-    assert not made.estimator.uses_caches(model, limit + 1)
-    monkeypatch.setattr(estimate, "obstacle", lambda model: "no")
-    assert not made.estimator.uses_caches(model, 100)
+    limit = profile.prover.pack_tokens
+    assert not made.prover.uses_caches(100)  # a budget of 40 tokens
+    monkeypatch.setattr(prover, "LONG", 40)
+    assert made.prover.uses_caches(limit)
+    assert not made.prover.uses_caches(limit + 1)
+    monkeypatch.setattr(prover, "obstacle", lambda model: "no")
+    assert not made.prover.uses_caches(100)
 
 
 def test_bad_references_are_named_before_training(profile, tmp_path, monkeypatch):
-    monkeypatch.setattr(Reader, "references", lambda self, problem: [(Spelling((5, 6), (7,)),)] * 2)
+    twice = [(Spelling((5, 6), (7,)),)] * 2
+    monkeypatch.setattr(probes, "references_of", lambda *_: twice)
     with pytest.raises(ProverError, match="problem three.*prefix-free"):
         MRTTrainer(profile, "outcome", 0, tmp_path)
 
@@ -182,22 +185,22 @@ def test_resumed_training_ends_like_one_that_was_not_cut(profile, tmp_path):
 
 
 def test_train_writes_adapter_and_log_once(profile, capsys):
-    folder = trainer.train(profile, "regret_to_go", 1)
+    folder = runs.train(profile, "regret_to_go", 1)
     steps = read_table(folder / "steps.parquet", "steps")
     assert list(steps["step"]) == [1, 2]
     assert steps[["regret", "progress", "sampling_s", "probing_s"]].notna().all(axis=None)
     assert "min left" in capsys.readouterr().out
     stamp = (folder / "steps.parquet").stat().st_mtime_ns
-    assert trainer.train(profile, "regret_to_go", 1) == folder
+    assert runs.train(profile, "regret_to_go", 1) == folder
     assert (folder / "steps.parquet").stat().st_mtime_ns == stamp
     hotter = replace(profile, training=replace(profile.training, temperature=0.9))
-    trainer.train(hotter, "regret_to_go", 1)
+    runs.train(hotter, "regret_to_go", 1)
     assert (folder / "steps.parquet").stat().st_mtime_ns != stamp
 
 
 def test_a_run_ends_when_its_tokens_are_spent(profile):
     short = replace(profile, training=replace(profile.training, tokens=10, most_steps=50))
-    steps = read_table(trainer.train(short, "outcome", 0) / "steps.parquet", "steps")
+    steps = read_table(runs.train(short, "outcome", 0) / "steps.parquet", "steps")
     assert len(steps) == 1 and steps["generated_tokens"].iloc[0] >= 10
 
 
@@ -210,7 +213,7 @@ def test_prompts_that_leave_no_room_are_refused_before_training(profile, tmp_pat
 def test_twin_and_policy_give_the_same_rollouts(profile, tmp_path):
     lengths = []
     for twin in (True, False):
-        own = replace(profile, model=replace(profile.model, twin=twin), prover=Prover())
+        own = replace(profile, model=replace(profile.model, twin=twin), prover=ProverSettings())
         made = run(own, "outcome", tmp_path / str(twin), steps=1)
         lengths.append([r.token_ids for r in made.rollouts])
     assert lengths[0] == lengths[1]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from mrtlib import tuning
+from mrtlib.experiments import learning_rates
 
 
 def test_the_rate_with_the_least_mean_regret_is_chosen_for_each_method():
@@ -13,7 +13,7 @@ def test_the_rate_with_the_least_mean_regret_is_chosen_for_each_method():
          ("b", 1e-3, 0, 0.1), ("b", 1e-4, 0, 0.2)],
         columns=["method", "learning_rate", "seed", "regret"],
     )  # fmt: skip
-    assert tuning.best(table) == {"a": 1e-4, "b": 1e-3}
+    assert learning_rates.best(table) == {"a": 1e-4, "b": 1e-3}
 
 
 def test_every_run_is_in_the_table(toy_profile, tmp_path, monkeypatch):
@@ -27,9 +27,9 @@ def test_every_run_is_in_the_table(toy_profile, tmp_path, monkeypatch):
         evaluation=replace(base.evaluation, budgets=(8, 16, 24, 32), extensions=1,
                            extension_tokens=8),
     )  # fmt: skip
-    table = tuning.search(profile, (1e-3, 1e-2), (0,), 10)
+    table = learning_rates.search(profile, (1e-3, 1e-2), (0,), 10)
     assert len(table) == 4 and set(table["generated"]) == {10}
     assert table["regret"].between(0, 1).all() and (table["low"] <= table["high"]).all()
     assert len(pd.read_csv(tmp_path / "smoke" / "tuning.csv")) == 4
-    again = tuning.search(profile, (1e-3, 1e-2), (0,), 10)
+    again = learning_rates.search(profile, (1e-3, 1e-2), (0,), 10)
     pd.testing.assert_frame_equal(table, again)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mrtlib.models import add_lora, load_base
-from mrtlib.twin import Twin
+from mrtlib.models.loading import add_lora, load_base
+from mrtlib.models.quantization import Twin
 
 IDS = torch.arange(40).reshape(2, 20)
 

@@ -1,0 +1,172 @@
+"""The evaluated models side by side: what MRT removes of regret, what tokens it saves, the claims.
+
+Everything here works on `results.measures` and on results.csv; no model is loaded.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.evaluation.results import (
+    Metrics,
+    by_seed_and_problem,
+    level_names,
+    level_of_each,
+    paired_seeds,
+    relative_regret,
+)
+from mrtlib.regret import efficiency_at_equal_accuracy, tokens_to_reach
+from mrtlib.stats import Interval, two_way
+
+Models = dict[tuple[str, int], Metrics]
+FINER = 2  # steps between two budgets in which an interval of budgets is sought
+
+
+def regret_removed(models: Models, budgets: tuple[int, ...]) -> pd.DataFrame:
+    """Return 1 - regret(method) / regret(outcome) by method, level and budget, with intervals.
+
+    Positive: less regret than `outcome`. `decided` says whether the interval leaves out 0. Level
+    "all" comes first; each level follows where there are several.
+    """
+    known = level_names(next(iter(next(iter(models.values())).values())))
+    rows = [
+        (method, level, budget, *vars(relative_regret(models, method, budget, level)).values())
+        for level in ["all", *(known if len(known) > 1 else [])]
+        for method in _rivals_of_outcome(models)
+        for budget in budgets
+    ]
+    names = ["method", "level", "budget", "estimate", "low", "high"]
+    table = pd.DataFrame(rows, columns=names)
+    table["decided"] = (table["low"] > 0) | (table["high"] < 0)
+    return table
+
+
+def tokens_at_equal_accuracy(models: Models, c0: int) -> pd.DataFrame:
+    """Return at which budget each method reaches the best accuracy of `outcome` up to C0.
+
+    `times_fewer` is outcome's budget over the method's, with low and high as in `times_fewer`; 0
+    where the method never gets there (tokens inf).
+    """
+    out = []
+    for method in _rivals_of_outcome(models):
+        budgets, ours, other, levels = _accuracy_curves(models, method, c0)
+        best = other.mean((1, 2)).max()
+        times = times_fewer(budgets, ours, other, levels)
+        tokens = tokens_to_reach(budgets, ours.mean((1, 2)), best)
+        out.append((method, best, tokens, *vars(times).values()))
+    names = ["method", "accuracy", "tokens", "times_fewer", "low", "high"]
+    return pd.DataFrame(out, columns=names)
+
+
+def times_fewer(
+    budgets: Sequence[float], ours: np.ndarray, other: np.ndarray, levels: np.ndarray | None = None
+) -> Interval:
+    """Return how many times fewer tokens we need for the best accuracy of the other.
+
+    The other's budget at its best is taken as given. The interval holds the budgets at which we
+    may have that accuracy: those where the two-way interval of the difference in accuracy, ours at
+    a budget less the other's best, holds 0 (the inversion of a test, as Fieller does for a ratio).
+    Between budgets accuracies are interpolated, as in the curve. An accuracy that we may not reach
+    makes the low end 0, and one that we certainly do not reach makes both 0.
+
+    Args:
+        budgets: (B,) tokens.
+        ours, other: (B, S, P) accuracy at each, aligned in seeds and problems.
+        levels: (P,) as the strata of `stats.spread`.
+
+    Source: arXiv 2503.07572, figures 7 and 8, for the quantity; Fieller (1954), J. R. Stat. Soc. B
+    16, for the inversion.
+    """
+    curve = other.mean((1, 2))
+    best = int(np.argmax(curve))
+    times = efficiency_at_equal_accuracy(budgets, ours.mean((1, 2)), budgets, curve)
+    points, ours = _between(np.asarray(budgets, dtype=float), ours)
+    gap = two_way(ours - other[best], levels)
+    if np.isnan(gap.low).any():
+        return Interval(times, math.nan, math.nan)
+    # Where even the low end has come up to the other's best, we are there for certain.
+    most, fewest = (tokens_to_reach(points, end, 0.0) for end in (gap.low, gap.high))
+    return Interval(times, budgets[best] / most, budgets[best] / fewest)
+
+
+def _between(budgets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return budgets (N,) with FINER - 1 more between each two, and values (N, ...) there."""
+    at = np.arange(FINER * (len(budgets) - 1) + 1) / FINER
+    i = np.minimum(at.astype(int), max(len(budgets) - 2, 0))
+    share = (at - i).reshape(-1, *[1] * (values.ndim - 1))
+    points = np.interp(at, np.arange(len(budgets)), budgets)
+    after = np.minimum(i + 1, len(budgets) - 1)
+    return points, (1 - share) * values[i] + share * values[after]
+
+
+def between(models: Models, method: str, other: str, c0: int) -> pd.DataFrame:
+    """Return the paired differences of two methods: metric, budget, both means, and the gap.
+
+    Columns: metric, budget, the two methods' names, difference, low, high, decided.
+    """
+    seeds = paired_seeds(models, method, other)
+    places = [("accuracy", c0), ("natural_accuracy", c0), ("regret", c0 // 2), ("regret", c0),
+              ("tokens", c0), ("truncated", c0)]  # fmt: skip
+    rows = []
+    for place in places:
+        index = models[method, seeds[0]][place]
+        ours, theirs = (
+            by_seed_and_problem([models[m, s][place] for s in seeds], index, "all")
+            for m in (method, other)
+        )
+        gap = two_way(ours - theirs, level_of_each(index))
+        rows.append((*place, ours.mean(), theirs.mean(), gap.estimate, gap.low, gap.high))
+    names = ["metric", "budget", method, other, "difference", "low", "high"]
+    table = pd.DataFrame(rows, columns=names)
+    return table.assign(decided=(table["low"] > 0) | (table["high"] < 0))
+
+
+def _rivals_of_outcome(models: Models) -> list[str]:
+    return [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
+
+
+def _accuracy_curves(
+    models: Models, method: str, c0: int
+) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return budgets up to C0, accuracies (B, S, P) of a method and of `outcome`, levels (P,)."""
+    seeds = paired_seeds(models, method, "outcome")
+    first = models[method, seeds[0]]
+    budgets = sorted(b for metric, b in first if metric == "accuracy" and b <= c0)
+    ours, other = (
+        np.array([
+            by_seed_and_problem(
+                [models[m, s]["accuracy", b] for s in seeds], first["accuracy", b], "all"
+            )
+            for b in budgets
+        ])
+        for m in (method, "outcome")
+    )  # fmt: skip
+    return budgets, ours, other, level_of_each(first["accuracy", budgets[0]])
+
+
+def regret_in_words(row: pd.Series) -> str:
+    """Say in words what one row of `regret_removed` shows, whichever way it came out."""
+    numbers = (row.estimate, row.low, row.high)
+    if row.decided and row.estimate < 0:
+        numbers = (-row.estimate, -row.high, -row.low)
+    much = "{:.1%} [{:.1%}, {:.1%}]".format(*numbers)
+    place = f"at {row.budget} tokens" + ("" if row.level == "all" else f", level `{row.level}`")
+    if not row.decided:
+        return (f"`{row.method}` is not told apart from `outcome` by its regret {place} "
+                f"({much} removed)")  # fmt: skip
+    way = "removes" if row.estimate > 0 else "adds"
+    return f"`{row.method}` {way} {much} of the regret of `outcome` {place}"
+
+
+def tokens_in_words(row: pd.Series) -> str:
+    """Say in words what one row of `tokens_at_equal_accuracy` shows."""
+    much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
+    if row.times_fewer == 0:
+        return (f"`{row.method}` does not reach the best accuracy of `outcome` within C0 "
+                f"({much})")  # fmt: skip
+    if row.low <= 1 <= row.high:
+        return (f"`{row.method}` is not told apart from `outcome` by the tokens for its best "
+                f"accuracy up to C0 ({much})")  # fmt: skip
+    return f"`{row.method}` reaches the best accuracy of `outcome` up to C0 with {much}"

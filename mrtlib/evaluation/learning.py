@@ -1,0 +1,83 @@
+"""The training logs of several methods and seeds as tables: curves, cost, and what must hold.
+
+Input is the `steps` records joined: one row a method, seed and optimiser step.
+"""
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.stats import cut, over_seeds
+
+QUANTITIES = {"reward": 1.0, "regret": 1.0, "length": np.inf}  # of the curves, and their most
+SECONDS = ("sampling_s", "probing_s", "learning_s")
+FIRST = ("generated_tokens", "length", "reward", "episodes")  # of the first batch
+
+
+def curves(
+    steps: pd.DataFrame, window: int = 5
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what `figures.learning_curves` draws: means over seeds, and the seeds themselves.
+
+    Each seed's series is first the mean over the last `window` steps, as one step holds few
+    rollouts. Intervals are t intervals over seeds; with one seed there is none to give, and low and
+    high are NaN. A quantity that a method does not log is left out, and so are the steps that only
+    some of a method's runs reached.
+
+    Returns:
+        (method, step, quantity, estimate, low, high) and (method, seed, step, quantity, estimate).
+    """
+    parts = []
+    for (method, seed), run in steps.sort_values("step").groupby(["method", "seed"]):
+        smooth = run[list(QUANTITIES)].rolling(window, min_periods=1).mean()
+        long = smooth.assign(method=method, seed=seed, step=run["step"])
+        labels = ["method", "seed", "step"]
+        parts.append(long.melt(labels, list(QUANTITIES), "quantity", "estimate"))
+    seeds = pd.concat(parts).dropna(subset="estimate")
+    runs = steps.groupby("method")["seed"].nunique()
+    rows = []
+    for key, part in seeds.groupby(["method", "step", "quantity"]):
+        if len(part) < runs[key[0]]:  # some runs had spent their tokens by then
+            continue
+        interval = cut(over_seeds(part["estimate"]), 0.0, QUANTITIES[key[2]])
+        rows.append((*key, interval.estimate, interval.low, interval.high))
+    columns = ["method", "step", "quantity", "estimate", "low", "high"]
+    return pd.DataFrame(rows, columns=columns), seeds.reset_index(drop=True)
+
+
+def cost(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return by method: mean seconds of a step and how they divide, and tokens generated.
+
+    `tokens_to_outcome` is the tokens of a run over those of `outcome` at the same seeds. The
+    tokens of forced answers are not among them: they are teacher-forced, and show in probing.
+    """
+    by = steps.groupby("method", sort=False)
+    table = by[list(SECONDS)].mean()
+    table.insert(0, "step_s", table.sum(axis=1))
+    for name in SECONDS:
+        table[name.replace("_s", "_share")] = table[name] / table["step_s"]
+    ends = steps.groupby(["method", "seed"])["generated_tokens"].max()
+    table["generated_tokens"] = ends.groupby("method").mean()
+    if "outcome" in table.index:
+        table["tokens_to_outcome"] = table["generated_tokens"] / ends["outcome"].mean()
+    return table
+
+
+def at_equal_tokens(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
+    """Return each method's reward, regret and length when all had generated as many tokens.
+
+    The count is the smallest total among the runs; values are the means over the `window` steps
+    before a run passes it, then over seeds. Methods that write shorter traces are at a later step.
+    """
+    total = int(steps.groupby(["method", "seed"])["generated_tokens"].max().min())
+    rows = []
+    for (method, seed), run in steps.sort_values("step").groupby(["method", "seed"], sort=False):
+        last = run[run["generated_tokens"] <= total].tail(window)
+        rows.append({"method": method, "seed": seed, "tokens": total, "step": last["step"].max(),
+                     **last[list(QUANTITIES)].mean()})  # fmt: skip
+    return pd.DataFrame(rows).groupby("method", sort=False).mean().drop(columns="seed")
+
+
+def first_batch(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the first step's rollouts by seed and method: equal seeds must agree in them."""
+    first = steps[steps["step"] == steps["step"].min()]
+    return first.set_index(["seed", "method"])[list(FIRST)].sort_index()

@@ -1,0 +1,158 @@
+"""The results table as rows, Markdown and LaTeX.
+
+`results` has the columns method, seed, level, metric, budget, estimate, low, high, problems,
+samples. Shown are the rows of all levels and seeds together (level "all", seed "all").
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from mrtlib.config import LABELS
+
+AXIS = {"accuracy": "accuracy", "regret": "normalised regret"}
+DIFFERENCE = "diff_to_outcome_"
+LESS = f"\u2212 {LABELS['outcome']}"
+
+
+def overall(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows over all levels and seeds.
+
+    Raises:
+        ValueError: no table, or a column is missing.
+    """
+    columns = "method seed level metric budget estimate low high"
+    rows = need(results, columns, "results")
+    return rows[(rows["level"].astype(str) == "all") & (rows["seed"].astype(str) == "all")]
+
+
+def budget_rows(results: pd.DataFrame, metrics: Sequence[str] = tuple(AXIS)) -> pd.DataFrame:
+    """Return the rows that the figures over the budget draw, sorted: what their CSV should hold.
+
+    Raises:
+        ValueError: no rows of one of the metrics.
+    """
+    rows = overall(results)
+    for metric in metrics:
+        if not (rows["metric"] == metric).any():
+            raise ValueError(f"results hold no rows of metric {metric!r}, level all, seed all")
+    return rows[rows["metric"].isin(metrics)].sort_values(["metric", "method", "budget"])
+
+
+class Column(NamedTuple):
+    """A column of the results table; shares are shown in per cent."""
+
+    metric: str
+    budget: int
+    heading: str
+    scale: int = 100
+    digits: int = 1
+
+
+def _columns(rows: pd.DataFrame, c0: int) -> list[Column]:
+    """Return the columns that the results can fill."""
+    columns = [
+        Column("accuracy", c0, f"accuracy (%) at {c0}"),
+        Column("regret", c0 // 2, f"regret (%) at {c0 // 2}"),
+        Column("regret", c0, f"regret (%) at {c0}"),
+        Column("tokens", c0, "thinking tokens", 1),
+        Column("episodes", c0, "episodes", 1, 2),
+        Column("truncated", c0, "truncated (%)"),
+        Column("pass@4", c0, "pass@4 (%)"),
+        Column("maj@4", c0, "maj@4 (%)"),
+    ]
+    measured = set(zip(rows["metric"], rows["budget"], strict=True))
+    if ("accuracy", c0) not in measured:
+        raise ValueError(f"results hold no accuracy at C0 = {c0}; evaluate that budget")
+    return [column for column in columns if (column.metric, column.budget) in measured]
+
+
+def results_rows(results: pd.DataFrame, c0: int) -> pd.DataFrame:
+    """Return the numbers of the results table and how they are written.
+
+    Columns block, method, heading, estimate, low, high, text, interval. Block "method" holds the
+    measures; "difference" holds them less the outcome method's (metrics `diff_to_outcome_*`).
+
+    Raises:
+        ValueError: results lack accuracy at C0.
+    """
+    rows, lines = overall(results), []
+    for column in _columns(rows, c0):
+        for block, prefix in (("method", ""), ("difference", DIFFERENCE)):
+            fits = (rows["metric"] == prefix + column.metric) & (rows["budget"] == column.budget)
+            for row in rows[fits].itertuples():
+                text = _written(row.estimate, column, block == "difference")
+                interval = f"[{_written(row.low, column)}, {_written(row.high, column)}]"
+                lines.append((block, row.method, column.heading, row.estimate, row.low, row.high,
+                              text, "" if pd.isna(row.low) else interval))  # fmt: skip
+    names = ["block", "method", "heading", "estimate", "low", "high", "text", "interval"]
+    return pd.DataFrame(lines, columns=names)
+
+
+def _written(value: float, column: Column, signed: bool = False) -> str:
+    """Format a number of a column, with a true minus sign."""
+    sign = "+" if signed else ""
+    return f"{value * column.scale:{sign}.{column.digits}f}".replace("-", "\u2212")
+
+
+def _lines(numbers: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Return (block, label, cells) of each row; a cell is (number, interval)."""
+    headings, lines = numbers["heading"].unique(), []
+    for block in ("method", "difference"):
+        part = numbers[numbers["block"] == block]
+        for method in in_order(part["method"]):
+            rows = part[part["method"] == method].set_index("heading")
+            cells = [(rows.at[h, "text"], rows.at[h, "interval"]) if h in rows.index
+                     else ("\u2013", "") for h in headings]  # fmt: skip
+            lines.append((block, LABELS[method], cells))
+    return lines
+
+
+def results_markdown(results: pd.DataFrame, c0: int) -> str:
+    """Return the results table as Markdown: number [interval], differences in the last rows."""
+    numbers = results_rows(results, c0)
+    headings = list(numbers["heading"].unique())
+    text = ["| method | " + " | ".join(headings) + " |", "|:--" + "|--:" * len(headings) + "|"]
+    for block, label, cells in _lines(numbers):
+        label = label if block == "method" else f"{label} {LESS}"
+        text.append("| " + " | ".join([label, *(" ".join(c).strip() for c in cells)]) + " |")
+    return "\n".join(text) + "\n"
+
+
+def need(table: pd.DataFrame | None, columns: str, figure: str) -> pd.DataFrame:
+    """Return the table if it has rows and the columns (words of a string).
+
+    Raises:
+        ValueError: no table, no rows or no such column; the message names it.
+    """
+    if table is None or len(table) == 0:
+        raise ValueError(f"{figure}: the table is empty; run the step that measures it first")
+    missing = [name for name in columns.split() if name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"{figure}: column {', '.join(missing)} is missing; has {', '.join(table.columns)}"
+        )
+    return table
+
+
+def in_order(names: pd.Series) -> list[str]:
+    """Return the distinct names: known methods in the order of LABELS, others as they come."""
+    known = list(LABELS)
+    return sorted(
+        names.unique(), key=lambda name: known.index(name) if name in LABELS else len(known)
+    )
+
+
+def said(row: Mapping[str, float]) -> str:
+    """Return an estimate with its interval: "0.41 [0.35, 0.47]"."""
+    # Adding 0.0 turns the -0.0 that rounding can leave into 0.0.
+    middle, low, high = (round(row[name], 2) + 0.0 for name in ("estimate", "low", "high"))
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def against(row: Mapping[str, float]) -> str:
+    """Say how one thing stands to another, given the interval of its difference."""
+    if row["low"] > 0:
+        return "better than"
+    return "worse than" if row["high"] < 0 else "not told apart from"

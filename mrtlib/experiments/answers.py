@@ -1,0 +1,118 @@
+"""Answers of the meta-prover, one by one: drawn at boundaries of recorded rollouts, and stored.
+
+Where `Prover.sampled` keeps counts, the votes of several answers need each of them. Everything is
+stored in shards keyed by the rollouts themselves, so a second call only reads.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from mrtlib.config import Profile, key_texts
+from mrtlib.evaluation.sweep import Evaluator
+from mrtlib.models.loading import work_key
+from mrtlib.rollouts import of_record
+from mrtlib.store import MEASURE, TRACE, Shards, complete, content_key
+from mrtlib.tasks.grading import grade
+from mrtlib.tasks.problems import Problem, load_problems
+
+SHARD = 20  # rollouts
+
+
+def problems_by_id(profile: Profile, limit: int | None = None) -> dict[str, Problem]:
+    """Return the test problems by id, in the order of their file, at most `limit` a level."""
+    return {p.id: p for p in load_problems(profile.problems / "test.jsonl", limit)}
+
+
+def subset(profile: Profile, rollouts: pd.DataFrame, per_level: int) -> pd.DataFrame:
+    """Return the first rollout of the first `per_level` evaluated problems of each level.
+
+    Raises:
+        ValueError: one of these problems has no rollout.
+    """
+    wanted = list(problems_by_id(profile, min(per_level, profile.data.test)))
+    first = rollouts[rollouts["sample"] == 0].set_index("problem", drop=False)
+    missing = [name for name in wanted if name not in first.index]
+    if missing:
+        raise ValueError(f"no rollout of {missing[0]} and {len(missing) - 1} more; evaluate first")
+    return first.loc[wanted].reset_index(drop=True)
+
+
+def draw(
+    evaluator: Evaluator,
+    rollouts: pd.DataFrame,
+    places: Sequence[Sequence[int]],
+    answers: int,
+    seed: int,
+) -> list[dict]:
+    """Draw answers of mu at boundaries of recorded rollouts; return rows of `answers`.
+
+    Args:
+        rollouts: records of the `rollouts` schema, N of them.
+        places: (N,) the boundaries j of each, 0 being no thinking at all.
+        answers: K, how many at each boundary.
+    """
+    profile, prover = evaluator.profile, evaluator.prover
+    problems, termination = problems_by_id(profile), prover.termination
+    spots = [
+        (row, prover.probe(of_record(row, problems[row["problem"]])), j)
+        for row, js in zip(rollouts.to_dict("records"), places, strict=True)
+        for j in js
+    ]
+    drawn = prover.sampler.sample(
+        [termination.prompt(probe, j) for _, probe, j in spots], answers,
+        profile.thinking.answer_tokens, profile.prover.temperature, 1.0,
+        prover.reader.end_ids, seed,
+    )  # fmt: skip
+    rows = []
+    for (row, probe, j), group in zip(spots, drawn, strict=True):
+        for k, sample in enumerate(group):
+            words = termination.answer(sample.token_ids)
+            result, size = grade(problems[row["problem"]], words), len(sample.token_ids)
+            rows.append({name: row[name] for name in TRACE} | {
+                "j": j, "tokens": probe.ends[j], "k": k, "answer": result.answer,
+                "correct": result.correct, "logprob": sum(sample.logprobs) / size,
+                "kind": probe.kind(j), "answer_tokens": size,
+            })  # fmt: skip
+    return rows
+
+
+def everywhere(profile: Profile, rollouts: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return `profile.prover.samples` answers at every boundary of the base's rollouts.
+
+    Reads what is stored and draws the rest, with the time it will still take.
+
+    Args:
+        rollouts: records of the base, as `subset` gives them.
+    """
+    parts = [rollouts[i : i + SHARD] for i in range(0, len(rollouts), SHARD)]
+    keys = [work_key(profile, "model thinking prover", **drawn_from(part, seed)) for part in parts]
+
+    @cache
+    def evaluator() -> Evaluator:
+        """Load the model when there is something to draw."""
+        return Evaluator.load(profile, "base", 0, None)
+
+    def answers(i: int) -> dict[str, list[dict]]:
+        """Draw the answers of a part, with a seed of its own."""
+        places = [range(len(ends) + 1) for ends in parts[i]["boundaries"]]
+        at = draw_seed(profile, parts[i], seed)
+        return {"answers": draw(evaluator(), parts[i], places, profile.prover.samples, at)}
+
+    shards = Shards(profile.runs / "answers", "answers")
+    complete({"answers": shards}, keys, answers, "answers")
+    return shards.read(keys)
+
+
+def drawn_from(part: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Return what answers to recorded rollouts depend on beside model and settings."""
+    rollouts = [[int(i) for i in ids] for ids in part["token_ids"]]
+    return {"rollouts": rollouts, "problems": part["problem"].tolist(), "seed": seed}
+
+
+def draw_seed(profile: Profile, part: pd.DataFrame, seed: int) -> int:
+    """Return the seed of a part's draws: a function of rollouts and settings, not of weights."""
+    settings = key_texts(profile, "thinking prover") | {"model": profile.model.name}
+    return int(content_key(measure=MEASURE, **settings, **drawn_from(part, seed))[:12], 16)

@@ -1,0 +1,330 @@
+"""The benchmark: what information gain costs, each row a ratio of two things measured in turn.
+
+`python -m mrtlib bench` prints one table and writes `bench.csv`. A ratio of two times taken one
+after the other survives a machine whose speed changes; the counts of tokens survive any machine.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mrtlib.config import Profile
+from mrtlib.experiments.workload import (
+    Shape,
+    Spent,
+    Stepper,
+    Work,
+    check_pairs,
+    in_turn,
+    long_profile,
+    timed,
+)
+from mrtlib.models.caches import Kept
+from mrtlib.models.packing import evaluating
+from mrtlib.models.sampling import TransformersSampler
+from mrtlib.models.tokens import prompt_ids
+from mrtlib.prover import exact
+from mrtlib.prover.probes import Probe, references_of
+from mrtlib.store import write_text
+from mrtlib.tasks.problems import load_problems
+
+K = 4  # sampled answers at a boundary
+
+
+def probes_of(stepper: Stepper, count: int) -> list[Probe]:
+    """Return the probes of the last step's first rollouts."""
+    return [stepper.trainer.prover.probe(r) for r in stepper.rollouts[:count]]
+
+
+def scoring(
+    stepper: Stepper, probes: list[Probe], way: Callable = exact.packed, **more: list[Kept]
+) -> Work:
+    """Return the work of measuring exact J of probes one way."""
+    settings, model = stepper.profile.prover, stepper.model
+
+    def work() -> Spent:
+        with timed(model) as spent:
+            way(model, probes, stepper.trainer.prover.termination, settings.temperature,
+                settings.pack_tokens, **more)  # fmt: skip
+        return spent[0]
+
+    return work
+
+
+def packed_against_rows(stepper: Stepper, count: int, pairs: int) -> list[tuple[Spent, Spent]]:
+    """Compare one packed row a trace with one plain row for each boundary and reference."""
+    probes = probes_of(stepper, count)
+    return in_turn(
+        scoring(stepper, probes), scoring(stepper, probes, exact.unpacked), pairs
+    )
+
+
+def growth(stepper: Stepper, pairs: int) -> list[tuple[Spent, Spent]]:
+    """Compare exact J of whole traces with that of their first eighth, boundaries as many."""
+    whole = probes_of(stepper, 8)
+    cut = [replace(p, trace_ids=p.trace_ids[: len(p.trace_ids) // 8],
+                   boundaries=[t // 8 for t in p.boundaries]) for p in whole]  # fmt: skip
+    found = in_turn(scoring(stepper, whole), scoring(stepper, cut * 4), pairs)
+    each = [[Spent(s.amount / s.tokens, s.tokens) for s in pair] for pair in found]
+    return [(ours, other) for ours, other in each]
+
+
+def boundary_prompts(stepper: Stepper, probes: list[Probe]) -> list[list[list[int]]]:
+    """Return what mu reads, first index the boundary: forks of all traces at one boundary."""
+    ending = stepper.trainer.prover.termination
+    return [[ending.prompt(p, j) for p in probes] for j in range(len(probes[0].ends))]
+
+
+def shared(stepper: Stepper, probes: list[Probe], max_tokens: int, k: int = K) -> Work:
+    """Return the work of drawing k answers at every boundary from shared prefixes."""
+    prompts = [prompt for level in boundary_prompts(stepper, probes) for prompt in level]
+    tokenizer, rows = stepper.trainer.tokenizer, stepper.profile.evaluation.batch_rows
+    sampler = TransformersSampler(stepper.model, tokenizer.pad_token_id, rows)
+
+    def work() -> Spent:
+        with timed(stepper.model) as spent:
+            sampler.sample(prompts, k, max_tokens, 1.0, 1.0, {tokenizer.eos_token_id}, 0)
+        return spent[0]
+
+    return work
+
+
+def generated(stepper: Stepper, probes: list[Probe], max_tokens: int, k: int = K) -> Work:
+    """Return the same work by `generate`, a call for the forks of all traces at one boundary."""
+    levels = boundary_prompts(stepper, probes)
+    return _generate(stepper, levels, max_tokens, num_return_sequences=k)
+
+
+def _generate(stepper: Stepper, batches: list[list[list[int]]], max_tokens: int, **more) -> Work:
+    tokenizer, model = stepper.trainer.tokenizer, stepper.model
+    padded = [tokenizer.pad({"input_ids": b}, return_tensors="pt").to(model.device)
+              for b in batches]  # fmt: skip
+
+    def work() -> Spent:
+        with timed(model) as spent, evaluating(model):
+            for batch in padded:
+                model.generate(
+                    **batch, do_sample=True, temperature=1.0, top_p=1.0, top_k=0, use_cache=True,
+                    max_new_tokens=max_tokens, eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id, **more,
+                )  # fmt: skip
+        return spent[0]
+
+    return work
+
+
+def shared_against_generate(stepper: Stepper, pairs: int) -> list[tuple[Spent, Spent]]:
+    """Compare sampled J from shared prefixes with `generate`; tokens are those of the prefill.
+
+    The prefill is counted in a run that draws a single token of each answer.
+    """
+    probes, long = probes_of(stepper, 8), stepper.profile.thinking.answer_tokens
+    found = in_turn(shared(stepper, probes, long), generated(stepper, probes, long), pairs)
+    ours, other = (way(stepper, probes, 1)().tokens for way in (shared, generated))
+    return [(replace(a, tokens=ours), replace(b, tokens=other)) for a, b in found]
+
+
+def sampling_against_generate(
+    stepper: Stepper, rows: int, pairs: int
+) -> list[tuple[Spent, Spent]]:
+    """Compare rollouts of as many problems as rows, in one batch: seconds for all of them."""
+    profile, trainer = stepper.profile, stepper.trainer
+    problems = load_problems(profile.problems / "train.jsonl", rows)[:rows]
+    prompts = [prompt_ids(trainer.tokenizer, p.question, profile.thinking) for p in problems]
+    most = profile.thinking.budget + profile.thinking.answer_tokens
+    sampler = TransformersSampler(stepper.model, trainer.tokenizer.pad_token_id, rows)
+
+    def ours() -> Spent:
+        with timed(stepper.model) as spent:
+            sampler.sample(prompts, 1, most, 1.0, 1.0, {trainer.tokenizer.eos_token_id}, 0)
+        return spent[0]
+
+    return in_turn(ours, _generate(stepper, [prompts], most), pairs)
+
+
+def peaks(profile: Profile, pairs: int) -> list[tuple[Spent, Spent]]:
+    """Compare the bytes of memory that a step takes over what the trainer holds before it.
+
+    Each step is taken in a process of its own: a process keeps the memory that it once had.
+    """
+    found = []
+    for _ in range(pairs):
+        both = []
+        for method in ("episode_progress", "outcome"):
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                both.append(pool.submit(peak, profile, method).result())
+        found.append((both[0], both[1]))
+    return found
+
+
+def peak(profile: Profile, method: str) -> Spent:
+    """Return the most bytes that the first step of a method took in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        stepper = Stepper(profile, Path(folder))
+        if stepper.model.device.type == "cuda":
+            held = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            tokens = stepper.step(method).tokens
+            return Spent(float(torch.cuda.max_memory_allocated() - held), tokens)
+        held = _memory("VmRSS")
+        tokens = stepper.step(method).tokens
+        return Spent(float(_memory("VmHWM") - held), tokens)
+
+
+def _memory(name: str) -> int:
+    """Return a line of the kernel's account of this process, in bytes (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+BOUNDARIES = (1, 2, 4, 8, 16)
+REPEATS = 3
+
+
+def costs(stepper: Stepper, counts: Sequence[int] = BOUNDARIES, traces: int = 2) -> pd.DataFrame:
+    """Return what J of some traces costs by the number of boundaries, in five ways.
+
+    Returns:
+        way, boundaries, tokens and seconds of one trace: median of three, low and high their range.
+    """
+    rows = []
+    for count in counts:
+        probes, kept = cut_evenly(stepper, count, traces)
+        answer = stepper.profile.thinking.answer_tokens
+        works = {
+            "sampled, generate": generated(stepper, probes, answer),
+            "sampled, shared prefix": shared(stepper, probes, answer),
+            "exact, a row each": scoring(stepper, probes, exact.unpacked),
+            "exact, packed": scoring(stepper, probes),
+            "exact, kept caches": scoring(stepper, probes, kept=kept),
+        }
+        for way, work in works.items():
+            found = [work() for _ in range(REPEATS + 1)][1:]
+            seconds = np.array([spent.amount for spent in found]) / traces
+            rows.append({
+                "way": way, "boundaries": count, "tokens": found[0].tokens / traces,
+                "seconds": np.median(seconds), "low": seconds.min(), "high": seconds.max(),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def cut_evenly(stepper: Stepper, count: int, traces: int) -> tuple[list[Probe], list[Kept]]:
+    """Sample traces as long as the budget, cut at `count` equal distances; with their caches."""
+    trainer, budget = stepper.trainer, stepper.profile.thinking.budget
+    [problem, *_] = trainer.problem_list
+    sampler = TransformersSampler(stepper.model, trainer.tokenizer.pad_token_id, traces)
+    prompt = trainer.prompts[problem.question]
+    drawn, kept = sampler.sample_and_keep(
+        [prompt] * traces, budget, 1.0, 1.0, {trainer.tokenizer.eos_token_id}, 0
+    )
+    ends = [budget * (j + 1) // count for j in range(count)]
+    references = references_of(problem, trainer.reader.joiner, stepper.profile.thinking)
+    return [Probe(prompt, d.token_ids, ends, False, references) for d in drawn], kept
+
+COLUMNS = ("row", "goal", "median", "low", "high", "pairs", "tokens_ours", "tokens_other")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a row has to reach: at most a share of the other's time, or times as fast as it."""
+
+    bound: float
+    faster: bool = False
+    fewer: float = 0.0  # times fewer tokens
+
+    @property
+    def words(self) -> str:
+        """The goal as the table says it."""
+        text = f"at least {self.bound:g}x as fast" if self.faster else f"at most {self.bound:g}x"
+        return text + (f", {self.fewer:g}x fewer tokens" if self.fewer else "")
+
+    def met(self, row: pd.Series) -> bool:
+        """Say whether a row of the table reaches the goal, by its median."""
+        good = row["median"] >= self.bound if self.faster else row["median"] <= self.bound
+        return bool(good and row["tokens_other"] >= self.fewer * row["tokens_ours"])
+
+
+GOALS = {
+    "time of a step, exact / GRPO: embedded reasoner": Goal(1.5),
+    "time of a step, exact / GRPO: traces of 1,024": Goal(1.15),
+    "time of a step, sampled (K = 4) / GRPO: traces of 1,024": Goal(1.6),
+    "exact, packed / a row each: embedded reasoner": Goal(3, True, 4),
+    "exact, packed / a row each: traces of 1,024": Goal(3, True, 4),
+    "sampled, shared prefix / generate: traces of 1,024": Goal(3, True, 8),
+    "our sampling / generate: batch of 64": Goal(1, True),
+    "our sampling / generate: batch of 128": Goal(1, True),
+    "peak memory of a step, exact / GRPO: traces of 1,024": Goal(1.2),
+    "exact, seconds a token: traces of 1,024 / of 128": Goal(1.5),
+}
+
+
+def ratio_row(name: str, goal: Goal, found: list[tuple[Spent, Spent]]) -> dict:
+    """Return a row of the table from pairs of (ours, other): median and range of the ratio."""
+    ratios = np.array([ours.amount / other.amount for ours, other in found])
+    ratios = 1 / ratios if goal.faster else ratios
+    tokens = np.median([[ours.tokens, other.tokens] for ours, other in found], axis=0)
+    numbers = np.median(ratios), ratios.min(), ratios.max(), len(found), *tokens.astype(int)
+    return dict(zip(COLUMNS, (name, goal.words, *numbers), strict=True))
+
+
+def benchmark(profile: Profile, pairs: int, shape: Shape) -> pd.DataFrame:
+    """Measure every row, print each as it comes, write `bench.csv` and `cost_by_boundaries.csv`.
+
+    Raises:
+        BenchError: fewer than five pairs.
+    """
+    check_pairs(pairs)
+    with tempfile.TemporaryDirectory() as name:
+        folder, rows = Path(name), []
+        long = long_profile(profile, shape, folder)
+        steppers = Stepper(profile, folder / "short"), Stepper(long, folder / "long")
+        for (row, goal), found in zip(GOALS.items(), _all_rows(*steppers, pairs), strict=True):
+            rows.append(ratio_row(row, goal, found))
+            _write(profile.runs / "bench.csv", rows)
+            print("{row}: {median:.2f} [{low:.2f}, {high:.2f}]; {goal}".format(**rows[-1]),
+                  flush=True)  # fmt: skip
+        _write(profile.runs / "cost_by_boundaries.csv", costs(steppers[1]))
+    return pd.DataFrame(rows)
+
+
+def reached(table: pd.DataFrame) -> pd.Series:
+    """Say of each row of the table whether it reaches its goal, by its median."""
+    return table.apply(lambda row: GOALS[row["row"]].met(row), axis=1)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return the table as Markdown: median [range], the goal, and whether it is reached."""
+    lines = ["| ours / other | ratio | goal | reached | tokens, ours | tokens, other |",
+             "|:--|--:|:--|:--|--:|--:|"]  # fmt: skip
+    for row, good in zip(table.itertuples(), reached(table), strict=True):
+        lines.append(
+            f"| {row.row} | {row.median:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.goal} | "
+            f"{'yes' if good else '**no**'} | {row.tokens_ours:,} | {row.tokens_other:,} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _all_rows(embedded: Stepper, long: Stepper, pairs: int) -> Iterator[list[tuple[Spent, Spent]]]:
+    """Yield the pairs of each row of GOALS, in its order."""
+    for stepper, samples in ((embedded, 0), (long, 0), (long, K)):
+        yield in_turn(partial(stepper.step, "episode_progress", samples),
+                      partial(stepper.step, "outcome"), pairs)  # fmt: skip
+    for stepper in (embedded, long):
+        yield packed_against_rows(stepper, 8, pairs)
+    yield shared_against_generate(long, pairs)
+    for rows in (64, 128):
+        yield sampling_against_generate(embedded, rows, pairs)
+    yield peaks(long.profile, pairs)
+    yield growth(long, pairs)
+
+
+def _write(path: Path, rows: list[dict] | pd.DataFrame) -> None:
+    write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))

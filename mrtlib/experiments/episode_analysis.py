@@ -1,0 +1,215 @@
+"""What the base does while it thinks: how many episodes, what they bring, what is wasted.
+
+Input are the records of an evaluation (`rollouts`, `progress`); output are tables with intervals
+over problems, as the figures take them. k episodes of a trace.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.config import Thinking
+from mrtlib.episodes import Decode, segment
+from mrtlib.evaluation import tables
+from mrtlib.evaluation.tables import against, said
+from mrtlib.regret import stop_point
+from mrtlib.stats import by_problem, share, two_way
+from mrtlib.store import TRACE
+from mrtlib.tasks.problems import Problem
+
+
+@dataclass(frozen=True)
+class TraceView:
+    """A trace with k episodes. J_0 is the worth of answering without any thinking."""
+
+    question: str
+    method: str
+    problem: str
+    sample: int
+    episodes: list[str]  # (k,) joined they are the trace
+    tokens: list[int]  # (k + 1,) boundaries t_0 = 0 .. t_k
+    J: list[float]  # (k + 1,)
+    progress: list[float]  # (k,)
+    stop_at: int  # index of the boundary where it could have stopped
+    correct: bool
+
+    def __post_init__(self) -> None:
+        k = len(self.episodes)
+        if not k or (len(self.tokens), len(self.J), len(self.progress)) != (k + 1, k + 1, k):
+            raise ValueError(
+                f"a trace of {k} episodes needs k >= 1, k + 1 tokens and J, and k progress; got "
+                f"{len(self.tokens)}, {len(self.J)} and {len(self.progress)}"
+            )
+        if not 0 <= self.stop_at <= k:
+            raise ValueError(f"stop_at must be a boundary from 0 to {k}, not {self.stop_at}")
+
+
+def trace_rows(view: TraceView) -> pd.DataFrame:
+    """Return what `annotated_trace` draws: j, tokens, J, progress, text, could_stop."""
+    return pd.DataFrame({
+        "j": range(len(view.J)), "tokens": view.tokens, "J": view.J,
+        "progress": [np.nan, *view.progress], "text": ["", *view.episodes],
+        "could_stop": [j == view.stop_at for j in range(len(view.J))],
+    })  # fmt: skip
+
+
+def trace_view(
+    rollouts: pd.DataFrame,
+    progress: pd.DataFrame,
+    problems: Sequence[Problem],
+    method: str,
+    problem: str,
+    sample: int,
+    decode: Decode,
+    seed: int | None = None,
+) -> TraceView:
+    """Gather one trace: its episodes in words, J at every boundary, and where it could stop.
+
+    Args:
+        rollouts, progress: records of those schemas; exact J is taken where both kinds are there.
+        problem: its id.
+        decode: ids to text, special tokens kept.
+        seed: training seed; the lowest recorded if not given.
+
+    Raises:
+        ValueError: no such problem or rollout, or J is not recorded at each of its boundaries.
+    """
+    questions = {p.id: p.question for p in problems}
+    if problem not in questions:
+        raise ValueError(f"problem {problem!r} is not among the {len(questions)} problems given")
+    rollout = _find(rollouts, method, problem, sample, seed).sort_values("seed").iloc[0]
+    measured = _find(progress, method, problem, sample, int(rollout["seed"]))
+    tokens = [0, *(int(t) for t in rollout["boundaries"])]
+    J = _worth(measured, tokens)
+    ids = [int(i) for i in rollout["token_ids"]]
+    prefixes = [decode(ids[:t]) if t else "" for t in tokens]
+    return TraceView(
+        question=questions[problem], method=method, problem=problem, sample=sample,
+        episodes=[b[len(a):] for a, b in pairwise(prefixes)],
+        tokens=tokens, J=J, progress=[b - a for a, b in pairwise(J)],
+        stop_at=stop_point(J), correct=bool(rollout["correct"]),
+    )  # fmt: skip
+
+
+def _find(
+    table: pd.DataFrame, method: str, problem: str, sample: int, seed: int | None
+) -> pd.DataFrame:
+    """Return the records of one rollout; ValueError when there are none."""
+    tables.need(table, "method seed problem sample", "trace_view")
+    rows = table[
+        (table["method"] == method) & (table["problem"] == problem) & (table["sample"] == sample)
+    ]
+    rows = rows if seed is None else rows[rows["seed"] == seed]
+    if rows.empty:
+        where = f"method {method!r}, problem {problem!r}, sample {sample}"
+        raise ValueError(f"no record of {where}" + ("" if seed is None else f", seed {seed}"))
+    return rows
+
+
+def _worth(measured: pd.DataFrame, tokens: list[int]) -> list[float]:
+    """Return J at each boundary; ValueError when one is missing or measured twice."""
+    # "exact" sorts before "sampled": the same rollout may have been measured both ways.
+    rows = measured[measured["estimator"] == measured["estimator"].min()].sort_values("j")
+    if list(rows["tokens"]) != tokens:
+        found = [int(t) for t in rows["tokens"]]
+        raise ValueError(
+            f"J is recorded at tokens {found}, the boundaries are {tokens}; measure progress again"
+        )
+    return [float(value) for value in rows["J"]]
+
+SEGMENTERS = {"official": "official rule", "markers": "every marker", "tokens": "equal tokens"}
+
+
+def episode_counts(
+    rollouts: pd.DataFrame, decode: Callable[[list[int]], str], thinking: Thinking
+) -> pd.DataFrame:
+    """Return how many episodes traces have by each segmenter, as shares of the traces.
+
+    Columns method, level, episodes, estimate, low, high; `level` names the segmenter, so that
+    `figures.episode_counts` gives each a panel.
+    """
+    rows = []
+    for name, words in SEGMENTERS.items():
+        way = replace(thinking, segmenter=name)
+        counts = rollouts.assign(episodes=[
+            len(segment([int(i) for i in row.token_ids[: row.trace_tokens]], decode, way))
+            for row in rollouts.itertuples()
+        ])  # fmt: skip
+        for k in sorted(counts["episodes"].unique()):
+            as_many = by_problem(counts.assign(as_many=counts["episodes"] == k), "as_many")
+            rows.append({"method": "base", "level": words, "episodes": k,
+                         **share(*as_many).row()})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def waste(progress: pd.DataFrame) -> pd.DataFrame:
+    """Return what the base's thinking brings and wastes: name, estimate, low, high.
+
+    Tokens after the stop point are those behind the first boundary from which J never rises by
+    more than 0.05 (`traces.stop_point`).
+    """
+    found = []
+    for key, trace in progress.sort_values("j").groupby(TRACE):
+        J, t = trace["J"].to_numpy(), trace["tokens"].to_numpy()
+        stop = stop_point(J)
+        found.append((*key[2:4], J[0], J[-1], 1 - t[stop] / max(t[-1], 1), J.max() - J[-1] > 0.05,
+                      len(J) - 1))  # fmt: skip
+    names = ["J without thinking", "J at the end", "share of tokens after the stop point",
+             "share of traces that end below their best J", "episodes"]  # fmt: skip
+    table = pd.DataFrame(found, columns=["level", "problem", *names])
+    ways = [share] * 4 + [two_way]  # episodes are a count
+    return pd.DataFrame([
+        {"name": name, **way(*by_problem(table, name)).row()}
+        for name, way in zip(names, ways, strict=True)
+    ])
+
+
+def telling_trace(progress: pd.DataFrame) -> tuple[str, int]:
+    """Return (problem, sample) of the trace that shows most, the first of equals.
+
+    max (J_s - J_0) · u (1 - u), s the stop point and u = t_s / t_k: thinking that helps up to
+    the middle of the trace and is wasted from there on.
+    """
+    best, chosen = -np.inf, ("", 0)
+    for key, trace in progress.sort_values("j").groupby(TRACE):
+        J, t = trace["J"].to_numpy(), trace["tokens"].to_numpy()
+        stop, share = stop_point(J), t[stop_point(J)] / max(t[-1], 1)
+        worth = (J[stop] - J[0]) * share * (1 - share)
+        if len(J) > 1 and worth > best:
+            best, chosen = worth, (str(key[3]), int(key[4]))
+    if not chosen[0]:
+        raise ValueError("no trace has an episode; evaluate the base with a larger budget")
+    return chosen
+
+
+def episodes_in_words(found: pd.DataFrame, contest: pd.DataFrame) -> str:
+    """Return notebook 01's answer in words, with its numbers: Markdown.
+
+    Args:
+        found, contest: from `waste` and `votes.contest`.
+    """
+    value, race = found.set_index("name"), contest.set_index("name")
+    start, end, after, below, episodes = (value.loc[name] for name in value.index)
+    difference = race.loc["votes less end"]
+    return (
+        f"**Answer.** A trace has {said(episodes)} episodes. J, the chance that the model answers "
+        f"rightly when stopped, is {said(start)} without thinking and {said(end)} at the end. "
+        f"{said(after)} of the thinking tokens come after the point from which J no longer "
+        f"rises, and {said(below)} of the traces end below their own best J. Voting half-way is "
+        f"{against(difference)} thinking on to the end: a difference in accuracy of "
+        f"{said(difference)}, at {difference['tokens']:+.0f} tokens. "
+        "(95 % intervals, over problems.)"
+    )
+
+
+@dataclass(frozen=True)
+class Example:
+    """One rollout in words."""
+
+    title: str
+    episodes: list[str]
+    wasted: list[bool]  # (k,) drawn faintly
+    ending: str

@@ -1,0 +1,203 @@
+"""The paper's information gain, looked at closely: where it is made, how well it is measured,
+and what each form of credit makes of it.
+
+Input are records: `progress` (exact J of the base), `answers` (K sampled at each boundary of
+some traces) and `rollouts`. No model is loaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from mrtlib import credit
+from mrtlib.config import Thinking
+from mrtlib.evaluation.tables import said
+from mrtlib.models.tokens import Joiner
+from mrtlib.prover.probes import references_of
+from mrtlib.regret import normalised_regret
+from mrtlib.stats import Interval, by_problem, share, two_way, wilson
+from mrtlib.store import TRACE
+from mrtlib.tasks.problems import Problem
+
+FEWEST = 0.1  # share of a level's problems that an episode index needs to be drawn
+
+
+def by_episode(progress: pd.DataFrame) -> pd.DataFrame:
+    """Return mean progress by episode index: method, level, j, estimate, low, high, problems.
+
+    The traces that have an episode j are fewer and harder as j grows; indices that less than a
+    tenth of a level's problems reach are left out.
+    """
+    rows = []
+    for (method, level), part in progress.groupby(["method", "level"], sort=False):
+        whole = part["problem"].nunique()
+        for j, spot in part[part["j"] > 0].groupby("j"):
+            reached = spot["problem"].nunique()
+            if reached >= FEWEST * whole:
+                rows.append({"method": method, "level": level, "j": int(j),
+                             **two_way(*by_problem(spot, "progress")).row(),
+                             "problems": reached})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def paired(answers: pd.DataFrame, progress: pd.DataFrame) -> pd.DataFrame:
+    """Return exact and sampled J of the same boundaries: TRACE, j, exact, sampled, answers, ...
+
+    `low`, `high`: Wilson's 95 % interval of the sampled J; `inside`: it holds the exact one.
+
+    Raises:
+        ValueError: a boundary with answers has no exact J.
+    """
+    spots = answers.groupby([*TRACE, "j"])["correct"].agg(["size", "sum"]).reset_index()
+    table = spots.merge(progress[[*TRACE, "j", "J"]], "left", on=[*TRACE, "j"])
+    if table["J"].isna().any():
+        raise ValueError("some answers have no exact J; draw them for the evaluated rollouts")
+    table = table.rename(columns={"size": "answers", "sum": "right", "J": "exact"})
+    low, high = wilson(table["right"], table["answers"])
+    table = table.assign(sampled=table["right"] / table["answers"], low=low, high=high)
+    # Rounding may put an exact 1 a hair above Wilson's end of exactly 1.
+    return table.assign(inside=table["exact"].between(low - 1e-6, high + 1e-6))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far sampled J agrees with exact J."""
+
+    correlation: float  # NaN where one of them does not vary
+    bias: Interval  # mean of sampled - exact, over problems
+    inside: Interval  # share of Wilson intervals that hold the exact J, over problems
+    noise: float  # root mean square of sampled - exact
+    expected_noise: float  # sqrt(mean J (1 - J) / K): what K honest draws would show
+
+
+def agreement(table: pd.DataFrame) -> Agreement:
+    """Return the agreement of `paired` values. Bias near 0 and noise as expected: both are J."""
+    gap = (table["sampled"] - table["exact"]).to_numpy()
+    spread = (table["exact"] * (1 - table["exact"]) / table["answers"]).clip(lower=0)
+    varies = min(table["exact"].nunique(), table["sampled"].nunique()) > 1
+    return Agreement(
+        correlation=float(table["exact"].corr(table["sampled"])) if varies else float("nan"),
+        bias=two_way(*by_problem(table.assign(gap=gap), "gap")),
+        inside=share(*by_problem(table, "inside")),
+        noise=float(np.sqrt(np.mean(gap**2))),
+        expected_noise=float(np.sqrt(spread.mean())),
+    )
+
+
+def reference_sizes(
+    problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, thinking: Thinking
+) -> dict[str, list[int]]:
+    """Return the tokens of each reference answer, its closing included, by problem id."""
+    joiner = Joiner(tokenizer)
+    return {
+        problem.id: [max(len(way.tokens) for way in ways) + 1  # and the token that ends it
+                     for ways in references_of(problem, joiner, thinking)]
+        for problem in problems
+    }  # fmt: skip
+
+
+def cost(
+    answers: pd.DataFrame, sizes: Mapping[str, Sequence[int]], found: Agreement
+) -> pd.DataFrame:
+    """Return tokens a boundary and the noise of J of both ways: way, tokens, noise.
+
+    Only what comes behind the termination text is counted; the prefix is shared in both.
+
+    Args:
+        sizes: from `reference_sizes`.
+    """
+    sampled = answers.groupby([*TRACE, "j"])["answer_tokens"].sum().mean()
+    exact = np.mean([sum(sizes[name]) for name in answers["problem"].unique()])
+    return pd.DataFrame({
+        "way": ["sampled", "exact"], "tokens": [sampled, exact], "noise": [found.noise, 0.0],
+    })  # fmt: skip
+
+
+def probability_mass(
+    answers: pd.DataFrame, progress: pd.DataFrame, problems: Mapping[str, Problem]
+) -> pd.DataFrame:
+    """Return whether the references hold all the mass of being right: quantity, value.
+
+    Exact J adds up the references, so a right answer outside them would be missed, and a sum
+    over 1 would show one that is counted twice.
+    """
+    right = answers[answers["correct"]]
+    listed = [a in problems[p].references for p, a in zip(right["problem"], right["answer"],
+                                                          strict=True)]  # fmt: skip
+    return pd.DataFrame([
+        ("largest exact J", progress["J"].max()),
+        ("smallest exact J", progress["J"].min()),
+        ("right sampled answers", float(len(right))),
+        ("of these, share listed as a reference", float(np.mean(listed)) if listed else 1.0),
+    ], columns=["quantity", "value"])  # fmt: skip
+
+
+def credit_table(J: Sequence[float], t: Sequence[int], budget: int) -> pd.DataFrame:
+    """Return what each form gives the episodes of one trace: a row an episode.
+
+    Columns: j, tokens (t_j), J, episode_progress, discounted (g_j), regret_to_go.
+    """
+    return pd.DataFrame({
+        "j": range(1, len(J)), "tokens": t[1:], "J": J[1:],
+        "episode_progress": credit.progress(J),
+        "discounted": credit.discounted_progress(J, t, budget),
+        "regret_to_go": credit.regret_to_go(J, t, budget),
+    })  # fmt: skip
+
+
+def identity_gaps(progress: pd.DataFrame, budget: int) -> pd.Series:
+    """Return |(1 - regret) - (J_0 + Σ_j g_j)| of every trace; 0 up to rounding."""
+    gaps = {}
+    for key, trace in progress.sort_values("j").groupby(TRACE):
+        J, t = trace["J"].to_numpy(), trace["tokens"].to_numpy()
+        gained = J[0] + credit.discounted_progress(J, t, budget).sum()
+        gaps[key] = abs(1 - float(normalised_regret(J, t, budget)) - gained)
+    return pd.Series(gaps)
+
+
+def shaped_gaps(
+    rollouts: pd.DataFrame, progress: pd.DataFrame, alphas: Sequence[float]
+) -> pd.DataFrame:
+    """Return how far `shaped_constant` is from plain GRPO on the recorded groups: alpha, gap.
+
+    gap = max |A(f + α (f - J_0)) - A(f)| over all rollouts, A the group-normalised advantage;
+    not 0 only by the 1e-4 that is added to the deviation.
+    """
+    start = progress[progress["j"] == 0].groupby("problem")["J"].first()
+    groups = [(start[name], group.to_numpy(float)) for name, group in
+              rollouts.groupby("problem")["correct"]]  # fmt: skip
+    rows = [
+        (alpha, max(
+            np.abs(credit.outcome(credit.shaped_constant(f, c, alpha)) - credit.outcome(f)).max()
+            for c, f in groups
+        ))
+        for alpha in alphas
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["alpha", "gap"])
+
+
+def gain_in_words(
+    gain: pd.DataFrame, found: Agreement, price: pd.DataFrame, gaps: pd.Series
+) -> str:
+    """Return notebook 02's answer in words, with its numbers: Markdown.
+
+    Args:
+        gain, price, gaps: from `by_episode`, `cost` and `identity_gaps`.
+    """
+    lines = [
+        f"{level}: {said(part.iloc[0])} in episode 1 and {said(part.iloc[-1])} in episode "
+        f"{part.iloc[-1]['j']}"
+        for level, part in gain.sort_values("j").groupby("level", sort=False)
+    ]
+    tokens, bias = price.set_index("way")["tokens"], vars(found.bias)
+    return (
+        f"**Answer.** Mean progress by level is {'; '.join(lines)}. Sampled J agrees with exact J "
+        f"(correlation {found.correlation:.2f}, bias {said(bias)}) but carries a noise of "
+        f"{found.noise:.2f} where {found.expected_noise:.2f} is what its draws must show; exact J "
+        f"has none and takes {tokens['exact']:.0f} tokens a boundary instead of "
+        f"{tokens['sampled']:.0f}. Credit g_j adds up to the regret that a trace removed on all "
+        f"{len(gaps)} traces, to {gaps.max():.0e}. (95 % intervals, over problems.)"
+    )

@@ -1,0 +1,75 @@
+"""The same small search of the learning rate for every method, on the validation problems.
+
+Every run is recorded in `tuning.csv`. The rate of a method is the one with the least regret at half
+the budget: the measure that the comparison reports, chosen the same way for all methods.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.config import Profile
+from mrtlib.evaluation.results import Metrics, by_seed_and_problem, level_of_each, metrics_of
+from mrtlib.evaluation.sweep import evaluate, load_tables
+from mrtlib.stats import share
+from mrtlib.store import write_text
+from mrtlib.training.runs import train
+
+
+def variant(profile: Profile, rate: float, tokens: int) -> Profile:
+    """Return the profile with one learning rate and total of tokens for all methods.
+
+    It has a folder of its own.
+    """
+    rates = dict.fromkeys(profile.training.methods, rate)
+    return replace(
+        profile,
+        name=f"{profile.name}/tuning/{rate:g}",
+        training=replace(profile.training, learning_rate=rates, tokens=tokens),
+    )
+
+
+def search(
+    profile: Profile, rates: tuple[float, ...], seeds: tuple[int, ...], tokens: int
+) -> pd.DataFrame:
+    """Train and validate every method at every rate and seed; return and write the table.
+
+    Columns: method, learning_rate, seed, generated (tokens of the run), accuracy (at C0), regret,
+    low, high (at C0 / 2), tokens (of a trace). Resumable: what is trained and measured is read.
+
+    Args:
+        tokens: generated in one run of the search; fewer than the profile's make it cheaper.
+    """
+    rows = []
+    for rate in rates:
+        own = variant(profile, rate, tokens)
+        for seed in seeds:
+            for method in profile.training.methods:
+                folder = evaluate(own, method, seed, train(own, method, seed), "validation")
+                found = metrics_of(load_tables(folder), own)
+                rows.append((method, rate, seed, tokens, *_row(found, own)))
+                _write(rows, profile)
+    return _write(rows, profile)
+
+
+def _row(found: Metrics, profile: Profile) -> tuple[float, ...]:
+    c0 = profile.thinking.budget
+    half = found["regret", c0 // 2]
+    regret = share(by_seed_and_problem([half], half, "all"), level_of_each(half))
+    means = [np.mean([v.mean() for v in found[name, c0]]) for name in ("accuracy", "tokens")]
+    return means[0], regret.estimate, regret.low, regret.high, means[1]
+
+
+def _write(rows: list[tuple], profile: Profile) -> pd.DataFrame:
+    names = ["method", "learning_rate", "seed", "generated",
+             "accuracy", "regret", "low", "high", "tokens"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=names)
+    write_text(profile.runs / "tuning.csv", table.to_csv(index=False))
+    return table
+
+
+def best(table: pd.DataFrame) -> dict[str, float]:
+    """Return the learning rate of each method with the least mean regret over the seeds."""
+    means = table.groupby(["method", "learning_rate"])["regret"].mean()
+    return {method: float(part.idxmin()[1]) for method, part in means.groupby("method")}

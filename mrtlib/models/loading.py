@@ -1,0 +1,185 @@
+"""The 4-bit base with its adapters: everything that is loaded from, and saved to, a folder.
+
+Nothing here unpickles and no model code from outside is run: weights are safetensors and
+`trust_remote_code` stays off. One number type, the profile's, serves as load and compute type.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from mrtlib.config import ROOT, Lora, Profile, key_texts
+from mrtlib.models.quantization import ModelError, check_4bit_dimensions, guard_4bit
+from mrtlib.models.tokens import _fetch
+from mrtlib.store import MEASURE, content_key, file_hashes, write_json
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+
+def device() -> torch.device:
+    """Return this process's accelerator when there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def dtype_of(profile: Profile) -> torch.dtype:
+    """Return the one number type of a profile: load, compute and autocast."""
+    if profile.model.dtype not in DTYPES:
+        raise ModelError(f"dtype {profile.model.dtype!r} is not known; use {', '.join(DTYPES)}")
+    return DTYPES[profile.model.dtype]
+
+
+def check_context(config: PretrainedConfig, prompt_tokens: int, new_tokens: int) -> None:
+    """Raise ModelError when prompt and new tokens together exceed the model's context."""
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and prompt_tokens + new_tokens > context:
+        raise ModelError(
+            f"a prompt of {prompt_tokens} tokens and {new_tokens} new ones do not fit into the "
+            f"model's context of {context}; lower thinking.budget or leave out long problems"
+        )
+
+
+# --- base and adapters -----------------------------------------------------------------------
+
+
+def load_base(profile: Profile, guard: bool = True) -> PreTrainedModel:
+    """Load the base in eval mode on `device()`, in 4 bits when the profile says "nf4".
+
+    4 bits means NormalFloat with double quantisation (QLoRA, arXiv 2305.14314). `guard` keeps
+    the CPU from re-packing layers (see `guard_4bit`).
+
+    Raises:
+        ModelError: the model cannot be found, or its sizes do not suit 4-bit layers.
+    """
+    config, dtype, quantised = _fetch(AutoConfig, profile), dtype_of(profile), None
+    if profile.model.quantization == "nf4":
+        check_4bit_dimensions(config)
+        quantised = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )  # fmt: skip
+    model = _fetch(
+        AutoModelForCausalLM, profile, config=config, dtype=dtype, use_safetensors=True,
+        quantization_config=quantised, device_map={"": device()},
+    )  # fmt: skip
+    if guard and quantised:
+        guard_4bit(model)
+    return model.requires_grad_(False).eval()
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, seed: int) -> PreTrainedModel:
+    """Put freshly drawn float32 adapters on a base: W x + (α/r) B A x, with B = 0 (2106.09685).
+
+    A depends on `seed` alone; the global random state is left as it was.
+
+    Raises:
+        ModelError: the model has adapters already, or lacks a layer that `lora` names.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if isinstance(model, PeftModel):
+        raise ModelError("the model already carries adapters; load the base again")
+    layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := sorted(set(lora.targets) - layers):
+        raise ModelError(f"the model has no layers {', '.join(missing)}; change lora.targets")
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        target_modules=list(lora.targets), bias="none", task_type="CAUSAL_LM",
+    )  # fmt: skip
+    cuda = [model.device.index] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        policy = get_peft_model(model, config)
+    return adapters_to_float32(policy)
+
+
+def adapters_to_float32(policy: PreTrainedModel) -> PreTrainedModel:
+    """Cast what is trained to float32; TRL makes it bfloat16, where small steps round to none."""
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return policy
+
+
+def save_adapter(policy: PreTrainedModel, folder: str | Path) -> None:
+    """Write the adapters as safetensors with their settings, each file whole or not at all.
+
+    The settings name the base relative to the repository, never a path of this machine.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as name:
+        written = Path(name)
+        policy.save_pretrained(written, safe_serialization=True, save_embedding_layers=False)
+        settings = json.loads((written / ADAPTER_FILES[1]).read_text())
+        base = Path(settings["base_model_name_or_path"] or "")
+        if base.is_absolute():
+            base = base.relative_to(ROOT) if base.is_relative_to(ROOT) else Path(base.name)
+        settings["base_model_name_or_path"] = str(base)
+        write_json(written / ADAPTER_FILES[1], settings)
+        for file in ADAPTER_FILES:
+            os.replace(written / file, folder / file)
+
+
+def load_policy(profile: Profile, adapter: str | Path | None = None) -> PreTrainedModel:
+    """Load the base and, when a folder is given, the adapters saved there, in eval mode.
+
+    Raises:
+        ModelError: the folder lacks a file of `save_adapter`, or does not fit the base.
+    """
+    from peft import PeftModel
+
+    base = load_base(profile)
+    if adapter is None:
+        return base
+    for file in ADAPTER_FILES:
+        if not (Path(adapter) / file).is_file():
+            raise ModelError(f"{adapter} holds no {file}; write it with save_adapter, or train")
+    try:
+        policy = PeftModel.from_pretrained(base, str(adapter))
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"the adapter {adapter} does not fit {profile.model.name}: {error}"
+        ) from error
+    return policy.eval()
+
+
+# --- keys of records -------------------------------------------------------------------------
+
+
+def weights_of(profile: Profile, adapter: Path | None = None) -> dict[str, str]:
+    """Return the hashes of the weights by file: base (when it is a folder) and adapter.
+
+    Where the folders lie decides nothing, so a run may be moved and its records stay valid.
+    """
+    base = Path(profile.model_path)
+    found = file_hashes(base.glob("*.safetensors"), base)
+    return found | (file_hashes([adapter / ADAPTER_FILES[0]], adapter) if adapter else {})
+
+
+def work_key(
+    profile: Profile, parts: str, adapter: Path | None = None, **content: Any
+) -> str:
+    """Return the key of a piece of work: settings, weights, and what it is done on.
+
+    Args:
+        parts: the parts of the profile that decide it (words of a string).
+        adapter: of the model that does it.
+        content: plain JSON values: problems, seeds and the like.
+    """
+    weights = weights_of(profile, adapter)
+    return content_key(measure=MEASURE, weights=weights, **key_texts(profile, parts), **content)

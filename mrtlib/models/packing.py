@@ -1,0 +1,245 @@
+"""Many token sequences with shared prefixes in few rows of one forward pass.
+
+The sequences become a trie. A token attends to itself and to its ancestors, and its position is
+its depth, so every sequence meets exactly the context that it would have had in a row of its
+own, while a shared prefix is computed once. Passes have no gradients. L tokens of a row, B rows of
+a pass, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+ROOT = -1
+SIMILAR = 0.75  # rows of one pass are at least so long, measured by its longest
+
+
+@dataclass
+class Trie:
+    """Token sequences in which a shared prefix is held once; parents come before children."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    _children: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def extend(self, node: int, tokens: Sequence[int]) -> list[int]:
+        """Add a sequence below a node (`ROOT`, or one returned before); return its nodes."""
+        path = []
+        for token in tokens:
+            child = self._children.get((node, token))
+            if child is None:
+                child = len(self.tokens)
+                self._children[node, token] = child
+                self.tokens.append(token)
+                self.parents.append(node)
+                self.depths.append(0 if node == ROOT else self.depths[node] + 1)
+            node = child
+            path.append(node)
+        return path
+
+
+def chain(tokens: Sequence[int]) -> Trie:
+    """Return one sequence as a trie."""
+    trie = Trie()
+    trie.extend(ROOT, tokens)
+    return trie
+
+
+def ancestors(parents: Sequence[int]) -> np.ndarray:
+    """Return what each token attends to, seen[i, j] = (j = i or j is an ancestor of i): (L, L)."""
+    seen = np.eye(len(parents), dtype=bool)
+    for node, parent in enumerate(parents):
+        if parent != ROOT:
+            seen[node, :node] |= seen[parent, :node]
+    return seen
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The rows of one forward pass, padded on the right: ids, positions (B, L), seen (B, L, T+L).
+
+    T tokens, at most, stand before a row in a cache; without one T = 0.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    seen: np.ndarray
+
+
+def collate(
+    tries: Sequence[Trie], pad_id: int = 0, cached: Sequence[int] | None = None
+) -> Pass:
+    """Lay tries out as the rows of one pass. Padding sees only itself, and nothing sees it.
+
+    Args:
+        cached: how many of each trie's first nodes are in the row's cache already.
+    """
+    cached = cached or [0] * len(tries)
+    before = max(cached)
+    shape = len(tries), max(len(trie) - c for trie, c in zip(tries, cached, strict=True))
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
+    seen = np.zeros((*shape, before + shape[1]), dtype=bool)
+    seen[:, :, before:] = np.eye(shape[1], dtype=bool)
+    for row, (trie, c) in enumerate(zip(tries, cached, strict=True)):
+        new = len(trie) - c
+        ids[row, :new] = trie.tokens[c:]
+        positions[row, :new] = trie.depths[c:]
+        whole = ancestors(trie.parents)[c:]
+        seen[row, :new, :c] = whole[:, :c]
+        seen[row, :new, before : before + new] = whole[:, c:]
+    return Pass(ids, positions, seen)
+
+
+def by_length(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Group rows of similar length so that no group holds more than `limit` padded tokens.
+
+    Returns:
+        Indices into `lengths`, longest first, so that a pass too large for memory fails at once.
+
+    Raises:
+        ValueError: one row alone is over the limit.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if lengths[index] > limit:
+            raise ValueError(
+                f"a row of {lengths[index]} tokens does not fit a pass of {limit}; "
+                "raise the limit (prover.pack_tokens)"
+            )
+        longest = lengths[groups[-1][0]] if groups else 0
+        similar = lengths[index] >= SIMILAR * longest
+        if groups and similar and (len(groups[-1]) + 1) * longest <= limit:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def families(prompts: Sequence[Sequence[int]], small: int = 512) -> list[list[int]]:
+    """Group prompts that share at least half of their tokens with a neighbour in sorted order.
+
+    Attention over a packed row costs its length squared, so a family's trie is kept below the
+    larger of `small` tokens and three times its longest prompt. In a family over `small` a prompt
+    must also share half of itself, or more than what stands beside the row's longest chain: two
+    long traces shall not join over a short prompt between them.
+
+    Returns:
+        Groups of indices, ordered by their longest prompt: the forks of one trace come together,
+        and groups of similar length stand side by side.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    groups: list[list[int]] = []
+    size = longest = 0
+    for position, index in enumerate(order):
+        length = len(prompts[index])
+        shared = common(prompts[order[position - 1]], prompts[index]) if position else 0
+        size, longest = size + length - shared, max(longest, length)
+        shortest = min(length, len(prompts[order[position - 1]]))
+        near = size <= small or shared >= min(length - shared, size - longest)
+        if position and 2 * shared >= shortest and near and size <= max(small, 3 * longest):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            size = longest = length
+    return sorted(groups, key=lambda group: -max(len(prompts[i]) for i in group))
+
+
+def common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Count the tokens that two sequences have in common at their beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    different = (position for position, (a, b) in pairs if a != b)
+    return next(different, min(len(first), len(second)))
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Switch off dropout and gradients inside the block; every module gets its mode back.
+
+    `no_grad`, not `inference_mode`: buffers made inside may be used again in training.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def counted(model: PreTrainedModel) -> Iterator[list[int]]:
+    """Collect how many tokens each forward pass inside the block takes, padding included."""
+    fed: list[int] = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, arguments: fed.append(arguments[0].numel())
+    )
+    try:
+        yield fed
+    finally:
+        hook.remove()
+
+
+def takes_custom_mask(model: PreTrainedModel) -> bool:
+    """Say whether every layer is full attention, computed by a kernel that takes any mask."""
+    plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    return plain and model.config._attn_implementation in ("sdpa", "eager")
+
+
+def for_attention(seen: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
+    """Return what each query sees (B, L, T) as the model's mask for all heads (B, 1, L, T)."""
+    mask = seen[:, None]
+    if model.config._attn_implementation == "eager":  # which adds its mask to the scores
+        mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
+    return mask
+
+
+def forward_packed(
+    model: PreTrainedModel,
+    tries: Sequence[Trie],
+    cache: Cache | None = None,
+    logits_to_keep: int | torch.Tensor = 1,
+    pad_id: int = 0,
+    cached: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Run tries as the rows of one pass; return the logits kept, and fill the cache if given.
+
+    The mask holds B L^2 entries. `logits_to_keep` is that of transformers: the last so many
+    positions, or a boolean (B, L) that picks positions and flattens them. `cached`: how many
+    first nodes of each trie the cache holds already; only the others are run.
+    """
+    rows = collate(tries, pad_id, cached)
+    mask = for_attention(torch.from_numpy(rows.seen).to(model.device), model)
+    return model(
+        input_ids=torch.from_numpy(rows.ids).to(model.device),
+        position_ids=torch.from_numpy(rows.positions).to(model.device),
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        logits_to_keep=logits_to_keep,
+    ).logits
+
+
+def forward_plain(
+    model: PreTrainedModel, tries: Sequence[Trie], logits_to_keep: torch.Tensor
+) -> torch.Tensor:
+    """Run tries that are chains as ordinary rows, for any causal model; return the logits kept."""
+    longest = max(len(trie) for trie in tries)
+    ids = [trie.tokens + [0] * (longest - len(trie)) for trie in tries]
+    mask = [[1] * len(trie) + [0] * (longest - len(trie)) for trie in tries]
+    return model(
+        input_ids=torch.tensor(ids, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        use_cache=False,
+        logits_to_keep=logits_to_keep,
+    ).logits

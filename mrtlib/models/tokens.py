@@ -1,0 +1,193 @@
+"""The tokenizer, the prompt, and where two texts meet.
+
+A vocabulary of merged pieces holds `.\\n\\n`, `}}` or `7}` as one token. Text that is tokenised
+apart from its neighbour then has tokens at the joint that the model hardly ever writes, and what
+is measured behind them is not what the model does. So text is tokenised behind its neighbour.
+"""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from mrtlib.config import Profile, Thinking
+from mrtlib.models.quantization import ModelError
+from mrtlib.store import read_json
+
+WINDOWS = (8, 4, 2, 1)  # tokens of context, the longest that tokenises as it was written
+LOOKED_BACK = 2  # last tokens of the context that a merge may replace
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One way to write an answer: some tokens, and then any one of the tokens that end it."""
+
+    tokens: tuple[int, ...]
+    ends: tuple[int, ...]  # each of them writes what is still missing, and perhaps more
+
+
+class Joiner:
+    """Tokenises text behind tokens that stand already, with one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._pieces: list[tuple[str, int]] = []  # every token's text, sorted
+        self._spelled: dict[tuple[str, str, str], tuple[Spelling, ...]] = {}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special tokens kept."""
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text alone."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def behind(self, ids: Sequence[int], text: str, replaceable: int = 0) -> tuple[int, list[int]]:
+        """Tokenise a text that follows some tokens.
+
+        Where the tokenizer merges the last of the tokens with the beginning of the text, they are
+        replaced by the merged ones, as far as that is allowed.
+
+        Args:
+            ids: (T,) the tokens before it, as they were sampled.
+            replaceable: how many of the last ones may be replaced; at most 2 ever are.
+
+        Returns:
+            How many of the tokens stay, and what follows them.
+        """
+        for window in WINDOWS:
+            tail = list(ids[-window:])
+            joint = self.encode(self.decode(tail) + text)
+            for back in range(min(LOOKED_BACK, replaceable, len(tail) - 1) + 1):
+                stay = len(tail) - back
+                if joint[:stay] == tail[:stay]:
+                    return len(ids) - back, joint[stay:]
+        return len(ids), self.encode(text)
+
+    def spellings(self, opening: str, answer: str, closing: str) -> tuple[Spelling, ...]:
+        """Return the ways to write an answer and its closing behind an opening.
+
+        All tokens but the last are those of the answer tokenised behind the opening, with the
+        closing or without it; the last is every token of the vocabulary that begins with what is
+        then still missing (`}`, `}}`, `}.\\n`; or `7}` where the answer ends in 7). The ways
+        exclude each other, so their probabilities add up.
+        """
+        key = opening, answer, closing
+        if key not in self._spelled:
+            self._spelled[key] = self._spell(self.encode(opening), answer, answer + closing)
+        return self._spelled[key]
+
+    def _spell(self, before: list[int], answer: str, whole: str) -> tuple[Spelling, ...]:
+        skipped = len(self.decode(before))
+        found: dict[tuple[int, ...], Spelling] = {}
+        for text in (answer, whole):
+            for tokens in (self.behind(before, text)[1], self.encode(text)):
+                for size in range(len(tokens) + 1):
+                    stem = tuple(tokens[:size])
+                    written = self.decode([*before, *stem])[skipped:]
+                    if whole.startswith(written) and written != whole and stem not in found:
+                        ends = self._beginning_with(whole[len(written) :], before)
+                        found[stem] = Spelling(stem, ends)
+        return tuple(way for way in found.values() if way.ends)
+
+    def _beginning_with(self, text: str, before: list[int]) -> tuple[int, ...]:
+        """Return the tokens of the vocabulary whose text begins with this one, ascending."""
+        if not self._pieces:
+            # Behind a token, as some tokenizers drop a leading space at the start of a text.
+            context = before[-1:]
+            skipped = len(self.decode(context))
+            rows = [[*context, token] for token in range(len(self.tokenizer))]
+            texts = self.tokenizer.batch_decode(
+                rows, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+            self._pieces = sorted((t[skipped:], token) for token, t in enumerate(texts))
+        first = bisect.bisect_left(self._pieces, (text, -1))
+        last = bisect.bisect_left(self._pieces, (text + chr(0x10FFFF), -1))
+        return tuple(sorted(token for _, token in self._pieces[first:last]))
+
+
+# --- tokenizer -------------------------------------------------------------------------------
+
+
+def load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, padded on the left, and check what a trace needs of it.
+
+    Raises:
+        ModelError: it cannot be found, has no chat template, no end token or no think tags.
+    """
+    tokenizer = _fetch(_tokenizer_class(profile), profile)
+    if not tokenizer.chat_template or tokenizer.eos_token_id is None:
+        missing = "end-of-text token" if tokenizer.chat_template else "chat template"
+        raise ModelError(f"the tokenizer of {profile.model.name} has no {missing}; add one")
+    think_ids(tokenizer, profile.thinking)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _tokenizer_class(profile: Profile) -> type:
+    """Return what loads the tokenizer: the plain class where the model's folder names that.
+
+    For some architectures (Qwen2) AutoTokenizer takes their own class whatever the folder says,
+    and splits text by rules that are not those of its tokenizer.json.
+    """
+    settings = Path(profile.model_path) / "tokenizer_config.json"
+    named = read_json(settings).get("tokenizer_class") if settings.is_file() else None
+    plain = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return PreTrainedTokenizerFast if plain else AutoTokenizer
+
+
+def think_ids(
+    tokenizer: PreTrainedTokenizerBase, thinking: Thinking
+) -> tuple[list[int], list[int]]:
+    """Return the token ids of the opening and of the closing think tag, one each.
+
+    Raises:
+        ModelError: a tag is not one token, so that its neighbours could swallow a part of it.
+    """
+    found = []
+    for tag in (thinking.open_tag, thinking.close_tag):
+        ids = tokenizer.encode(tag, add_special_tokens=False)
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise ModelError(
+                f"the tokenizer has no token {tag!r}; name its tags in thinking.open_tag and "
+                "thinking.close_tag, or add them as tokens and train the model on them"
+            )
+        found.append(ids)
+    return found[0], found[1]
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thinking) -> list[int]:
+    """Return the prompt up to and with the opening think tag.
+
+    Template versions differ in whether they end with the tag (mrt official code, forced points);
+    where one does not, the tag and a newline are put behind it. No system prompt. The template
+    writes the start token itself, so none is added.
+    """
+    messages = [{"role": "user", "content": question + thinking.instruction}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if not text.rstrip().endswith(thinking.open_tag):
+        text += thinking.open_tag + "\n"
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _fetch(loader: Any, profile: Profile, **options: Any) -> Any:
+    """Call a transformers loader on the profile's model, with a message when it is not there."""
+    try:
+        return loader.from_pretrained(profile.model_path, trust_remote_code=False, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"cannot load {profile.model.name}: it is neither a whole model folder nor in reach "
+            f"on the hub (offline?). {error}"
+        ) from error

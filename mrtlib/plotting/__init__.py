@@ -1,0 +1,40 @@
+"""Figures in one style, a function a figure; and the widgets, each over a pure function.
+
+A figure takes tidy tables (intervals computed elsewhere) and axes, and returns the axes. Without
+axes it makes its own, 3.25 or 6.75 inches wide; `save` writes PDF, PNG and the numbers as CSV.
+"""
+
+from mrtlib.plotting.budget import (
+    accuracy_by_budget,
+    headline,
+    official_regret_by_budget,
+    regret_by_budget,
+    results_table,
+)
+from mrtlib.plotting.episodes import (
+    accuracy_by_episode,
+    accuracy_by_token,
+    episode_counts,
+    progress_by_episode,
+)
+from mrtlib.plotting.estimators import (
+    cost_by_boundaries,
+    coverage,
+    error_by_tokens,
+    estimator_curves,
+    exact_against_sampled,
+)
+from mrtlib.plotting.reasoner import reasoner_card, reasoner_page
+from mrtlib.plotting.style import METHODS, render, save, start
+from mrtlib.plotting.trace import annotated_trace, trace_html
+from mrtlib.plotting.training import learning_curves
+from mrtlib.plotting.widgets import budget_view, explore_budgets, explore_traces
+
+__all__ = [
+    "METHODS", "accuracy_by_budget", "accuracy_by_episode", "accuracy_by_token", "annotated_trace",
+    "budget_view", "cost_by_boundaries", "coverage", "episode_counts", "error_by_tokens",
+    "estimator_curves", "exact_against_sampled", "explore_budgets", "explore_traces", "headline",
+    "learning_curves", "official_regret_by_budget", "progress_by_episode", "reasoner_card",
+    "reasoner_page", "regret_by_budget", "render", "results_table", "save", "start",
+    "trace_html",
+]  # fmt: skip

@@ -1,0 +1,92 @@
+"""The reasoner on one page: its measured shares, how its training went, and traces in words."""
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
+
+from mrtlib.evaluation.tables import need
+from mrtlib.experiments.episode_analysis import Example
+from mrtlib.plotting.style import FAINT, WIDE, few_ticks, panels, paper
+
+LINE, SIZE = 0.105, 5.6  # inches of a line of words, and its font size
+
+
+@paper
+def reasoner_page(
+    table: pd.DataFrame, losses: pd.DataFrame, examples: Sequence[Example]
+) -> Figure:
+    """Draw the card's bars, the training loss over tokens, and example traces under them.
+
+    Args:
+        table: as `reasoner_card` takes it; rows that are no share are left out.
+        losses: tokens, loss.
+        examples: up to three; their wasted episodes are grey.
+    """
+    need(losses, "tokens loss", "reasoner_page")
+    shares = table[table["name"] != "episodes"]
+    columns = max(1, len(examples))
+    width = int(WIDE / columns * 72 / (SIZE * 0.602)) - 3
+    blocks = [_example_lines(example, width) for example in examples]
+    top, bottom = 0.19 * len(shares) + 0.6, LINE * (max(map(len, blocks), default=0) + 1)
+    fig = plt.figure(figsize=(WIDE, top + bottom))
+    upper, lower = fig.subfigures(2, 1, height_ratios=(top, bottom))
+    left, right = upper.subplots(1, 2, width_ratios=(1.4, 1))
+    reasoner_card(shares, left)
+    _loss(right, losses)
+    for i, lines in enumerate(blocks):
+        for at, (words, colour, weight) in enumerate(lines):
+            lower.text((i + 0.02) / columns, 1 - LINE * (at + 0.8) / bottom, words, fontsize=SIZE,
+                       family="DejaVu Sans Mono", color=colour, weight=weight,
+                       parse_math=False)  # fmt: skip
+    return fig
+
+
+def _loss(ax: Axes, losses: pd.DataFrame) -> None:
+    ax.plot(losses["tokens"] / 1e6, losses["loss"], color="#0072B2")
+    ax.set(xlabel="training tokens (millions)", ylabel="training loss (nats)", ylim=(0, None))
+    few_ticks(ax)
+
+
+def _example_lines(example: Example, width: int) -> list[tuple[str, str, str]]:
+    """Return the lines of a rollout as (words, colour, weight), an episode to a paragraph."""
+    lines = [(words, "#111111", "bold") for words in textwrap.wrap(example.title, width)]
+    for words, wasted in zip(example.episodes, example.wasted, strict=True):
+        wrapped = textwrap.wrap(" ".join(words.split()), width, subsequent_indent="  ")
+        lines += [(line, FAINT if wasted else "#111111", "normal") for line in wrapped]
+    return [*lines, (textwrap.shorten(example.ending, width), "#111111", "bold")]
+
+
+@paper
+def reasoner_card(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw measured shares as bars with their intervals, and the thresholds they had to meet.
+
+    Args:
+        table: name, estimate, low, high, at_least, at_most (NaN where there is no threshold).
+    """
+    need(table, "name estimate low high at_least at_most", "reasoner_card")
+    (ax,) = panels(ax, height=0.17 * len(table) + 0.62)
+    y = np.arange(len(table))
+    ax.barh(y, table["estimate"], height=0.62, color="#9ecae1")
+    ax.hlines(y, table["low"], table["high"], color="#333333", linewidth=0.8)
+    marks = (("at_least", CARETRIGHTBASE, "at least"), ("at_most", CARETLEFTBASE, "at most"))
+    for column, marker, words in marks:
+        rows = table[column].notna().to_numpy()
+        if rows.any():
+            at = table[column][rows]
+            ax.vlines(at, y[rows] - 0.36, y[rows] + 0.36, color="#D55E00", linewidth=1.0)
+            ax.plot(at, y[rows], linestyle="", marker=marker, color="#D55E00", markersize=4.5,
+                    label=words, clip_on=False)  # fmt: skip
+    for i, value in enumerate(table["estimate"]):
+        ax.text(1.02, i, f"{value:.2f}", va="center", fontsize=6.5)
+    ax.set(xlim=(0, 1), ylim=(len(table) - 0.5, -0.5), xlabel="share", xticks=(0, 0.5, 1))
+    ax.set_yticks(y, table["name"])
+    ax.tick_params(axis="y", length=0)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1)
+    return ax

@@ -1,0 +1,130 @@
+"""Views to explore with: a trace in words, and the methods at a budget.
+
+Each view is a pure function first that a notebook can call once without widgets; the widgets only
+pass the choices on. They show their result in an HTML or Image widget and not in an Output widget:
+the picture is then part of the widget's state, so it is there in a saved notebook and under
+papermill, and no callback prints into a wrong cell.
+"""
+
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mrtlib.episodes import Decode
+from mrtlib.evaluation import tables
+from mrtlib.experiments.episode_analysis import trace_view
+from mrtlib.plotting import style
+from mrtlib.plotting.budget import budget_panel
+from mrtlib.plotting.trace import trace_html
+from mrtlib.tasks.problems import Problem
+
+
+def budgets_of(results: pd.DataFrame) -> list[int]:
+    """Return the budgets at which both accuracy and regret are known, ascending."""
+    rows = tables.budget_rows(results)
+    known = rows.groupby("metric")["budget"].agg(set)
+    return sorted(int(b) for b in set.intersection(*known))
+
+
+@style.paper
+def budget_view(
+    results: pd.DataFrame, methods: Sequence[str], budget: int, c0: int | None = None
+) -> Figure:
+    """Draw accuracy and regret of the methods over the budget, and their values at one budget.
+
+    Args:
+        budget: one of `budgets_of(results)`, in tokens.
+        c0: if given, what lies beyond it is shaded as extrapolated.
+
+    Raises:
+        ValueError: no method chosen, none of them in the results, or a budget not evaluated.
+    """
+    if budget not in (known := budgets_of(results)):
+        raise ValueError(f"budget {budget} was not evaluated; choose one of {known}")
+    chosen = tables.need(results[results["method"].isin(methods)], "", "the chosen methods")
+    rows = tables.budget_rows(chosen)
+    axes = style.panels(None, 2, height=2.2 + 0.13 * len(methods))
+    for ax, metric in zip(axes, tables.AXIS, strict=True):
+        budget_panel(ax, chosen, metric, c0)
+        ax.axvline(budget, color="#333333", linewidth=0.8)
+        here = rows[(rows["metric"] == metric) & (rows["budget"] == budget)]
+        values = {style.look_of(row.method).label: f" {row.estimate:.3f} [{row.low:.3f}, "
+                  f"{row.high:.3f}]" for row in here.itertuples()}  # fmt: skip
+        handles, labels = ax.get_legend_handles_labels()
+        ax.legend(handles, [label + values.get(label, "") for label in labels],
+                  loc="lower left", bbox_to_anchor=(0, 1.07), alignment="left",
+                  title=f"at {budget} tokens", title_fontsize=7)  # fmt: skip
+    return axes[0].figure
+
+
+def explore_traces(
+    rollouts: pd.DataFrame, progress: pd.DataFrame, problems: Sequence[Problem], decode: Decode
+) -> widgets.VBox:
+    """Return a browser of traces: choose problem, method and rollout, read `trace_html`.
+
+    Only problems with a rollout are offered.
+
+    Raises:
+        ValueError: there is none.
+    """
+    there = set(tables.need(rollouts, "method seed problem sample", "explore_traces")["problem"])
+    questions = [(f"{p.question}  ({p.id})", p.id) for p in problems if p.id in there]
+    if not questions:
+        raise ValueError("no rollout belongs to the problems given; load those that were sampled")
+    problem = widgets.Dropdown(options=questions, description="problem")
+    method = widgets.Dropdown(options=tables.in_order(rollouts["method"]), description="method")
+    rollout = widgets.Dropdown(description="rollout")
+    page = widgets.HTML()
+
+    def offer(_: object = None) -> None:
+        fits = (rollouts["method"] == method.value) & (rollouts["problem"] == problem.value)
+        pairs = sorted(set(zip(rollouts["seed"][fits], rollouts["sample"][fits], strict=True)))
+        rollout.options = [(f"seed {s}, sample {n}", (int(s), int(n))) for s, n in pairs]
+        rollout.index = 0 if pairs else None  # the widget selects nothing after an empty list
+        show()
+
+    def show(_: object = None) -> None:
+        if rollout.value is None:
+            page.value = "This method has no rollout of this problem."
+            return
+        seed, sample = rollout.value
+        page.value = trace_html(trace_view(
+            rollouts, progress, problems, method.value, problem.value, sample, decode, seed
+        ))  # fmt: skip
+
+    offer()
+    problem.observe(offer, "value")
+    method.observe(offer, "value")
+    rollout.observe(show, "value")
+    return widgets.VBox([problem, method, rollout, page])
+
+
+def explore_budgets(results: pd.DataFrame, c0: int) -> widgets.VBox:
+    """Return a browser of budgets: choose the methods, slide the budget, see `budget_view`.
+
+    Raises:
+        ValueError: results lack accuracy or regret over the budget.
+    """
+    names = tables.in_order(tables.budget_rows(results)["method"])
+    known = budgets_of(results)
+    budget = widgets.SelectionSlider(
+        options=known, value=min(known, key=lambda b: abs(b - c0)), description="budget",
+        continuous_update=False,
+    )  # fmt: skip
+    labels = [(style.look_of(name).label, name) for name in names]
+    methods = widgets.SelectMultiple(options=labels, value=names, description="methods")
+    image = widgets.Image(format="png", layout=widgets.Layout(max_width="960px"))
+
+    def show(_: object = None) -> None:
+        if methods.value:
+            fig = budget_view(results, methods.value, budget.value, c0)
+            image.value = style.render(fig, "png", dpi=150)
+            plt.close(fig)  # or the notebook would show it a second time
+
+    show()
+    budget.observe(show, "value")
+    methods.observe(show, "value")
+    return widgets.VBox([budget, methods, image])

@@ -1,0 +1,148 @@
+"""What the embedded reasoner learns from: its tokenizer, its recipe and its lessons.
+
+A lesson is a problem, a searcher's trace and an answer. Part of the traces are cut, at a paragraph
+or at any token, and continued with the forced termination, so that the model answers sensibly
+wherever its thinking is cut.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mrtlib.config import Thinking
+from mrtlib.reasoner.searchers import CHECK, FILLERS, MARKERS, draw_habits, guess, search
+from mrtlib.tasks.problems import Problem
+
+PAD, END, USER, ASSISTANT, UNKNOWN = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unk|>"
+LARGEST_NUMBER = 99  # larger numbers are <|unk|>
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}"
+)
+# Words with the space behind them, numbers bare, signs with both spaces: the tokens of a text,
+# joined, are the text again.
+WORDS = r"\.\n\n|\n\n|\n|\\boxed\{| ?[A-Za-z]+(?:-[a-z]+)* ?|\d+| ?[-+*=] ?|\( ?| ?\)|[.,] ?|[}]|."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the reasoner is made. Tokens count everything that goes through the model."""
+
+    seed: int = 0
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    feed_forward: int = 512
+    context: int = 512
+    tokens: int = 20_000_000
+    rounded_share: float = 0.2  # last part of the training, with weights rounded to NF4
+    batch_tokens: int = 2_048
+    learning_rate: float = 5e-3
+    warmup: float = 0.02
+    weight_decay: float = 0.01
+    cut_at_start: float = 0.08  # shares of traces that are cut and answered
+    cut_at_paragraph: float = 0.25
+    cut_anywhere: float = 0.15
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Build the word-level tokenizer with its chat template."""
+    split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+    thinking = Thinking()
+    said = [f"{marker}, " for marker in (*MARKERS, CHECK, "First")] + list(FILLERS)
+    said += ["Not ( 1 + 2 ) * 3.\n\n", "So 1 * ( 2 - 3 ) works.\n\n", "1 - 2 = 3, need 4.\n\n"]
+    said += ["\n", "\n\n"]
+    said += ["Reach 22 with 3, 5, 7.", thinking.stop_text, thinking.answer_open, "}", "user"]
+    pieces = [piece for text in said for piece, _ in split.pre_tokenize_str(text)]
+    special = [PAD, END, USER, ASSISTANT, UNKNOWN, thinking.open_tag, thinking.close_tag]
+    words = sorted(set(pieces) - {str(n) for n in range(LARGEST_NUMBER + 1)})
+    vocabulary = special + [str(n) for n in range(LARGEST_NUMBER + 1)] + words
+    core = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN)
+    )
+    # Added, so that the text around is split from them; not special, so that decoding keeps them.
+    core.add_tokens([thinking.open_tag, thinking.close_tag])
+    core.pre_tokenizer = split
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=PAD, eos_token=END, unk_token=UNKNOWN,
+        extra_special_tokens=[USER, ASSISTANT], chat_template=TEMPLATE, padding_side="left",
+        clean_up_tokenization_spaces=False, model_max_length=Recipe.context,
+    )  # fmt: skip
+
+
+def lesson(problem: Problem, recipe: Recipe, thinking: Thinking, rng: Random) -> list[tuple]:
+    """Write one training text as (piece, learned) pairs; pieces that are not learned are given.
+
+    Some traces are cut and answered by force; the words of the termination are given, so that
+    the model never says them by itself.
+    """
+    habits = draw_habits(problem.level, rng)
+    trace = search(problem, habits, rng)
+    cut, draw = len(trace.text), rng.random()
+    if draw < recipe.cut_at_start:
+        cut = 0
+    elif draw < recipe.cut_at_start + recipe.cut_at_paragraph:
+        cut = rng.choice([match.end() for match in re.finditer("\n\n", trace.text)])
+    elif draw < recipe.cut_at_start + recipe.cut_at_paragraph + recipe.cut_anywhere:
+        cut = rng.choice([match.end() for match in re.finditer(WORDS, trace.text)])
+    answer = trace.answer_at(cut) or guess(problem, habits, rng)
+    kept, forced = trace.text[:cut], cut < len(trace.text)
+    gap = "\n\n" if kept and not kept.endswith("\n") else ""
+    close = thinking.close_text + thinking.answer_open
+    given = [(gap + thinking.stop_text + close, False)] if forced else [(close, True)]
+    prompt = f"{USER}{problem.question}{END}{ASSISTANT}{thinking.open_tag}\n"
+    return [(prompt, False), (kept, True), *given, (answer + thinking.answer_close + END, True)]
+
+
+def encode(lessons: list[list[tuple]], tokenizer) -> list[tuple[list[int], list[int]]]:
+    """Turn lessons into (token ids, labels); a label of -100 is not learned."""
+    flat = [piece for lesson_ in lessons for piece, _ in lesson_]
+    coded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
+    out = []
+    for lesson_ in lessons:
+        ids, labels = [], []
+        for _, learned in lesson_:
+            piece = next(coded)
+            ids += piece
+            labels += piece if learned else [-100] * len(piece)
+        out.append((ids, labels))
+    return out
+
+
+def batches(problems: list[Problem], recipe: Recipe, tokenizer, start: int) -> Iterator[dict]:
+    """Yield batches of similar length without end, from batch `start` on.
+
+    Each block of batches has a random generator of its own, so a resumed training sees what an
+    uninterrupted one would have seen.
+    """
+    thinking, block = Thinking(), 32
+    for number in itertools.count(start // block):
+        rng = Random(f"{recipe.seed}/{number}")
+        drawn: list[tuple] = []
+        while sum(len(ids) for ids, _ in drawn) < block * recipe.batch_tokens:
+            chosen = [rng.choice(problems) for _ in range(512)]
+            drawn += encode([lesson(p, recipe, thinking, rng) for p in chosen], tokenizer)
+        made = list(_by_length(drawn, recipe.batch_tokens, tokenizer.pad_token_id))
+        rng.shuffle(made)
+        yield from made[start - number * block if number == start // block else 0 : block]
+
+
+def _by_length(drawn, batch_tokens: int, pad: int) -> Iterator[dict]:
+    drawn = sorted(drawn, key=lambda pair: len(pair[0]))
+    while drawn:
+        rows = max(1, batch_tokens // len(drawn[-1][0]))
+        chunk, drawn = drawn[-rows:], drawn[:-rows]
+        width = len(chunk[-1][0])
+        yield {
+            "input_ids": torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in chunk]),
+            "labels": torch.tensor([lab + [-100] * (width - len(lab)) for _, lab in chunk]),
+        }

@@ -1,0 +1,171 @@
+"""Deliberately wasteful searchers over Countdown, who write the traces the reasoner learns from.
+
+A searcher makes attempts. An attempt takes two values at a time until one is left, writes each
+step as a paragraph and ends with a verdict in words:
+
+    Wait, 7 + 5 = 12.
+
+    12 * 3 = 36, need 22.
+
+    Not ( 7 + 5 ) * 3.
+
+How it wastes tokens is drawn anew for each trace (`Habits`): steps in poor order, attempts
+repeated, failed attempts checked again, sentences that say nothing, more thinking after the
+answer was found, giving up early. A searcher never errs in arithmetic.
+"""
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from mrtlib.tasks.countdown import Step, last_steps, reachable, render, steps_from
+from mrtlib.tasks.problems import Problem
+
+MARKERS = ("Wait", "Alternatively", "But wait", "But hold on")
+CHECK = "But let me double-check"
+FILLERS = (
+    "Hmm, that was not it.",
+    "Let me think about the numbers again.",
+    "I should try something else.",
+    "There must be a way to do this.",
+)
+
+# A value in the pool: (number, expression that made it).
+Value = tuple[int, object]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What one searcher does, as probabilities an attempt unless said otherwise."""
+
+    insight: float  # the next step is one from which the target can be reached
+    near: float  # the last step is the one that comes closest to the target
+    slow: int  # first attempts, made without either
+    repeat: float  # the attempt is an earlier one, word for word
+    check: float  # the last failed attempt is done again as a check
+    filler: float  # a sentence that says nothing comes first
+    patience: int  # attempts before giving up
+    after: int  # episodes after the answer was found
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a searcher wrote, and the answers it found with the character where each was found."""
+
+    text: str  # ends with a blank line
+    found: tuple[tuple[int, str], ...]
+
+    def answer_at(self, cut: int) -> str | None:
+        """Return the answer found last in the first `cut` characters, or None."""
+        return next((answer for end, answer in reversed(self.found) if end <= cut), None)
+
+
+def draw_habits(level: str, rng: Random) -> Habits:
+    """Draw the habits of one searcher. Four kinds are mixed: hasty, stuck, rambling, thorough."""
+    kind = rng.random()
+    hard = level == "four"
+    return Habits(
+        insight=rng.choice((0.6, 0.8, 1.0) if hard else (0.2, 0.5, 0.8)),
+        near=rng.choice((0.3, 0.6, 0.9)),
+        slow=rng.choice((0, 1, 2, 3, 4)),
+        repeat=0.35 if 0.25 < kind < 0.5 else 0.06,
+        check=0.25 if 0.5 < kind < 0.75 else 0.04,
+        filler=0.5 if 0.5 < kind < 0.8 else 0.08,
+        patience=rng.randint(2, 3) if kind < 0.1 else rng.randint(5, 8 if hard else 10),
+        after=rng.choice((0, 0, 1, 1, 2, 3)),
+    )
+
+
+def search(problem: Problem, habits: Habits, rng: Random) -> Trace:
+    """Write one trace for a problem."""
+    text = ""
+    tried: list[tuple[Step, ...]] = []
+    found: list[tuple[int, str]] = []
+    left = habits.patience
+    while left > 0:
+        steps, check = _choose(habits, tried, bool(found), problem, rng)
+        text += _write(steps, problem.target, _opener(tried, check, rng), habits, rng)
+        if steps[-1][3] == problem.target:
+            found.append((len(text), render(expression(steps))))
+            left = left if len(found) > 1 else habits.after + 1
+        text += verdict(steps, problem.target) + "\n\n"
+        tried.append(steps)
+        left -= 1
+    return Trace(text, tuple(found))
+
+
+def _choose(habits, tried, solved: bool, problem, rng) -> tuple[tuple[Step, ...], bool]:
+    """Choose the next attempt, and whether it is a check of the one before."""
+    draw = rng.random()
+    if tried and (draw < habits.check or (solved and draw < 0.6)):
+        return tried[-1], True
+    if tried and draw > 1 - habits.repeat:
+        return rng.choice(tried), False
+    slow = len(tried) < habits.slow
+    for _ in range(8):
+        steps = attempt(problem, replace(habits, insight=0.0, near=0.0) if slow else habits, rng)
+        if steps not in tried:
+            break
+    return steps, False
+
+
+def attempt(problem: Problem, habits: Habits, rng: Random) -> tuple[Step, ...]:
+    """Take two values at a time until one is left."""
+    pool, steps = tuple(problem.numbers), []
+    while len(pool) > 1:
+        options = steps_from(pool)
+        if len(pool) == 2 and rng.random() < habits.near:
+            options = [min(options, key=lambda o: abs(o[0][3] - problem.target))]
+        elif rng.random() < habits.insight:
+            good = [o for o in options if problem.target in reachable(tuple(sorted(o[1])))]
+            options = good or options
+        elif len(pool) == 2:
+            options = last_steps(pool)
+        step, pool = rng.choice(options)
+        steps.append(step)
+    return tuple(steps)
+
+
+def guess(problem: Problem, habits: Habits, rng: Random) -> str:
+    """Return what a searcher answers who has found nothing: one more attempt, in the head."""
+    return render(expression(attempt(problem, replace(habits, insight=0.0), rng)))
+
+
+def expression(steps: tuple[Step, ...]):
+    """Join the steps of an attempt into one expression (nested tuples, see `problems.parse`)."""
+    made: dict[int, list] = {}
+    node = None
+    for large, sign, small, result in steps:
+        left = made[large].pop() if made.get(large) else large
+        right = made[small].pop() if made.get(small) else small
+        node = (sign, left, right)
+        made.setdefault(result, []).append(node)
+    return node
+
+
+def _opener(tried, check: bool, rng: Random) -> str:
+    if not tried:
+        return "First"
+    return CHECK if check else rng.choice(MARKERS)
+
+
+def _write(steps, target: int, opener: str, habits: Habits, rng: Random) -> str:
+    """Write the steps of an attempt, a paragraph each.
+
+    The last one repeats the target beside the result: a small model compares neighbours well.
+    """
+    lines = [f"{large} {sign} {small} = {result}" for large, sign, small, result in steps]
+    lines[0] = f"{opener}, {lines[0]}"
+    lines[-1] += f", need {target}"
+    lines = [line + "." for line in lines]
+    if rng.random() < habits.filler:
+        lines.insert(0, rng.choice(FILLERS))
+    return "\n\n".join(lines) + "\n\n"
+
+
+def verdict(steps: tuple[Step, ...], target: int) -> str:
+    """Say in words how an attempt ended, with the expression that it tried.
+
+    Writing the expression each time is what lets a small model learn to join steps into one.
+    """
+    tried = render(expression(steps))
+    return f"So {tried} works." if steps[-1][3] == target else f"Not {tried}."

@@ -1,0 +1,279 @@
+"""Countdown: reach a target from given numbers. Grammar, answers, grading, and the problem sets.
+
+    sum     = product (("+" | "-") product)*
+    product = atom ("*" atom)*
+    atom    = whole number | "(" sum ")"
+
+Text is never evaluated as code. A parsed expression is an int or a triple (sign, left, right).
+An accepted answer has parentheses only where they change its meaning, which makes the accepted
+answers over given numbers finitely many.
+
+The problem sets in `data/problems/` are made by one command from one seed. Two levels: `three` and
+`four` numbers from 1 to 20, target 10 to 50. A problem is kept when it has a solution whose every
+result lies between 1 and 60, its target is not one of its numbers, and its accepted answers are
+few (so that all of them can be scored). Splits are disjoint by (sorted numbers, target); `warmup`
+is what is left over: the reasoner learns from it and no file holds it.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from mrtlib.tasks.problems import MAX_ANSWER, Grade, Problem, as_record
+
+
+def countdown(numbers: tuple[int, ...], target: int, level: str) -> Problem:
+    """Make a Countdown problem with its complete set of accepted answers."""
+    numbers = tuple(sorted(numbers))
+    return Problem(
+        id=f"{level}-{'.'.join(map(str, numbers))}-{target}",
+        family="countdown",
+        level=level,
+        question=f"Reach {target} with {', '.join(map(str, numbers))}.",
+        references=tuple(sorted(accepted(numbers).get(target, ()))),
+        numbers=numbers,
+        target=target,
+    )
+
+
+def judge(problem: Problem, answer: str) -> Grade:
+    """Grade an answer: an expression over the problem's numbers that reaches its target."""
+    short = answer[:MAX_ANSWER]
+    try:
+        node = parse(answer[: MAX_ANSWER + 1])
+    except ExpressionError:
+        return Grade(False, short, "unparsable")
+    text = render(node)
+    if text.split() != lexemes_of(answer):
+        return Grade(False, text, "not canonical")
+    right = sorted(numbers_in(node)) == list(problem.numbers) and value(node) == problem.target
+    return Grade(right, text, "correct" if right else "wrong")
+
+MAX_LENGTH = 200  # characters of an expression
+MAX_NUMBER = 10**6  # largest number that an expression may name
+MAX_SYMBOLS = 40  # numbers, signs and parentheses of an expression; bounds the recursion
+
+_LEXEME = re.compile(r"\s*([0-9]+|[-+*()])")
+
+
+class ExpressionError(ValueError):
+    """A text that is not an expression of the small grammar, or one beyond its bounds."""
+
+
+def parse(text: str):
+    """Parse an infix expression over +, -, * and whole numbers into nested tuples.
+
+    Returns:
+        An int, or (sign, left, right) with the usual precedence, left-associative.
+    Raises:
+        ExpressionError: not in the grammar, or longer than its bounds.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(f"longer than {MAX_LENGTH} characters")
+    lexemes = lexemes_of(text)
+    if len(lexemes) > MAX_SYMBOLS:
+        raise ExpressionError(f"more than {MAX_SYMBOLS} symbols")
+    node, rest = _sum(lexemes)
+    if rest:
+        raise ExpressionError(f"{rest[0]!r} was not expected")
+    return node
+
+
+def lexemes_of(text: str) -> list[str]:
+    """Split an expression into numbers, signs and parentheses."""
+    out, at, text = [], 0, text.rstrip()
+    while at < len(text):
+        match = _LEXEME.match(text, at)
+        if match is None:
+            raise ExpressionError(f"{text[at]!r} is not part of an expression")
+        out.append(match[1])
+        at = match.end()
+    return out
+
+
+def _sum(lexemes):
+    node, lexemes = _product(lexemes)
+    while lexemes and lexemes[0] in "+-":
+        right, rest = _product(lexemes[1:])
+        node, lexemes = (lexemes[0], node, right), rest
+    return node, lexemes
+
+
+def _product(lexemes):
+    node, lexemes = _atom(lexemes)
+    while lexemes and lexemes[0] == "*":
+        right, lexemes = _atom(lexemes[1:])
+        node = ("*", node, right)
+    return node, lexemes
+
+
+def _atom(lexemes):
+    if not lexemes:
+        raise ExpressionError("it ends too early")
+    head, rest = lexemes[0], lexemes[1:]
+    if head == "(":
+        node, rest = _sum(rest)
+        if not rest or rest[0] != ")":
+            raise ExpressionError("a parenthesis is not closed")
+        return node, rest[1:]
+    if not head.isdigit():
+        raise ExpressionError(f"{head!r} stands where a number should")
+    if len(head) > 7 or int(head) > MAX_NUMBER:
+        raise ExpressionError(f"a number is over {MAX_NUMBER}")
+    return int(head), rest
+
+
+def value(node) -> int:
+    """Return the value of a parsed expression."""
+    if isinstance(node, int):
+        return node
+    sign, left, right = node[0], value(node[1]), value(node[2])
+    return left + right if sign == "+" else left - right if sign == "-" else left * right
+
+
+def numbers_in(node) -> list[int]:
+    """Return the numbers of a parsed expression from left to right."""
+    return [node] if isinstance(node, int) else numbers_in(node[1]) + numbers_in(node[2])
+
+
+def render(node) -> str:
+    """Write a parsed expression with parentheses only where they change its meaning."""
+    if isinstance(node, int):
+        return str(node)
+    sign, left, right = node
+    closed_left = sign == "*" and _is_sum(left)
+    closed_right = sign in "*-" and _is_sum(right)
+    return f"{_wrap(left, closed_left)} {sign} {_wrap(right, closed_right)}"
+
+
+def _is_sum(node) -> bool:
+    return not isinstance(node, int) and node[0] in "+-"
+
+
+def _wrap(node, closed: bool) -> str:
+    return f"( {render(node)} )" if closed else render(node)
+
+
+@cache
+def accepted(numbers: tuple[int, ...]) -> dict[int, frozenset[str]]:
+    """Enumerate every accepted answer over these numbers, by the value it reaches."""
+    found: dict[int, set[str]] = {}
+    for order in set(itertools.permutations(numbers)):
+        for node in _trees(order):
+            found.setdefault(value(node), set()).add(render(node))
+    return {target: frozenset(texts) for target, texts in found.items()}
+
+
+def _trees(numbers: tuple[int, ...]) -> Iterator:
+    """Yield every expression over the numbers in this order."""
+    if len(numbers) == 1:
+        yield numbers[0]
+    for cut in range(1, len(numbers)):
+        for left in _trees(numbers[:cut]):
+            for right in _trees(numbers[cut:]):
+                for sign in "+-*":
+                    yield (sign, left, right)
+
+LARGEST = 20
+TARGETS = range(10, 51)
+NUMBERS = {"three": 3, "four": 4}
+MOST_REFERENCES = {"three": 6, "four": 8}
+CHOICES = {"three": None, "four": 1500}  # sets of numbers that are looked at; None: all of them
+SPLITS = {"test": 500, "validation": 250, "train": 1500}
+
+
+def _all_problems(level: str, rng: Random) -> list[Problem]:
+    """List every problem of a level over the chosen sets of numbers, shuffled."""
+    sets = list(itertools.combinations(range(1, LARGEST + 1), NUMBERS[level]))
+    if CHOICES[level] is not None:
+        sets = rng.sample(sets, CHOICES[level])
+    out = []
+    for numbers in sets:
+        answers = accepted(numbers)
+        out += [
+            countdown(numbers, target, level)
+            for target in sorted(reachable(numbers))
+            if target in TARGETS
+            and target not in numbers
+            and len(answers[target]) <= MOST_REFERENCES[level]
+        ]
+        accepted.cache_clear()  # thousands of expressions for each set of four numbers
+    rng.shuffle(out)
+    return out
+
+
+def make_splits(seed: int) -> dict[str, list[Problem]]:
+    """Make all problems and divide them: test, validation, train, and the rest as warmup."""
+    splits: dict[str, list[Problem]] = {name: [] for name in (*SPLITS, "warmup")}
+    for level in NUMBERS:
+        left = _all_problems(level, Random(f"{seed}/{level}"))
+        for name, count in SPLITS.items():
+            splits[name] += left[:count]
+            left = left[count:]
+        splits["warmup"] += left
+    return splits
+
+
+def write_splits(folder: Path, seed: int) -> dict[str, int]:
+    """Write `train`, `validation` and `test` as JSONL into a folder and return the counts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = make_splits(seed)
+    for name in SPLITS:
+        lines = [json.dumps(as_record(problem)) + "\n" for problem in splits[name]]
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return {name: len(problems) for name, problems in splits.items()}
+
+MAX_VALUE = 60  # every intermediate result lies between 1 and this
+MAX_LAST = 99  # a careless last result lies between 0 and this
+# A step: (larger operand, sign, smaller operand, result).
+Step = tuple[int, str, int, int]
+
+
+def steps_from(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
+    """List the steps from a pool that leave it open to end, each with the pool it leaves."""
+    return [
+        (step, (*rest, step[3]))
+        for step, rest in _pairs(pool)
+        if 1 <= step[3] <= MAX_VALUE and reachable(tuple(sorted((*rest, step[3]))))
+    ]
+
+
+def last_steps(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
+    """List all that a searcher who does not look ahead may do with the last two values."""
+    return [(step, (step[3],)) for step, _ in _pairs(pool) if 0 <= step[3] <= MAX_LAST]
+
+
+def _pairs(pool: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:
+    """Yield every step over two values of a pool, with the values it leaves alone."""
+    for i in range(len(pool)):
+        for j in range(i + 1, len(pool)):
+            large, small = max(pool[i], pool[j]), min(pool[i], pool[j])
+            rest = tuple(v for k, v in enumerate(pool) if k not in (i, j))
+            yield (large, "+", small, large + small), rest
+            yield (large, "-", small, large - small), rest
+            yield (large, "*", small, large * small), rest
+
+
+@cache
+def reachable(pool: tuple[int, ...]) -> frozenset[int]:
+    """Return the values that a pool (in ascending order) can end on."""
+    if len(pool) == 1:
+        return frozenset(pool)
+    return frozenset().union(*(reachable(tuple(sorted(p))) for _, p in steps_from(pool)))
+
+
+def candidates(answers: Sequence[str | None]) -> list[str | None]:
+    """Return what each answer votes for: its value if it is an expression, else itself."""
+    return [None if answer is None else _candidate(answer) for answer in answers]
+
+
+def _candidate(answer: str) -> str:
+    """Return what one answer votes for."""
+    try:
+        return str(value(parse(answer)))
+    except ExpressionError:
+        return answer
