@@ -49,8 +49,14 @@ class Relay:
 
 
 def numbered() -> list[Path]:
-    """Return the numbered notebooks in order."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    """Return the numbered notebooks in order.
+
+    Raises:
+        BatchError: there are none.
+    """
+    if found := sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        return found
+    raise BatchError(f"no notebooks in {NOTEBOOKS}; set MRT_ROOT to a checkout of the repository")
 
 
 def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout) -> list[Path]:

@@ -181,7 +181,18 @@ def _covers(
 def segment(
     token_ids: Sequence[int], decode: Decode, thinking: Thinking
 ) -> list[int]:
-    """Return the boundaries [t_1, ..., t_k] of a sampled trace, by the profile's segmenter.
+    r"""Return the boundaries [t_1, ..., t_k] of a sampled trace, by the profile's segmenter.
+
+    Here a token is a byte; a tokenizer's `decode` takes its place. A marker after fewer than three
+    paragraphs (`thinking.min_paragraphs`) cuts nothing:
+
+    >>> from mrtlib import load_profile, segment
+    >>> text = "First, 7 + 5 = 12.\n\nWait, no.\n\n12 + 3 = 15.\n\nWait, 5 * 3 = 15."
+    >>> thinking = load_profile("tiny").thinking
+    >>> segment(text.encode(), lambda ids: bytes(ids).decode(), thinking)
+    [45, 62]
+    >>> text[45:62]
+    'Wait, 5 * 3 = 15.'
 
     Raises:
         ValueError: no such segmenter.

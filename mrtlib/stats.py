@@ -166,6 +166,15 @@ def two_way(
 ) -> Interval:
     """Return the mean over seeds and problems with its t interval.
 
+    How much more often a method is right than another one, 5 seeds on the same 4 problems:
+
+    >>> from mrtlib import two_way
+    >>> gain = [[0.50, 0.25, 0.00, 0.25], [0.25, 0.25, 0.25, 0.25], [0.50, 0.00, 0.25, 0.25],
+    ...         [0.25, 0.25, 0.25, 0.50], [0.50, 0.25, 0.00, 0.25]]
+    >>> found = two_way(gain)
+    >>> [round(number, 2) for number in (found.estimate, found.low, found.high)]
+    [0.26, 0.09, 0.44]
+
     Args:
         values: (..., S, P) as in `spread`; for a paired difference, the differences.
         strata: as in `spread`.

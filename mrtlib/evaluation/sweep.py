@@ -206,6 +206,14 @@ def evaluate(
 ) -> Path:
     """Measure one model on the problems of a split; return the folder of its tables.
 
+    >>> from mrtlib import evaluate, load_profile
+    >>> from mrtlib.evaluation.sweep import load_tables
+    >>> tables = load_tables(evaluate(load_profile("smoke"), "base", seed=0))
+    evaluate base, seed 0: part 1 of 1, 0 min left
+    >>> accuracy = tables["budgets"].groupby("budget")["accuracy"].mean()
+    >>> accuracy[[28, 112, 224]].round(1).tolist()  # more thinking, more right answers
+    [0.2, 0.3, 0.4]
+
     Goes on from the shards that are there; says how far it is and how long it will take.
     Shards made with other settings or weights stay, but `load_tables` does not read them.
     """

@@ -36,7 +36,21 @@ COMPARISON = 750_000  # ... and of those that exact J is compared with at the st
 
 
 class MRTTrainer(GRPOTrainer):
-    """GRPO for the outcome plus alpha times the information gain of each episode (Eq. 2)."""
+    """GRPO for the outcome plus alpha times the information gain of each episode (Eq. 2).
+
+    `train` makes one and ends it in time. By hand, to look inside a step (TRL prints its log):
+
+    >>> from mrtlib import MRTTrainer, load_profile
+    >>> profile = load_profile("smoke")
+    >>> trainer = MRTTrainer(profile, "regret_to_go", seed=0, folder=profile.runs / "by-hand")
+    >>> output = trainer.train()
+    {'loss': ...
+    >>> len(trainer.rollouts)  # of the last step: 2 problems, 4 rollouts each
+    8
+    >>> J = trainer.found.J[0]  # of the first of them, J_0 ... J_k
+    >>> len(J) == 1 + len(trainer.rollouts[0].boundaries)
+    True
+    """
 
     def __init__(self, profile: Profile, method: str, seed: int, folder: Path) -> None:
         """Build base, adapters and data from the profile; `folder` takes the checkpoints."""
