@@ -127,7 +127,7 @@ class Evaluator:
             trace = trace[:-1]
         return replace(
             rollout, token_ids=trace, trace_tokens=len(trace), closed=whole and closed,
-            ended=whole and ended, boundaries=[], settled=[],
+            ended=whole and ended, boundaries=[], maker_ends=[],
         )  # fmt: skip
 
 
