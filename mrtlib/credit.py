@@ -3,7 +3,7 @@
 G rollouts of one problem (a group), k episodes of a trace, T tokens. J: (k + 1,) success
 probabilities J_0 ... J_k; t: (k + 1,) boundaries in tokens, t_0 = 0. Each function says whether
 it returns rewards or advantages; `outcome` turns the rewards of a group into advantages. Credit
-is an advantage of each episode's tokens, given beside that of the outcome.
+is an advantage of each episode's tokens, added to that of the outcome.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-EPSILON = 1e-4  # TRL's; keeps a group without spread at advantage 0
+EPSILON = 1e-4  # TRL's; a group of equal rewards gets advantage 0
 
 Array = NDArray[np.float64]
 Curve = tuple[Array, Array]  # J and t of one rollout, each (k + 1,)
@@ -33,7 +33,7 @@ def outcome(rewards: ArrayLike) -> Array:
     if r.ndim == 0 or r.shape[-1] < 2:
         raise ValueError("a group needs at least two rollouts: it is its own baseline")
     if not np.isfinite(r).all():
-        raise ValueError(f"rewards must be finite, not {r}; a rollout without a grade is no 0")
+        raise ValueError(f"rewards must be finite, not {r}; grade every rollout")
     centred = r - r.mean(-1, keepdims=True)
     return centred / (r.std(-1, ddof=1, keepdims=True) + EPSILON)
 
@@ -62,10 +62,10 @@ def length_penalty(correct: ArrayLike, lengths: ArrayLike, alpha: float) -> Arra
 
 
 def shaped_constant(f: ArrayLike, c: float, alpha: float) -> Array:
-    """Return r_i = f_i + alpha · (f_i - c): GRPO in disguise, kept to show just that.
+    """Return r_i = f_i + alpha · (f_i - c), which is GRPO in disguise and kept to show that.
 
     With c = J(mu | shared prefix) constant in the group, `outcome` of it is `outcome(f)` for
-    every alpha > -1, up to the epsilon 1e-4. It is not MRT, and no method trains on it.
+    every alpha > -1, up to `EPSILON`. It is not MRT, and no method trains on it.
 
     Source: the authors' early public code (github.com/CohenQU/grpo-metaMATH).
     """
@@ -175,27 +175,25 @@ def regret_to_go(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
 def less_group_mean(curves: Sequence[Curve], gains: Sequence[Array]) -> list[Array]:
     """Return each episode's gain less the mean over the episodes of the group.
 
-    Closing, paid 0, is then favoured wherever the mean that is taken off is positive, and the token
-    that ends an episode is not paid for it.
+    Closing the trace is paid 0. So it is favoured wherever the mean that is taken off is positive.
     """
     joined = np.concatenate([np.zeros(0), *gains])
     return [g - joined.mean() for g in gains] if joined.size else list(gains)
 
 
 def less_expected(curves: Sequence[Curve], gains: Sequence[Array]) -> list[Array]:
-    """Return each episode's gain less what the rest of the group leads one to expect there.
+    """Return each episode's gain less the gain to be expected there, from the rest of the group.
 
-    The baseline of an episode that begins at t with success probability J is what the other
-    rollouts o of the group gain at t for each unit of doubt, times the doubt left here, less what
-    they lose for each unit of success, times the success here. With G_o(t) the gain of their
-    episode that runs at t,
+    An episode begins at t with success probability J. At t each other rollout o of the group is in
+    an episode that began with J_o and gains G_o. The baseline is
 
-        b = (1 - J) Σ_o max(G_o, 0) / Σ_o (1 - J_o) - J Σ_o max(-G_o, 0) / Σ_o J_o.
+        b = (1 - J) Σ_o max(G_o, 0) / Σ_o (1 - J_o) - J Σ_o max(-G_o, 0) / Σ_o J_o:
 
-    A trace cannot gain more than its doubt nor lose more than its success, so both shares lie in
-    [0, 1] and |b| <= 1 however little doubt is left. b is known before the episode's first token,
-    so the expected gradient is the same with and without it. A trace that ends at once has one
-    value, for the token that ends it.
+    what the others gain for each unit of failure probability, times the failure probability here,
+    less what they lose for each unit of success probability, times the success probability here.
+    A trace can gain 1 - J and lose J at most, so both ratios lie in [0, 1], and |b| <= 1. b is
+    known before the episode's first token, so the expected gradient is the same with and without
+    it. A trace that ends at once has one value, for the token that ends it.
     """
     out = []
     for own, (J, t) in enumerate(curves):
@@ -210,18 +208,18 @@ def less_expected(curves: Sequence[Curve], gains: Sequence[Array]) -> list[Array
 def _expected(
     curves: Sequence[Curve], gains: Sequence[Array], others: list[int], J: float, start: float
 ) -> float:
-    """Return what a trace with success probability J gains by the example of the others."""
-    gained = lost = doubt = success = 0.0
+    """Return the baseline of an episode that begins at `start` with success probability J."""
+    gained = lost = failure = success = 0.0
     for o in others:
         curve, t = curves[o]
-        begun = int(np.searchsorted(t, start, side="right")) - 1  # episodes that ended by then
-        gain = gains[o][begun] if begun < len(gains[o]) else 0.0
+        ended = int(np.searchsorted(t, start, side="right")) - 1  # episodes that ended by then
+        gain = gains[o][ended] if ended < len(gains[o]) else 0.0
         gained, lost = gained + max(gain, 0.0), lost + max(-gain, 0.0)
-        doubt, success = doubt + 1 - curve[begun], success + curve[begun]
-    return (1 - J) * _share(gained, doubt) - J * _share(lost, success)
+        failure, success = failure + 1 - curve[ended], success + curve[ended]
+    return (1 - J) * _ratio(gained, failure) - J * _ratio(lost, success)
 
 
-def _share(part: float, whole: float) -> float:
+def _ratio(part: float, whole: float) -> float:
     """Return part / whole, in [0, 1] whatever rounding has done to a J at 0 or 1."""
     return min(1.0, part / whole) if whole > 1e-9 else 0.0
 
@@ -255,19 +253,18 @@ def budget_relative(values: ArrayLike, prior: ArrayLike, decay: float = 0.5) -> 
     return returns - (s / m) * own_past - (1 - s / m) * returns.mean(0)
 
 
-def spread(values: ArrayLike, boundaries: ArrayLike, length: int, tail: float) -> Array:
-    """Return (T,) per-token values: the tokens of episode j get values[j-1], the rest `tail`.
+def per_token(values: ArrayLike, boundaries: ArrayLike, length: int) -> Array:
+    """Return (T,) values: the tokens of episode j get values[j-1], those behind the last 0.
 
     Args:
         values: (k,) one value an episode.
         boundaries: (k + 1,) with t_0 = 0; episode j is paid on the tokens t_{j-1} <= n < t_j.
         length: T >= t_k.
-        tail: value of the tokens behind the trace: closing tag and answer.
     """
     v, t = np.asarray(values, dtype=float), np.asarray(boundaries, dtype=int)
     if t.shape != (len(v) + 1,) or t[0] != 0 or (np.diff(t) < 0).any() or t[-1] > length:
         raise ValueError("boundaries must be (k + 1,), ascend from 0 and end within length")
-    return np.concatenate([np.repeat(v, np.diff(t)), np.full(length - t[-1], float(tail))])
+    return np.concatenate([np.repeat(v, np.diff(t)), np.zeros(length - t[-1])])
 
 
 def _curve(J: ArrayLike) -> Array:
@@ -275,7 +272,7 @@ def _curve(J: ArrayLike) -> Array:
     if J.ndim != 1 or len(J) == 0:
         raise ValueError(f"J must be (k + 1,) and hold at least J_0, not {J.shape}")
     if not np.isfinite(J).all():
-        raise ValueError(f"J must be finite, not {J}; what was not measured is no number")
+        raise ValueError(f"J must be finite, not {J}; leave out what was not measured")
     return J
 
 

@@ -94,34 +94,14 @@ def _ends(
         if opening and len(cuts) < max_cuts and i - first >= min_paragraphs and i > 0:
             cuts.append(start)
             first = i
-    return _grouped([*cuts, length], group_size)
-
-
-def _grouped(ends: list[int], size: int) -> list[int]:
-    """Merge `size` consecutive episodes into one; the last group may be short."""
-    return [*ends[size - 1 : -1 : size], ends[-1]]
-
-
-def texts(text: str, ends: Sequence[int]) -> list[str]:
-    """Return the text of each episode; joined they are the trace."""
-    return [text[a:b] for a, b in itertools.pairwise([0, *ends])]
-
-
-def official_texts(text: str, max_cuts: int = 49, group_size: int = 1) -> list[str]:
-    """Return the episodes by `official` as the authors' notebooks keep them.
-
-    Each raw episode loses its trailing newlines, and those of a group are joined by a blank line:
-    where more than two newlines stood between them, the text is not the trace's.
-    """
-    raw = [episode.rstrip("\n") for episode in texts(text, official(text, max_cuts))]
-    return ["\n\n".join(raw[i : i + group_size]) for i in range(0, len(raw), group_size)]
+    return [*cuts[group_size - 1 :: group_size], length]
 
 
 def by_token_budget(n_tokens: int, size: int) -> list[int]:
     """Return boundaries every `size` tokens; the last is n_tokens. [] for no tokens.
 
-    t_j = min(j · size, n_tokens). The control that knows nothing about the text
-    (AnytimeReasoner, arXiv 2505.13438, truncates its traces like this).
+    t_j = min(j · size, n_tokens): the control, which ignores the text. AnytimeReasoner (arXiv
+    2505.13438) truncates its traces like this.
     """
     if size < 1:
         raise ValueError(f"an episode needs at least one token, not {size}")
@@ -138,9 +118,9 @@ def token_boundaries(
     UTF-8 character covers a cut behind it only together with the tokens that complete it.
     Cuts that fall into one token give one boundary.
 
-    Whether a prefix covers a cut is monotone in its length, so each cut is found by binary
-    search: O(k log T) decodes instead of one for each token, and no assumption that decoding
-    two halves and joining them gives the whole (SentencePiece and partial characters break it).
+    Longer prefixes cover more, so each cut is found by binary search, with O(k log T) decodes.
+    Texts of parts are never joined: with SentencePiece, or where a part ends inside a character,
+    they are not the text of the whole.
 
     Args:
         token_ids: (T,) the trace as it was sampled.
@@ -163,7 +143,6 @@ def _located(
     found: list[tuple[int, int]] = []
     for end in char_ends[:-1]:
         covers = _covers(ids, decode, text[:end])
-        # bisect takes `key` of the element: False for every prefix too short, True from t_j on.
         low = found[-1][0] if found else 0
         t = low + bisect.bisect_left(range(low, len(ids) + 1), True, key=covers)
         if low < t < len(ids):
@@ -171,16 +150,12 @@ def _located(
     return found
 
 
-def _covers(
-    ids: list[int], decode: Decode, prefix: str
-) -> Callable[[int], bool]:
-    """Return the test whether the first n tokens spell out the prefix."""
+def _covers(ids: list[int], decode: Decode, prefix: str) -> Callable[[int], bool]:
+    """Return the test whether the text of the first n tokens begins with the prefix."""
     return lambda n: decode(ids[:n]).startswith(prefix)
 
 
-def segment(
-    token_ids: Sequence[int], decode: Decode, thinking: Thinking
-) -> list[int]:
+def segment(token_ids: Sequence[int], decode: Decode, thinking: Thinking) -> list[int]:
     r"""Return the boundaries [t_1, ..., t_k] of a sampled trace, by the profile's segmenter.
 
     Here a token is a byte; a tokenizer's `decode` takes its place. A marker after fewer than three
@@ -197,18 +172,19 @@ def segment(
     Raises:
         ValueError: no such segmenter.
     """
-    return segment_settled(token_ids, decode, thinking)[0]
+    return segment_with_makers(token_ids, decode, thinking)[0]
 
 
-def segment_settled(
+def segment_with_makers(
     token_ids: Sequence[int], decode: Decode, thinking: Thinking
 ) -> tuple[list[int], list[int]]:
-    """Return the boundaries, and how many tokens were written when each was certain to be one.
+    """Return the boundaries t_1 ... t_k of a trace, and for each the place behind its maker.
 
-    The token that makes boundary t_j is the one that completes the marker of the next episode,
-    the n_j-th; n_j = t_j + 1 for a marker of one token. With equal tokens it is the next one,
-    which decides whether the trace ends there. What stands behind the trace makes the last
-    boundary, and decides whether a whole word at the end is one: n_j = T + 1, T the trace's tokens.
+    The maker of a boundary is the token that decides that there is one: token n_j of the output,
+    counted from 1. Inside the trace it completes the next episode's marker, so n_j = t_j + 1 for a
+    marker of one token. With episodes of equal length it is the token behind them, for the trace
+    could have ended there. The last boundary is made by what follows the trace: n_k = T + 1. That
+    token also shows whether the letters at the trace's end are a whole word, a marker.
 
     Returns:
         [t_1, ..., t_k] and [n_1, ..., n_k].
@@ -220,38 +196,24 @@ def segment_settled(
     if thinking.segmenter == "tokens":
         bounds = by_token_budget(len(ids), thinking.episode_tokens)
         return bounds, [t + 1 for t in bounds]
-    text = decode(ids)
-    located = _located(ids, decode, text, _char_ends(text, thinking))
-    known = []
-    for t, end in located:
-        marker = _marker_end(text, end, whole=thinking.segmenter == "markers")
-        covers = _covers(ids, decode, text[:marker])
-        inside = range(t + 1, len(ids) + 1) if marker <= len(text) else ()
-        known.append(next((n for n in inside if covers(n)), len(ids) + 1))
-    if not ids:
-        return [], []
-    return [*(t for t, _ in located), len(ids)], [*known, len(ids) + 1]
-
-
-def _char_ends(text: str, thinking: Thinking) -> list[int]:
-    """Return the ends of the episodes in characters, by a segmenter that reads the text."""
-    segmenters = {"official": official, "markers": by_markers}
-    if thinking.segmenter not in segmenters:
+    by_text = {"official": official, "markers": by_markers}.get(thinking.segmenter)
+    if by_text is None:
         raise ValueError(
             f"unknown segmenter {thinking.segmenter!r}; choose official, markers or tokens"
         )
-    return segmenters[thinking.segmenter](
-        text,
-        max_cuts=thinking.max_cuts,
-        group_size=thinking.group_size,
-        min_paragraphs=thinking.min_paragraphs,
-    )
-
-
-def _marker_end(text: str, start: int, whole: bool) -> int:
-    """Return where the marker that begins at `start` is complete; a whole word needs one more."""
-    sizes = [len(marker) for marker in MARKERS if text.startswith(marker, start)]
-    return start + min(sizes, default=0) + whole
+    text = decode(ids)
+    ends = by_text(text, max_cuts=thinking.max_cuts, group_size=thinking.group_size,
+                   min_paragraphs=thinking.min_paragraphs)  # fmt: skip
+    bounds, makers = [], []
+    for t, end in _located(ids, decode, text, ends):
+        sizes = [len(marker) for marker in MARKERS if text.startswith(marker, end)]
+        # A marker is complete with its letters, a whole word with one character more.
+        complete = end + min(sizes, default=0) + (by_text is by_markers)
+        covers = _covers(ids, decode, text[:complete])
+        inside = range(t + 1, len(ids) + 1) if complete <= len(text) else ()
+        bounds.append(t)
+        makers.append(next((n for n in inside if covers(n)), len(ids) + 1))
+    return ([*bounds, len(ids)], [*makers, len(ids) + 1]) if ids else ([], [])
 
 
 def find_trace(token_ids: Sequence[int], close_ids: Sequence[int]) -> tuple[int, bool]:

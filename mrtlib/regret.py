@@ -4,7 +4,6 @@ A trace has boundaries t_0 = 0 <= t_1 ... <= t_k (tokens) and success probabilit
 Its anytime curve is a step function: J(n) = J_j for t_j <= n < t_{j+1}, held at J_k after t_k.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -109,17 +108,6 @@ def _within(x0: float, y0: float, x1: float, y1: float, budget: float) -> float:
     return (b - a) * (y0 + slope * (a - x0) + y0 + slope * (b - x0)) / 2
 
 
-def many(curves: Sequence[tuple[ArrayLike, ArrayLike]], budgets: ArrayLike) -> tuple[Array, Array]:
-    """Return (N, B) anytime accuracy and (N, B) normalised regret of N traces at B budgets.
-
-    Args:
-        curves: N pairs (J, t).
-        budgets: (B,) in tokens, positive.
-    """
-    accuracy = np.stack([anytime(J, t, budgets) for J, t in curves])
-    return accuracy, np.stack([normalised_regret(J, t, budgets) for J, t in curves])
-
-
 def extrapolate(
     J: ArrayLike, t: ArrayLike, extension_J: ArrayLike, extension_tokens: ArrayLike
 ) -> tuple[Array, Array]:
@@ -142,7 +130,7 @@ def extrapolate(
     return np.concatenate([J, extra]), np.concatenate([t, t[-1] + np.cumsum(tokens)])
 
 
-def tokens_to_reach(tokens: ArrayLike, accuracy: ArrayLike, target: float) -> float:
+def tokens_to_reach(tokens: ArrayLike, accuracy: ArrayLike, target: ArrayLike) -> Array:
     """Return the fewest tokens at which a curve reaches an accuracy.
 
     Horizontal interpolation, linear between points, on the monotone envelope max_{n' <= n} of
@@ -150,49 +138,55 @@ def tokens_to_reach(tokens: ArrayLike, accuracy: ArrayLike, target: float) -> fl
     the first point gives the first point's tokens (no extrapolation); one never reached, ∞.
 
     Args:
-        tokens, accuracy: (n,) points of the curve, in any order.
-        target: accuracy to reach.
+        tokens: (n,) of the points, in any order.
+        accuracy: (..., n) one curve or many.
+        target: (...) accuracy to reach; the result has the same shape.
     """
     x, y = _envelope(tokens, accuracy)
-    i = int(np.searchsorted(y, target, side="left"))  # first point at or above the target
-    if i == len(y):
-        return math.inf
-    if i == 0:
-        return float(x[0])
-    return float(x[i - 1] + (x[i] - x[i - 1]) * (target - y[i - 1]) / (y[i] - y[i - 1]))
+    target = np.asarray(target, dtype=float)[..., None]
+    first = (y < target).sum(-1, keepdims=True)  # first point at or above the target
+    after = first.clip(1, x.shape[-1] - 1)
+    (x0, x1), (y0, y1) = (
+        [np.take_along_axis(curve, at, -1) for at in (after - 1, after)] for curve in (x, y)
+    )
+    between = x0 + (x1 - x0) * (target - y0) / np.where(y1 > y0, y1 - y0, 1.0)
+    return np.select([first == 0, first == x.shape[-1]], [x[..., :1], np.inf], between)[..., 0][()]
 
 
 def efficiency_at_equal_accuracy(
     tokens: ArrayLike, accuracy: ArrayLike, rival_tokens: ArrayLike, rival_accuracy: ArrayLike
-) -> float:
+) -> Array:
     """Return how many times fewer tokens we need for the best accuracy that the rival reaches.
 
     tokens_to_reach(rival, a*) / tokens_to_reach(ours, a*), a* = max of the rival's curve. Above
     1 we are cheaper. 0 when our curve never reaches a*: no number of tokens that was measured
-    buys the rival's accuracy, and 0 stays the worst value of an interval. ∞ when we
-    reach it with no tokens and the rival does not; 1 when both do.
+    buys the rival's accuracy, and 0 stays the worst value of an interval. ∞ when we reach it with
+    no tokens and the rival does not; 1 when both do.
 
     Args:
-        tokens, accuracy: (n,) our curve; rival_tokens, rival_accuracy: (m,) the rival's.
+        tokens, rival_tokens: (n,) and (m,), ours and the rival's.
+        accuracy, rival_accuracy: (..., n) and (..., m), one pair of curves or many.
 
     Source: arXiv 2503.07572, figures 7 and 8 (horizontal arrows).
     """
-    target = float(np.max(np.asarray(rival_accuracy, dtype=float)))
+    target = np.max(np.asarray(rival_accuracy, dtype=float), -1)
     ours = tokens_to_reach(tokens, accuracy, target)
     theirs = tokens_to_reach(rival_tokens, rival_accuracy, target)
-    if ours == 0:
-        return 1.0 if theirs == 0 else math.inf
-    return theirs / ours
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((ours == 0) & (theirs == 0), 1.0, theirs / ours)[()]
 
 
 def _envelope(tokens: ArrayLike, accuracy: ArrayLike) -> tuple[Array, Array]:
+    """Return tokens, ascending, and the monotone envelope, both (..., n)."""
     x, y = np.asarray(tokens, dtype=float), np.asarray(accuracy, dtype=float)
-    if x.shape != y.shape or x.ndim != 1 or len(x) == 0:
+    if x.ndim != 1 or y.shape[-1:] != x.shape or len(x) == 0:
         raise ValueError("a curve needs tokens and accuracy of one length, at least one point")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("tokens and accuracy must be finite; leave out what was not measured")
+    x = np.broadcast_to(x, y.shape)
     order = np.lexsort((y, x))
-    return x[order], np.maximum.accumulate(y[order])
+    x, y = (np.take_along_axis(curve, order, -1) for curve in (x, y))
+    return x, np.maximum.accumulate(y, -1)
 
 
 def _checked(J: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
@@ -200,7 +194,7 @@ def _checked(J: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
     if J.ndim != 1 or len(J) == 0 or t.shape != J.shape or t[0] != 0 or (np.diff(t) < 0).any():
         raise ValueError("J and t must both be (k + 1,), and t ascend from t_0 = 0")
     if not np.isfinite(J).all():
-        raise ValueError(f"J must be finite, not {J}; what was not measured is no number")
+        raise ValueError(f"J must be finite, not {J}; leave out what was not measured")
     return J, t
 
 

@@ -1,4 +1,4 @@
-"""Rollouts: a sampled output read as trace, episodes and answer, within a budget of thinking."""
+"""Rollouts: a sampled output read as trace, episodes and answer, within the budget C0."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,16 +7,17 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from mrtlib.config import Thinking
-from mrtlib.episodes import find_trace, segment_settled
+from mrtlib.episodes import find_trace, segment_with_makers
 from mrtlib.models.sampling import Sample
 from mrtlib.models.tokens import Joiner, think_ids
+from mrtlib.store import TRACE
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One output for one problem. All lengths are tokens as they were sampled."""
+    """One output for one problem. All lengths are in tokens as they were sampled."""
 
     problem: Problem
     prompt_ids: list[int]
@@ -25,9 +26,9 @@ class Rollout:
     closed: bool  # thinking was closed by its tag within the budget
     ended: bool  # the output ended within the budget and its thinking was never closed
     boundaries: list[int]  # t_1 ... t_k; empty for an empty trace
-    settled: list[int]  # for each boundary, the tokens of the output that had been written when
-    # it was certain to be one: with the token that opens the next episode, or ends the trace; an
-    # empty trace has one for the token that ends it
+    # For each boundary the tokens of the output up to its maker, and with it: the token that opens
+    # the next episode, or ends the trace. An empty trace has one, for the token that ends it.
+    maker_ends: list[int]
     grade: Grade  # of the answer behind the closing tag
 
     @property
@@ -40,9 +41,14 @@ class Rollout:
         """Whether the budget ended before the thinking did."""
         return not self.closed and not self.ended
 
+    def labels(self, method: str, seed: int, sample: int) -> dict[str, Any]:
+        """Return the columns `TRACE`, which name one trace in every table."""
+        values = method, seed, self.problem.level, self.problem.id, sample
+        return dict(zip(TRACE, values, strict=True))
+
 
 class Reader:
-    """Reads samples as rollouts with one tokenizer and one way to think."""
+    """Reads samples as rollouts, with one tokenizer and the settings of one profile."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking) -> None:
         self.tokenizer, self.thinking = tokenizer, thinking
@@ -52,7 +58,7 @@ class Reader:
         self.end_ids = {tokenizer.eos_token_id}
 
     def trace(self, token_ids: Sequence[int]) -> tuple[int, bool, bool]:
-        """Return (tokens of the trace, whether it was closed, whether the output just ended).
+        """Return (tokens of the trace, whether it was closed, whether the output ended inside it).
 
         An end token inside the thinking ends the output; it is no part of the trace.
         """
@@ -74,42 +80,28 @@ class Reader:
     def read(self, problem: Problem, prompt_ids: list[int], sample: Sample) -> Rollout:
         """Read a sample as a rollout.
 
-        An answer stands behind the closing tag. So one whose thinking was cut at the budget
-        (reason "truncated") and one that ended inside its thinking ("ended") have none and are
-        wrong, whatever stands in the trace.
+        An answer stands behind the closing tag. A rollout without one has no answer and is wrong,
+        whatever stands in its trace: its grade's reason is "truncated" where the thinking was cut
+        at the budget, "ended" where the output ended inside it.
         """
         kept = self.within_budget(sample).token_ids
         length, closed, ended = self.trace(kept)
-        boundaries, known = segment_settled(kept[:length], self.decode, self.thinking)
-        over = length + (len(self.close_ids) if closed else int(ended))  # the trace has ended
-        known = [n if n <= length else over for n in known or [over]]
+        boundaries, makers = segment_with_makers(kept[:length], self.decode, self.thinking)
+        last = length + (len(self.close_ids) if closed else int(ended))  # what ends the trace
+        makers = [n if n <= length else last for n in makers or [last]]
         result = Grade(False, None, "ended" if ended else "truncated")
         if closed:
             result = grade(problem, self.decode(kept[length:]))
-        return Rollout(
-            problem, prompt_ids, kept, length, closed, ended, boundaries, known, result
-        )
+        return Rollout(problem, prompt_ids, kept, length, closed, ended, boundaries, makers, result)
 
-    def row(self, rollout: Rollout, method: str, seed: int, sample: int) -> dict:
+    def row(self, rollout: Rollout, method: str, seed: int, sample: int) -> dict[str, Any]:
         """Return the rollout's row of the `rollouts` schema."""
-        return {
-            "method": method,
-            "seed": seed,
-            "level": rollout.problem.level,
-            "problem": rollout.problem.id,
-            "sample": sample,
-            "prompt_ids": rollout.prompt_ids,
-            "token_ids": rollout.token_ids,
-            "text": self.decode(rollout.token_ids),
-            "trace_tokens": rollout.trace_tokens,
-            "closed": rollout.closed,
-            "ended": rollout.ended,
-            "truncated": rollout.truncated,
-            "answer": rollout.grade.answer,
-            "correct": rollout.grade.correct,
-            "boundaries": rollout.boundaries,
-            "episodes": len(rollout.boundaries),
-        }
+        same = ("prompt_ids", "token_ids", "trace_tokens", "closed", "ended", "truncated",
+                "boundaries")  # fmt: skip
+        return rollout.labels(method, seed, sample) | {n: getattr(rollout, n) for n in same} | {
+            "text": self.decode(rollout.token_ids), "answer": rollout.grade.answer,
+            "correct": rollout.grade.correct, "episodes": len(rollout.boundaries),
+        }  # fmt: skip
 
 
 def of_record(row: Mapping[str, Any], problem: Problem) -> Rollout:

@@ -1,13 +1,12 @@
 """Estimators over samples, and intervals over training seeds and problems in closed form.
 
 S seeds, P problems. A result must generalise over both, and every seed answers the same problems,
-so the two are crossed. Intervals have t quantiles: five seeds say little about their own spread,
-and an interval that takes it as known is too short (`coverage` shows by how much). Nothing is
-resampled, so no verdict hangs on the state of a generator.
+so the two are crossed. Intervals have t quantiles: five seeds say little about the variance between
+seeds, and an interval that takes it as known is too short (`experiments.coverage` shows by how
+much). Nothing is resampled, so no result depends on a random generator.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,10 +21,7 @@ SLACK = 1e-4  # rounding of probabilities that were added up
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the ends of its confidence interval; arrays for many at once.
-
-    NaN for the ends where there is none to give.
-    """
+    """An estimate and the ends of its confidence interval, NaN without one; arrays for many."""
 
     estimate: float | Array
     low: float | Array
@@ -55,31 +51,25 @@ def wilson(right: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[Array, 
 
 
 def _score(p: Array, n: Array, quantile: ArrayLike) -> tuple[Array, Array]:
-    """Return the ends of the score interval of a share p of n trials."""
+    """Return the ends of the score interval of a proportion p of n trials."""
     q2 = np.square(quantile)
     middle, half = p + q2 / (2 * n), np.sqrt(q2 * (p * (1 - p) / n + q2 / (4 * n**2)))
     # The ends are 0 at p = 0 and 1 at p = 1, but for rounding.
     low, high = ((middle + side * half) / (1 + q2 / n) for side in (-1, 1))
-    return np.where(p > 0, low.clip(0, 1), 0.0), np.where(p < 1, high.clip(0, 1), 1.0)
+    return np.where(p == 0, 0.0, low.clip(0, 1)), np.where(p == 1, 1.0, high.clip(0, 1))
 
 
-class Spread(NamedTuple):
-    """A mean, the variance of its estimate, and the degrees of freedom of that variance."""
+def mean_and_variance(
+    values: ArrayLike, strata: ArrayLike | None = None
+) -> tuple[Array, Array, Array]:
+    """Return the mean over crossed seeds and problems, its variance, and the variance's df.
 
-    mean: Array
-    variance: Array  # NaN where there is nothing to estimate it from
-    df: Array
-
-
-def spread(values: ArrayLike, strata: ArrayLike | None = None) -> Spread:
-    """Return the mean over seeds and problems that are crossed, and its variance.
-
-    With the mean squares of seeds MS_s, of problems MS_p and of what is left MS_r, the variance is
-    (MS_r + max(MS_s - MS_r, 0) + max(MS_p - MS_r, 0)) / (S P): no component counts as less than
-    nothing. Degrees of freedom are Satterthwaite's for the mean squares in it, times CAUTION: where
-    few seeds happen to agree, they would come out too many just when the variance comes out too
-    small. One seed is the variance over problems, one problem that over seeds; two seeds are too
-    few for an interval that covers.
+    With the mean squares of seeds MS_s, of problems MS_p and of the residuals MS_r, the variance is
+    (MS_r + max(MS_s - MS_r, 0) + max(MS_p - MS_r, 0)) / (S P): no variance component counts as
+    negative. Degrees of freedom are Satterthwaite's for the mean squares in it, times CAUTION:
+    where a few seeds happen to agree, the variance comes out too small and its degrees of freedom
+    too many. With one seed it is the variance over problems, with one problem that over seeds, with
+    both it is NaN. Two seeds are too few for an interval that covers.
 
     Args:
         values: (..., S, P) one value for each seed and problem, the mean over its samples: what
@@ -94,23 +84,29 @@ def spread(values: ArrayLike, strata: ArrayLike | None = None) -> Spread:
     values = np.asarray(values, dtype=float)
     (of_seeds, of_problems, rest), free = mean_squares(values, strata)
     if all(free):
-        total, df = _together(of_seeds, of_problems, rest, free)
+        one, other = of_seeds > rest, of_problems > rest
+        total = rest + np.maximum(of_seeds - rest, 0) + np.maximum(of_problems - rest, 0)
+        terms = (of_seeds * one, of_problems * other, rest * (one == other))  # of total
+        dfs = (*free, free[0] * free[1])
+        below = sum(term**2 / df for term, df in zip(terms, dfs, strict=True))
+        df = np.divide(total**2, below, out=np.full_like(total, dfs[-1]), where=below > 0)
+        df = np.maximum(CAUTION * df, min(free))
     else:
         df = np.full_like(rest, sum(free))
         total = np.where(df > 0, of_seeds if free[0] else of_problems, np.nan)
-    return Spread(values.mean((-2, -1)), total / np.prod(values.shape[-2:]), df)
+    return values.mean((-2, -1)), total / np.prod(values.shape[-2:]), df
 
 
 def mean_squares(
     values: ArrayLike, strata: ArrayLike | None = None
 ) -> tuple[tuple[Array, Array, Array], tuple[int, int]]:
-    """Return the mean squares of seeds, of problems and of what is left, and the first two's df.
+    """Return the mean squares of seeds, problems and residuals, and the df of the first two.
 
     A variance component is (MS_s - MS_r) / P of seeds, (MS_p - MS_r) / S of problems. With one
-    seed, or one problem, their mean square is 0 and so is what is left.
+    seed, or one problem, their mean square is 0 and so is that of the residuals.
 
     Args:
-        values, strata: as in `spread`.
+        values, strata: as in `mean_and_variance`.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim < 2 or 0 in values.shape[-2:]:
@@ -120,7 +116,7 @@ def mean_squares(
     free = seeds - 1, problems - len(parts)
     by_seed = values.mean(-1)
     of_seeds = ((by_seed - by_seed.mean(-1, keepdims=True)) ** 2).sum(-1)
-    of_problems, rest = (sum(column) for column in zip(*map(_squares, parts), strict=True))
+    of_problems, rest = (sum(sums) for sums in zip(*map(_sums_of_squares, parts), strict=True))
     return (
         problems * of_seeds / max(free[0], 1),
         seeds * of_problems / max(free[1], 1),
@@ -128,21 +124,8 @@ def mean_squares(
     ), free
 
 
-def _together(
-    of_seeds: Array, of_problems: Array, rest: Array, free: tuple[int, int]
-) -> tuple[Array, Array]:
-    """Return the mean square of the grand mean, and the degrees of freedom of that."""
-    one, other = of_seeds > rest, of_problems > rest
-    total = rest + np.maximum(of_seeds - rest, 0) + np.maximum(of_problems - rest, 0)
-    kept = (of_seeds * one, of_problems * other, rest * (one == other))  # what total consists of
-    dfs = (*free, free[0] * free[1])
-    doubt = sum(part**2 / df for part, df in zip(kept, dfs, strict=True))
-    df = np.divide(total**2, doubt, out=np.full_like(total, dfs[-1]), where=doubt > 0)
-    return total, np.maximum(CAUTION * df, min(free))
-
-
 def _groups(strata: ArrayLike | None, problems: int) -> list[NDArray[np.int64]]:
-    """Return the places of the problems of each level; of all, where levels hold one each."""
+    """Return the indices of each level's problems; of all problems, where levels have one each."""
     if strata is not None:
         names, level = np.unique(np.asarray(strata), return_inverse=True)
         if len(level) != problems:
@@ -152,18 +135,16 @@ def _groups(strata: ArrayLike | None, problems: int) -> list[NDArray[np.int64]]:
     return [np.arange(problems)]
 
 
-def _squares(part: Array) -> tuple[Array, Array]:
-    """Return Σ_p (problem's mean - mean)² of one level, and what its problems and seeds leave."""
+def _sums_of_squares(part: Array) -> tuple[Array, Array]:
+    """Return Σ_p (problem's mean - mean)² of one level, and the sum of its squared residuals."""
     seeds, problems = part.mean(-1, keepdims=True), part.mean(-2, keepdims=True)
-    apart = problems - problems.mean(-1, keepdims=True)
-    left = part - seeds
-    left -= apart
-    return (apart**2).sum((-2, -1)), np.einsum("...sp,...sp->...", left, left)
+    distances = problems - problems.mean(-1, keepdims=True)
+    residuals = part - seeds
+    residuals -= distances
+    return (distances**2).sum((-2, -1)), np.einsum("...sp,...sp->...", residuals, residuals)
 
 
-def two_way(
-    values: ArrayLike, strata: ArrayLike | None = None, level: float = 0.95
-) -> Interval:
+def two_way(values: ArrayLike, strata: ArrayLike | None = None, level: float = 0.95) -> Interval:
     """Return the mean over seeds and problems with its t interval.
 
     How much more often a method is right than another one, 5 seeds on the same 4 problems:
@@ -176,13 +157,13 @@ def two_way(
     [0.26, 0.09, 0.44]
 
     Args:
-        values: (..., S, P) as in `spread`; for a paired difference, the differences.
-        strata: as in `spread`.
+        values: (..., S, P) as in `mean_and_variance`; for a paired difference, the differences.
+        strata: as in `mean_and_variance`.
 
     Returns:
         Floats, or arrays over the leading axes; low and high are NaN for one single value.
     """
-    mean, variance, df = spread(values, strata)
+    mean, variance, df = mean_and_variance(values, strata)
     half = _t(df, level) * np.sqrt(variance)
     return _interval(mean, mean - half, mean + half)
 
@@ -193,22 +174,22 @@ def over_seeds(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def cut(interval: Interval, low: float, high: float) -> Interval:
-    """Return an interval without what cannot be: ends outside [low, high] are moved there."""
+    """Return an interval with ends inside [low, high], the values that are possible."""
     ends = (np.clip(end, low, high) for end in (interval.low, interval.high))
     return _interval(interval.estimate, *ends)
 
 
-def share(values: ArrayLike, strata: ArrayLike | None = None, level: float = 0.95) -> Interval:
+def proportion(values: ArrayLike, strata: ArrayLike | None = None, level: float = 0.95) -> Interval:
     """Return the mean of shares over seeds and problems, with an interval inside [0, 1].
 
-    Wilson's interval for p (1 - p) / variance trials, as many as would vary so much if they were
-    independent, with the t quantile of the variance's degrees of freedom. Where nothing varies (all
+    Wilson's interval for p (1 - p) / variance trials, as many independent trials as have this
+    variance, with the t quantile of the variance's degrees of freedom. Where nothing varies (all
     are right, say) there are as many trials as problems. Where the mean rests on one to three
     failures or successes, Wilson's end beside 1 or 0 is too near to it, and a one-sided Poisson
-    bound stands in.
+    bound replaces it.
 
     Args:
-        values, strata: as in `spread`, values in [0, 1].
+        values, strata: as in `mean_and_variance`, values in [0, 1].
 
     Source: Korn and Graubard (1998), Survey Methodology 24, for the number of trials; Brown, Cai
     and DasGupta (2001), Statistical Science 16, section 4.1.1, for few failures.
@@ -216,23 +197,20 @@ def share(values: ArrayLike, strata: ArrayLike | None = None, level: float = 0.9
     values = np.asarray(values, dtype=float)
     if (values < -SLACK).any() or (values > 1 + SLACK).any():
         raise ValueError(f"shares lie in [0, 1], not {values.min():g} to {values.max():g}")
-    mean, variance, df = spread(values.clip(0, 1), strata)
-    vary = variance > 1e-16  # less is what rounding leaves
+    mean, variance, df = mean_and_variance(values.clip(0, 1), strata)
+    vary = variance > 1e-16  # less is rounding
     trials = np.full_like(mean, values.shape[-1])
     trials = np.divide(mean * (1 - mean), variance, out=trials, where=vary)
     low, high = _score(mean, trials, np.where(vary, _t(df, level), ndtri((1 + level) / 2)))
-    bottom, top = (_few(part, trials, level) for part in (mean, 1 - mean))
+    bottom, top = (_poisson_bound(p, trials, level) for p in (mean, 1 - mean))
     return _interval(mean, np.minimum(low, bottom), np.maximum(high, 1 - top))
 
 
-def _few(part: Array, trials: Array, level: float) -> Array:
-    """Return the one-sided lower Poisson bound of a share below 1/2 that one to three trials make.
-
-    1, which bounds nothing, where none or more of them do.
-    """
-    count = part * trials
-    few = (count > 1e-9) & (count <= 3) & (part < 0.5)
-    return np.where(few, gammaincinv(np.where(few, count, 1.0), 1 - level) / trials, 1.0)
+def _poisson_bound(p: Array, trials: Array, level: float) -> Array:
+    """Return a one-sided lower bound of p < 1/2 from up to three successes; 1 (none) elsewhere."""
+    count = p * trials
+    rare = (count > 1e-9) & (count <= 3) & (p < 0.5)
+    return np.where(rare, gammaincinv(np.where(rare, count, 1.0), 1 - level) / trials, 1.0)
 
 
 def root_mean_square(
@@ -244,9 +222,9 @@ def root_mean_square(
     squares are skewed, and their mean can only be positive.
 
     Args:
-        squares, strata: as in `spread`, squared errors (or means of them).
+        squares, strata: as in `mean_and_variance`, squared errors (or means of them).
     """
-    mean, variance, df = spread(squares, strata)
+    mean, variance, df = mean_and_variance(squares, strata)
     positive = np.where(mean > 0, mean, 1.0)
     times = np.exp(_t(df, level) * np.sqrt(variance) / positive)
     return _interval(np.sqrt(mean), np.sqrt(mean / times), np.sqrt(mean * times))
@@ -260,7 +238,7 @@ def ratio(
     The two-way interval of the linearised values (ours - ratio · other) / mean(other).
 
     Args:
-        ours, other: (..., S, P) aligned in seeds and problems; strata as in `spread`.
+        ours, other: (..., S, P) aligned in seeds and problems; strata as in `mean_and_variance`.
 
     Source: Cochran (1977), Sampling Techniques, section 6.4 (the delta method).
     """
@@ -284,7 +262,7 @@ def _interval(*numbers: ArrayLike) -> Interval:
 
 
 def by_problem(table: pd.DataFrame, column: str) -> tuple[Array, NDArray]:
-    """Return a column as `two_way` and `share` take it: one model, over problems.
+    """Return a column as `two_way` and `proportion` take it: one model, over problems.
 
     Args:
         table: rows with level, problem and the column, any number for a problem.

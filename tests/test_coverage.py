@@ -1,15 +1,13 @@
-"""Intervals hold the truth as often as they say, and the bootstrap did not."""
+"""Intervals cover the truth as often as they say, and the bootstrap does not."""
 
 import math
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from mrtlib.config import load_profile
 from mrtlib.experiments import coverage, population
-from mrtlib.regret import efficiency_at_equal_accuracy
 
 KEPT = load_profile("tiny").runs / "coverage.csv"
 
@@ -43,8 +41,9 @@ def test_the_study_on_record_is_sound_and_up_to_date():
     assert closed["repetitions"].min() >= 2000
     one = replace(population.read(), seed=0.0)
     most = int(closed["repetitions"].max())
-    for trials in (coverage.difference_of_one_model, coverage.of_one_model):
-        made = pd.DataFrame(coverage.tally(trials, one, coverage.ONE, 50, most, 400, 0))
+    kinds = coverage.Simulation
+    for trials in (kinds.difference_of_one_model, kinds.of_one_model):
+        made = coverage.simulate(trials, one, coverage.ONE, 50, most, 400, 0)
         was = kept.merge(made, on=["kind", "way", "seeds", "problems", "repetitions"])
         assert len(was) == len(made)
         assert was["coverage_x"].to_numpy() == pytest.approx(was["coverage_y"], abs=1e-3)
@@ -59,16 +58,6 @@ def test_faults_are_seen_beyond_the_error_of_the_simulation():
     assert list(coverage.faults(pd.DataFrame(rows)).index) == [1, 2, 3, 6]
     few = [row | {"coverage": 0.91, "repetitions": 100}]
     assert coverage.faults(pd.DataFrame(few)).empty
-
-
-def test_many_curves_at_once_are_those_one_by_one():
-    budgets = (10, 20, 40, 80)
-    ours, other = np.random.default_rng(0).random((2, 300, 4))
-    ours[:20], other[20:40] = other[:20], 0.5  # equal, and flat
-    expected = [efficiency_at_equal_accuracy(budgets, a, budgets, b)
-                for a, b in zip(ours, other, strict=True)]  # fmt: skip
-    assert coverage.all_times(budgets, ours, other) == pytest.approx(expected)
-    assert 0 in expected and 1 in expected
 
 
 def test_the_study_is_made_once_and_then_read(tmp_path, monkeypatch):

@@ -121,19 +121,17 @@ def test_budget_relative_ignores_a_trace_that_stands_still():
     )
 
 
-def test_spread():
-    np.testing.assert_array_equal(
-        credit.spread([1, 2], [0, 2, 5], length=7, tail=-1), [1, 1, 2, 2, 2, -1, -1]
-    )
-    np.testing.assert_array_equal(credit.spread([], [0], length=2, tail=0.5), [0.5, 0.5])
-    assert credit.spread([3], [0, 4], length=4, tail=9).tolist() == [3, 3, 3, 3]
+def test_per_token():
+    assert credit.per_token([1, 2], [0, 2, 5], length=7).tolist() == [1, 1, 2, 2, 2, 0, 0]
+    assert credit.per_token([], [0], length=2).tolist() == [0, 0]
+    assert credit.per_token([3], [0, 4], length=4).tolist() == [3, 3, 3, 3]
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: credit.spread([1], [0, 5], 4, 0),  # the trace is longer than the rollout
-        lambda: credit.spread([1, 2], [2, 5], 9, 0),  # t_0 left out
+        lambda: credit.per_token([1], [0, 5], 4),  # the trace is longer than the rollout
+        lambda: credit.per_token([1, 2], [2, 5], 9),  # t_0 left out
         lambda: credit.discounted_progress([0, 1], [5, 9], 10),
         lambda: credit.discounted_progress([0, 1], [0, 9], 0),
         lambda: credit.regret_to_go([0, 1, 1], [0, 9], 10),

@@ -42,6 +42,17 @@ def random_traces(count=300):
     return ["\n\n".join(rng.choices(PIECES, k=rng.randint(1, 30))) for _ in range(count)]
 
 
+def texts(text, ends):
+    """The text of each episode; joined they are the trace."""
+    return [text[a:b] for a, b in itertools.pairwise([0, *ends])]
+
+
+def notebook_texts(text, max_cuts=49, group_size=1):
+    """Our episodes as the notebooks keep them: without trailing newlines, groups joined anew."""
+    raw = [episode.rstrip("\n") for episode in texts(text, official(text, max_cuts))]
+    return notebook_merge(raw, group_size)
+
+
 def notebook_merge(steps, group_size):
     """The notebook's groups of episodes."""
     return ["\n\n".join(steps[i : i + group_size]) for i in range(0, len(steps), group_size)]
@@ -52,10 +63,10 @@ def notebook_merge(steps, group_size):
 def test_official_is_the_notebooks_rule(max_cuts, group_size):
     several = 0
     for text in filter(None, random_traces()):
-        ours = episodes.official_texts(text, max_cuts, group_size)
+        ours = notebook_texts(text, max_cuts, group_size)
         assert ours == notebook_merge(notebook_rule(text, max_cuts), group_size)
         ends = official(text, max_cuts, group_size)
-        kept = [t.rstrip("\n") for t in episodes.texts(text, ends)]
+        kept = [t.rstrip("\n") for t in texts(text, ends)]
         assert len(kept) == len(ours)
         several += len(ours) > 1
     assert several > 0 or max_cuts < group_size
@@ -63,7 +74,7 @@ def test_official_is_the_notebooks_rule(max_cuts, group_size):
 
 def test_each_episode_of_a_group_loses_its_newlines():
     text = "a\n\nb\n\nc\n\n\n\nWait d\n\ne\n\nf\n"
-    assert episodes.official_texts(text, group_size=2) == ["a\n\nb\n\nc\n\nWait d\n\ne\n\nf"]
+    assert notebook_texts(text, group_size=2) == ["a\n\nb\n\nc\n\nWait d\n\ne\n\nf"]
 
 
 @pytest.mark.parametrize("segmenter", [official, by_markers])
@@ -71,7 +82,7 @@ def test_each_episode_of_a_group_loses_its_newlines():
 def test_joined_episodes_are_the_trace(segmenter, group_size):
     for text in random_traces():
         ends = segmenter(text, group_size=group_size)
-        assert "".join(episodes.texts(text, ends)) == text
+        assert "".join(texts(text, ends)) == text
         assert ends == sorted(set(ends)) and all(ends)
 
 
@@ -85,7 +96,7 @@ def test_official_by_hand():
     text = "a\n\nWait b\n\nc\n\nWait d\n\ne\n\nWaiting f\n\nWait g\n\nh"
     # The marker at paragraph 1 comes too early and does not restart the count: the cut is at 3;
     # "Waiting" at 5 comes too early as well, and 6 is three paragraphs on.
-    assert episodes.texts(text, official(text)) == [
+    assert texts(text, official(text)) == [
         "a\n\nWait b\n\nc\n\n", "Wait d\n\ne\n\nWaiting f\n\n", "Wait g\n\nh"
     ]  # fmt: skip
 
@@ -100,7 +111,7 @@ def test_grouping_merges_consecutive_episodes():
 
 def test_markers_are_words_behind_any_blank_line():
     text = "a\n \n  Wait b\n\n\nWaiting c\n\nBut wait, d\nWait e"
-    assert episodes.texts(text, by_markers(text)) == [
+    assert texts(text, by_markers(text)) == [
         "a\n \n  ", "Wait b\n\n\nWaiting c\n\n", "But wait, d\nWait e"
     ]  # fmt: skip
     assert by_markers(text, min_paragraphs=2) == [

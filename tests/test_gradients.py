@@ -110,9 +110,9 @@ class World:
 
     def paid(self, method: Method, a: int, values: np.ndarray) -> np.ndarray:
         rollout, ids = self.rollouts[a], self.outputs[a]
-        ends = rollout.settled if method.to_maker else rollout.boundaries
+        ends = rollout.maker_ends if method.to_maker else rollout.boundaries
         values = values[: len(ends)] if len(values) else np.zeros(len(ends))  # of an empty trace
-        tokens = credit.spread(values, [0, *ends], len(ids), 0.0)
+        tokens = credit.per_token(values, [0, *ends], len(ids))
         return np.tensordot(tokens, self.scores[a], 1)
 
     def myopic_gradient(self) -> np.ndarray:
@@ -210,12 +210,12 @@ def test_the_enumeration_reads_what_it_should():
     world = World(*CASES["a marker of two tokens"])
     at = world.outputs.index((0, 1, 2, 3))  # x, But, wait, close
     rollout = world.rollouts[at]
-    assert rollout.boundaries == [1, 3] and rollout.settled == [3, 4] and rollout.closed
+    assert rollout.boundaries == [1, 3] and rollout.maker_ends == [3, 4] and rollout.closed
     word = World(*CASES["a whole word"])
     at = word.outputs.index((0, 1, 0, 3))  # x, Wait, x: one word with what comes behind it
     assert word.rollouts[at].boundaries == [3]
     ended = World(*CASES["an output that just ends"])
     at = ended.outputs.index((0, 1, 3))
-    assert ended.rollouts[at].ended and ended.rollouts[at].settled == [2, 3]
+    assert ended.rollouts[at].ended and ended.rollouts[at].maker_ends == [2, 3]
     assert sum(world.p) == pytest.approx(1)
     assert replace(rollout, closed=False).truncated

@@ -247,7 +247,7 @@ def test_a_disagreement_that_cancels_out_is_named_too():
     assert "thinking.answer_close" in _cause(0.0, [(PROBLEM, Grade(True, "47", "correct"))])
 
 
-def test_sampled_answers_are_read_behind_their_opening(model, tokenizer, ending):
+def test_sampled_answers_are_read_behind_their_opening(model, tokenizer, ending, monkeypatch):
     probe, seen = probe_of(tokenizer, "ab."), []
 
     def graded(problem, text):
@@ -256,7 +256,8 @@ def test_sampled_answers_are_read_behind_their_opening(model, tokenizer, ending)
 
     prompts = [ending.prompt(probe, j) for j in range(2)]
     drawn = TransformersSampler(model, 0, 64).sample(prompts, 400, 4, 1.0, 1.0, {1}, seed=0)
-    [counts] = prover.tally([probe], [PROBLEM], drawn, ending, graded)
+    monkeypatch.setattr(prover, "grade", graded)
+    [found] = prover.graded([probe], [PROBLEM], drawn, ending)
     [J] = exact.packed(model, [probe], ending)
-    assert abs(counts.J[1] - J[1]) < 0.1 and all(text.startswith("{") for text in seen)
+    assert abs(found.J[1] - J[1]) < 0.1 and all(text.startswith("{") for text in seen)
     assert len(set(product(seen))) > 1

@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from conftest import repacked
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -20,7 +21,7 @@ from transformers import (
 from mrtlib.config import Thinking, load_profile
 from mrtlib.models.compatibility import obstacle
 from mrtlib.models.packing import counted
-from mrtlib.models.quantization import assert_unpacked, guard_4bit
+from mrtlib.models.quantization import guard_4bit
 from mrtlib.models.sampling import TransformersSampler
 from mrtlib.models.tokens import Joiner, Spelling
 from mrtlib.prover import exact, prover
@@ -165,7 +166,7 @@ def test_packed_is_unpacked_in_four_bits(kind, lora, tmp_path):
         exact.packed(model, probes, GivenIds(), kept=kept),
         exact.unpacked(model, probes, GivenIds()),
     )
-    assert_unpacked(model)
+    assert not repacked(model)
 
 
 @pytest.mark.parametrize("limit", [25, 60, 90])
@@ -288,7 +289,7 @@ def test_exact_is_the_sum_over_all_answers(tiny):
         np.testing.assert_allclose(J[0], expected, atol=1e-5)
 
 
-def test_sampled_agrees_with_exact(tiny):
+def test_sampled_agrees_with_exact(tiny, monkeypatch):
     model, probe, ending, _, accepted = tiny
     [J] = exact.packed(model, [probe], ending)
 
@@ -299,13 +300,14 @@ def test_sampled_agrees_with_exact(tiny):
     prompts = [ending.prompt(probe, j) for j in range(4)]
     drawn = TransformersSampler(model, 0, 600).sample(prompts, 600, 4, 1.0, 1.0, {5}, seed=0)
     problem = countdown((1, 2, 3), 6, "three")
-    [counts] = prover.tally([probe], [problem], drawn, ending, grade)
-    low, high = wilson(counts.right, 600, level=0.99)
+    monkeypatch.setattr(prover, "grade", grade)
+    [found] = prover.graded([probe], [problem], drawn, ending)
+    low, high = wilson(found.right, 600, level=0.99)
     assert ((low <= J) & (high >= J)).all()
-    assert (counts.right <= counts.boxed).all() and (counts.boxed < 600).all()
-    assert (counts.tokens >= 600).all() and (counts.tokens <= 2400).all()
-    rows = prover.progress_rows(LABELS, probe, counts)
-    assert [row["J"] for row in rows] == (counts.right / 600).tolist()
+    assert (found.right <= found.boxed).all() and (found.boxed < 600).all()
+    assert (found.tokens >= 600).all() and (found.tokens <= 2400).all()
+    rows = prover.progress_rows(LABELS, probe, found)
+    assert [row["J"] for row in rows] == (found.right / 600).tolist()
     assert all(row["low"] < row["J"] < row["high"] for row in rows)
     assert [row["kind"] for row in rows] == ["forced"] * 3 + ["natural"]
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mrtlib.config import Thinking
 from mrtlib.reasoner.lessons import Recipe, batches, encode, lesson
-from mrtlib.reasoner.making import Apprenticeship, export, learning_rate, round_to_nf4
+from mrtlib.reasoner.making import ReasonerTraining, learning_rate, round_to_nf4
 from mrtlib.tasks.countdown import countdown
 from mrtlib.tasks.grading import grade
 
@@ -97,8 +97,8 @@ def test_gradients_pass_through_the_rounding():
 
 
 def test_a_training_cut_off_ends_like_one_that_was_not(tmp_path, monkeypatch):
-    whole = Apprenticeship(SMALL, PROBLEMS, tmp_path / "whole").run()
-    cut = Apprenticeship(SMALL, PROBLEMS, tmp_path / "cut")
+    whole = ReasonerTraining(SMALL, PROBLEMS, tmp_path / "whole").run()
+    cut = ReasonerTraining(SMALL, PROBLEMS, tmp_path / "cut")
     learn, calls = cut._learn, []
 
     def stop_midway(batch):
@@ -111,22 +111,22 @@ def test_a_training_cut_off_ends_like_one_that_was_not(tmp_path, monkeypatch):
     monkeypatch.setattr(cut, "_learn", stop_midway)
     with pytest.raises(KeyboardInterrupt):
         cut.run()
-    resumed = Apprenticeship(SMALL, PROBLEMS, tmp_path / "cut").run()
+    resumed = ReasonerTraining(SMALL, PROBLEMS, tmp_path / "cut").run()
     theirs = dict(resumed.named_parameters())
     for name, parameter in whole.named_parameters():
         assert torch.allclose(parameter, theirs[name], atol=1e-5)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
-    Apprenticeship(SMALL, PROBLEMS, tmp_path)._save()
+    ReasonerTraining(SMALL, PROBLEMS, tmp_path)._save()
     with pytest.raises(ValueError, match="another recipe"):
-        Apprenticeship(replace(SMALL, seed=1), PROBLEMS, tmp_path).run()
+        ReasonerTraining(replace(SMALL, seed=1), PROBLEMS, tmp_path).run()
 
 
 def test_an_exported_model_loads_as_a_stock_model(tmp_path):
-    made = Apprenticeship(SMALL, PROBLEMS, tmp_path / "work")
+    made = ReasonerTraining(SMALL, PROBLEMS, tmp_path / "work")
     model = made.run()
-    export(made, tmp_path / "model")
+    made.export(tmp_path / "model")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     ids = tokenizer("Reach 22 with 3, 5, 7.", return_tensors="pt")["input_ids"]

@@ -46,9 +46,8 @@ def test_budgets_are_vectorised():
     many = regret.normalised_regret(J, T, budgets)
     assert many.shape == (2, 2)
     assert many[1, 0] == pytest.approx(regret.normalised_regret(J, T, 25))
-    accuracy, regrets = regret.many([(J, T), ([0.3], [0])], [5, 25])
-    np.testing.assert_allclose(accuracy, [[0.2, 0.5], [0.3, 0.3]])
-    np.testing.assert_allclose(regrets[1], 0.7)
+    np.testing.assert_allclose(regret.anytime(J, T, [5, 25]), [0.2, 0.5])
+    np.testing.assert_allclose(regret.normalised_regret([0.3], [0], [5, 25]), 0.7)
 
 
 def test_ramped_regret_by_hand():
@@ -120,6 +119,16 @@ def test_efficiency_at_equal_accuracy():
     assert regret.efficiency_at_equal_accuracy(*ours, *ours) == 1.0
     assert regret.efficiency_at_equal_accuracy([0, 9], [0.7, 0.8], *rival) == math.inf
     assert regret.efficiency_at_equal_accuracy([0], [0.5], [0], [0.5]) == 1.0
+
+
+def test_many_curves_at_once_are_those_one_by_one():
+    x = [10, 20, 40, 80]
+    ours, other = RNG.random((2, 300, 4))
+    ours[:20], other[20:40] = other[:20], 0.5  # equal, and flat
+    each = [regret.efficiency_at_equal_accuracy(x, a, x, b)
+            for a, b in zip(ours, other, strict=True)]  # fmt: skip
+    assert regret.efficiency_at_equal_accuracy(x, ours, x, other).tolist() == each
+    assert {0, 1} < set(each)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_an_end_token_inside_the_thinking_ends_it_and_is_no_part_of_it(reader):
     assert rollout.ended and not rollout.closed and not rollout.truncated
     assert reader.decode(rollout.trace_ids) == TRACE
     assert rollout.trace_tokens == rollout.boundaries[-1] == len(rollout.token_ids) - 1
-    assert rollout.settled[-1] == len(rollout.token_ids)  # the end token made the last boundary
+    assert rollout.maker_ends[-1] == len(rollout.token_ids)  # the end token made the last boundary
     assert (rollout.grade.correct, rollout.grade.reason) == (False, "ended")
     assert not rollout.closed  # so its last boundary is forced
     assert reader.tokenizer.eos_token_id not in rollout.trace_ids
@@ -60,16 +60,16 @@ def test_a_right_answer_in_a_trace_that_just_ends_is_none(reader):
 
 def test_an_output_that_ends_behind_the_budget_is_cut_at_it(reader):
     rollout = reader.read(PROBLEM, [1], sample_of(reader, TRACE * 3 + "<|end|>"))
-    assert rollout.truncated and not rollout.ended and rollout.settled[-1] == 64
+    assert rollout.truncated and not rollout.ended and rollout.maker_ends[-1] == 64
     at_once = reader.read(PROBLEM, [1], sample_of(reader, "<|end|>"))
-    assert at_once.ended and at_once.boundaries == [] and at_once.settled == [1]
+    assert at_once.ended and at_once.boundaries == [] and at_once.maker_ends == [1]
 
 
-def test_a_boundary_is_settled_by_the_token_that_makes_it(reader):
+def test_a_boundary_is_made_by_one_token(reader):
     rollout = reader.read(PROBLEM, [1], sample_of(reader, TRACE + ANSWER))
     first, last = rollout.boundaries
     assert reader.decode(rollout.token_ids[first : first + 1]) == "Wait"
-    assert rollout.settled == [first + 1, last + 1]  # the marker, and the closing tag
+    assert rollout.maker_ends == [first + 1, last + 1]  # the marker, and the closing tag
 
 
 def test_a_box_inside_the_thinking_is_no_answer(reader):
@@ -100,7 +100,7 @@ def test_a_record_gives_its_rollout_back(reader):
     for text in (TRACE + ANSWER, TRACE + "<|end|>", TRACE * 3, ANSWER):
         rollout = reader.read(PROBLEM, [1, 2], sample_of(reader, text))
         again = of_record(reader.row(rollout, "base", 0, 3), PROBLEM)
-        assert replace(again, settled=rollout.settled, grade=rollout.grade) == rollout
+        assert replace(again, maker_ends=rollout.maker_ends, grade=rollout.grade) == rollout
         assert (again.grade.correct, again.grade.answer) == (
             rollout.grade.correct, rollout.grade.answer,
         )  # fmt: skip

@@ -111,7 +111,7 @@ def test_greedy_is_generate(kind, request):
 def test_the_plain_prefill_gives_the_same_samples(model, sliding, monkeypatch):
     prompts = some_prompts(3, 9, 1, 14)
     reference = sample(model, prompts)
-    monkeypatch.setattr(compatibility, "shares", lambda model, instead: False)
+    monkeypatch.setattr(compatibility, "can_share", lambda model, instead: False)
     assert tokens(sample(model, prompts)) == tokens(reference)
     assert tokens(sample(sliding, prompts, 5)) == tokens(sample(sliding, prompts, 1))
 

@@ -7,7 +7,14 @@ from random import Random
 import pytest
 
 from mrtlib.episodes import official
-from mrtlib.reasoner.searchers import Habits, attempt, draw_habits, expression, guess, search
+from mrtlib.reasoner.searchers import (
+    Habits,
+    attempt,
+    draw_habits,
+    expression_of,
+    guess,
+    write_trace,
+)
 from mrtlib.tasks.countdown import MAX_LAST, MAX_VALUE, countdown, last_steps, reachable, steps_from
 from mrtlib.tasks.grading import grade
 
@@ -18,7 +25,7 @@ NONE = Habits(insight=0, near=0, slow=0, repeat=0, check=0, filler=0, patience=1
 
 def traces(problem, count=200):
     rng = Random(0)
-    return [search(problem, draw_habits(problem.level, rng), rng) for _ in range(count)]
+    return [write_trace(problem, draw_habits(problem.level, rng), rng) for _ in range(count)]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.level)
@@ -88,7 +95,7 @@ def test_slow_searchers_find_late_what_others_find_at_once():
     def found(slow):
         rng = Random(4)
         sharp = replace(NONE, insight=1, near=1, slow=slow, patience=4)
-        made = [search(PROBLEMS[0], sharp, rng) for _ in range(300)]
+        made = [write_trace(PROBLEMS[0], sharp, rng) for _ in range(300)]
         return sum("Not " not in trace.text for trace in made) / 300
 
     assert found(0) == 1 and found(3) < 0.3
@@ -96,14 +103,14 @@ def test_slow_searchers_find_late_what_others_find_at_once():
 
 def test_repeats_checks_and_fillers_follow_the_habits():
     rng = Random(2)
-    stuck = search(PROBLEMS[0], replace(NONE, repeat=1, patience=5), rng)
+    stuck = write_trace(PROBLEMS[0], replace(NONE, repeat=1, patience=5), rng)
     bodies = re.split(r"\n\n(?=[A-Z][a-z ]*(?:-check)?, )", stuck.text)
     assert len({body.split(", ", 1)[1].strip() for body in bodies}) == 1
-    rambling = search(PROBLEMS[0], replace(NONE, check=1, filler=1, patience=4), rng)
+    rambling = write_trace(PROBLEMS[0], replace(NONE, check=1, filler=1, patience=4), rng)
     assert rambling.text.count("But let me double-check") == 3
 
 
 def test_a_used_intermediate_result_is_not_used_twice():
-    # 2 * 3 = 6 beside a given 6: the expression must hold the product once.
+    # 2 * 3 = 6 beside a given 6: the expression_of must hold the product once.
     steps = ((3, "*", 2, 6), (6, "+", 6, 12))
-    assert expression(steps) == ("+", ("*", 3, 2), 6)
+    assert expression_of(steps) == ("+", ("*", 3, 2), 6)

@@ -65,7 +65,7 @@ def test_a_model_that_fails_on_a_mask_is_not_asked_again(monkeypatch):
     assert "fails on a packed pass (two dimensions" in compatibility.obstacle(model)
     tried = len(calls)
     with pytest.warns(UserWarning, match="more slowly"):
-        assert not compatibility.shares(model, "a row each")
+        assert not compatibility.can_share(model, "a row each")
     assert len(calls) == tried
     packed = exact.packed(build(), some_probes(), GivenIds())
     rows = exact.unpacked(model, some_probes(), GivenIds())

@@ -107,11 +107,11 @@ def test_mean_squares_are_those_of_the_analysis_of_variance():
     assert (of_seeds, of_problems, free) == (3 * 2 / 1, 2 * 24 / 2, (1, 2))
     left = values - [[3], [5]] - [2, 2, 8] + 4
     assert rest == pytest.approx((left**2).sum() / 2)
-    found = stats.spread(values)
-    assert found.variance == pytest.approx((of_seeds + of_problems - rest) / 6)
-    doubt = of_seeds**2 / 1 + of_problems**2 / 2 + rest**2 / 2
-    df = stats.CAUTION * (of_seeds + of_problems - rest) ** 2 / doubt
-    assert found.df == pytest.approx(max(df, 1))
+    _, variance, found = stats.mean_and_variance(values)
+    assert variance == pytest.approx((of_seeds + of_problems - rest) / 6)
+    below = of_seeds**2 / 1 + of_problems**2 / 2 + rest**2 / 2
+    df = stats.CAUTION * (of_seeds + of_problems - rest) ** 2 / below
+    assert found == pytest.approx(max(df, 1))
 
 
 def test_seeds_that_agree_make_no_variance_negative():
@@ -119,7 +119,7 @@ def test_seeds_that_agree_make_no_variance_negative():
     values += np.array([[0.1], [-0.1], [0.1], [-0.1], [0.0]]) * np.where(np.arange(40) % 2, 1, -1)
     (of_seeds, of_problems, rest), _ = stats.mean_squares(values)
     assert of_seeds < rest < of_problems
-    assert stats.spread(values).variance == pytest.approx(of_problems / 200)
+    assert stats.mean_and_variance(values)[1] == pytest.approx(of_problems / 200)
 
 
 def test_levels_do_not_vary_by_chance():
@@ -145,7 +145,7 @@ def test_problems_count_alike_whatever_they_share():
 def test_many_intervals_at_once_are_those_one_by_one():
     draw = rng()
     values, other, levels = draw.random((6, 4, 10)), draw.random((6, 4, 10)), np.arange(10) % 2
-    for way in (stats.two_way, stats.share, stats.root_mean_square):
+    for way in (stats.two_way, stats.proportion, stats.root_mean_square):
         together = way(values, levels)
         for i, table in enumerate(values):
             alone = way(table, levels)
@@ -159,32 +159,32 @@ def test_many_intervals_at_once_are_those_one_by_one():
 
 def test_a_share_is_wilsons_where_every_problem_is_a_trial():
     values = np.arange(400) < 300
-    found = stats.share(values[None].astype(float))
+    found = stats.proportion(values[None].astype(float))
     low, high = stats.wilson(300, 400)
     assert (found.low, found.high) == pytest.approx((float(low), float(high)), abs=1e-3)
     # Ten trials of each problem that are alike are no more than one.
-    alike = stats.share(np.repeat(values, 10).reshape(400, 10).mean(1)[None])
+    alike = stats.proportion(np.repeat(values, 10).reshape(400, 10).mean(1)[None])
     assert alike == found
 
 
 def test_a_share_stays_inside_and_is_never_certain():
     for values in (np.ones((5, 50)), np.zeros((5, 50))):
-        found = stats.share(values)
+        found = stats.proportion(values)
         low, high = stats.wilson(values.mean() * 50, 50)
         assert (found.low, found.high) == pytest.approx((float(low), float(high)))
     almost = np.ones((1, 500))
     almost[0, 0] = 12 / 13
-    found = stats.share(almost)
+    found = stats.proportion(almost)
     assert 0.998 < found.low < found.estimate < found.high < 1
     t = stats.two_way(almost)
     assert t.high > 1  # where the t interval says that more than all may be right
     # A single failure of 50: the Poisson bound, -log(0.95) failures, is beyond Wilson's end.
     one = np.ones((1, 50))
     one[0, 0] = 0
-    assert stats.share(one).high == pytest.approx(1 + math.log(0.95) / 49, abs=1e-4)
+    assert stats.proportion(one).high == pytest.approx(1 + math.log(0.95) / 49, abs=1e-4)
     with pytest.raises(ValueError, match="shares lie"):
-        stats.share([[0.2, 1.2]])
-    assert stats.share([[1.0, 1 + 1e-6]]).estimate == 1  # rounding of a sum of probabilities
+        stats.proportion([[0.2, 1.2]])
+    assert stats.proportion([[1.0, 1 + 1e-6]]).estimate == 1  # rounding of a sum of probabilities
 
 
 def test_a_ratio_is_paired():

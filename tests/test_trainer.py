@@ -88,7 +88,7 @@ def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, t
     width = out["completion_ids"].shape[1]
     for row, rollout in enumerate(made.rollouts):
         marks = [0, *rollout.boundaries]
-        expected = base[row] + credit.spread(values[row] / size, marks, width, 0.0)
+        expected = base[row] + credit.per_token(values[row] / size, marks, width)
         assert np.allclose(out["advantages"][row].numpy(), expected, atol=1e-5)
         assert rollout.trace_tokens <= 40
 

@@ -74,7 +74,7 @@ def times_fewer(
     Args:
         budgets: (B,) tokens.
         ours, other: (B, S, P) accuracy at each, aligned in seeds and problems.
-        levels: (P,) as the strata of `stats.spread`.
+        levels: (P,) as the strata of `stats.two_way`.
 
     Source: arXiv 2503.07572, figures 7 and 8, for the quantity; Fieller (1954), J. R. Stat. Soc. B
     16, for the inversion.

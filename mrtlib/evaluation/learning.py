@@ -1,6 +1,6 @@
-"""The training logs of several methods and seeds as tables: curves, cost, and what must hold.
+"""Training logs as tables: learning curves, cost, methods at equal tokens, the first batch.
 
-Input is the `steps` records joined: one row a method, seed and optimiser step.
+`steps` are records of that schema, of several methods and seeds: a row for each optimiser step.
 """
 
 import numpy as np
@@ -8,18 +8,16 @@ import pandas as pd
 
 from mrtlib.stats import cut, over_seeds
 
-QUANTITIES = {"reward": 1.0, "regret": 1.0, "length": np.inf}  # of the curves, and their most
+QUANTITIES = {"reward": 1.0, "regret": 1.0, "length": np.inf}  # of the curves; largest values
 SECONDS = ("sampling_s", "probing_s", "learning_s")
 FIRST = ("generated_tokens", "length", "reward", "episodes")  # of the first batch
 
 
-def curves(
-    steps: pd.DataFrame, window: int = 5
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what `figures.learning_curves` draws: means over seeds, and the seeds themselves.
+def curves(steps: pd.DataFrame, window: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what `plotting.learning_curves` draws: means over seeds, and the seeds themselves.
 
-    Each seed's series is first the mean over the last `window` steps, as one step holds few
-    rollouts. Intervals are t intervals over seeds; with one seed there is none to give, and low and
+    Each seed's series is smoothed: a point is the mean over the last `window` steps, for one step
+    has few rollouts. Intervals are t intervals over seeds; with one seed there is none, and low and
     high are NaN. A quantity that a method does not log is left out, and so are the steps that only
     some of a method's runs reached.
 
@@ -36,19 +34,18 @@ def curves(
     runs = steps.groupby("method")["seed"].nunique()
     rows = []
     for key, part in seeds.groupby(["method", "step", "quantity"]):
-        if len(part) < runs[key[0]]:  # some runs had spent their tokens by then
-            continue
-        interval = cut(over_seeds(part["estimate"]), 0.0, QUANTITIES[key[2]])
-        rows.append((*key, interval.estimate, interval.low, interval.high))
+        if len(part) == runs[key[0]]:  # else some runs had spent their tokens by then
+            interval = cut(over_seeds(part["estimate"]), 0.0, QUANTITIES[key[2]])
+            rows.append((*key, *vars(interval).values()))
     columns = ["method", "step", "quantity", "estimate", "low", "high"]
     return pd.DataFrame(rows, columns=columns), seeds.reset_index(drop=True)
 
 
 def cost(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return by method: mean seconds of a step and how they divide, and tokens generated.
+    """Return for each method the mean seconds of a step, their shares, and the tokens of a run.
 
-    `tokens_to_outcome` is the tokens of a run over those of `outcome` at the same seeds. The
-    tokens of forced answers are not among them: they are teacher-forced, and show in probing.
+    `tokens_to_outcome` are the tokens of a run over those of `outcome`. Tokens are generated ones;
+    reference answers are scored by teacher forcing, which is part of probing.
     """
     by = steps.groupby("method", sort=False)
     table = by[list(SECONDS)].mean()
@@ -63,10 +60,10 @@ def cost(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_equal_tokens(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
-    """Return each method's reward, regret and length when all had generated as many tokens.
+    """Return each method's reward, regret and length at one count of generated tokens.
 
-    The count is the smallest total among the runs; values are the means over the `window` steps
-    before a run passes it, then over seeds. Methods that write shorter traces are at a later step.
+    The count is the smallest total of a run. Values are the means over the last `window` steps up
+    to it, and then over seeds. Methods that write shorter traces are at a later step.
     """
     total = int(steps.groupby(["method", "seed"])["generated_tokens"].max().min())
     rows = []
@@ -78,6 +75,6 @@ def at_equal_tokens(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
 
 
 def first_batch(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return the first step's rollouts by seed and method: equal seeds must agree in them."""
+    """Return the measures of the first batch by seed and method; equal seeds must agree in them."""
     first = steps[steps["step"] == steps["step"].min()]
     return first.set_index(["seed", "method"])[list(FIRST)].sort_index()

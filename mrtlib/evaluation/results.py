@@ -5,7 +5,7 @@ One row a number: `method, seed, level, metric, budget, estimate, low, high, pro
 the data's, or "all". Metrics: accuracy and regret at each budget, and official_regret, as the
 authors' notebook takes it; natural_accuracy, tokens, episodes, truncated, pass@4, maj@4 at C0; and
 `diff_to_outcome_*`, paired over seeds and problems, of the methods that were trained. Intervals
-are two-way (`stats.two_way`), of shares `stats.share`.
+are two-way (`stats.two_way`), of shares `stats.proportion`.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd
 from mrtlib import regret
 from mrtlib.config import Profile
 from mrtlib.evaluation.votes import maj_at_k, pass_at_k
-from mrtlib.stats import Interval, ratio, share, two_way
+from mrtlib.stats import Interval, proportion, ratio, two_way
 from mrtlib.store import write_text
 from mrtlib.tasks.grading import candidates
 
@@ -136,7 +136,7 @@ def _rows(
             values = by_seed_and_problem(series, part, level)
             if other:
                 values = values - by_seed_and_problem(rivals, part, level)
-            way = share if metric in SHARES and not other else two_way
+            way = proportion if metric in SHARES and not other else two_way
             interval = way(values, level_of_each(part))
             label = f"diff_to_{other}_{metric}" if other else metric
             rows.append((method, name, level, label, budget, *vars(interval).values(), len(part),
@@ -150,7 +150,7 @@ def level_names(values: pd.Series) -> list[str]:
 
 
 def level_of_each(values: pd.Series) -> np.ndarray | None:
-    """Return the level of each problem, (P,), as `stats.spread` takes it; None for one level."""
+    """Return the level of each problem, (P,), as `stats.two_way` takes it; None for one level."""
     if "level" not in values.index.names:
         return None
     return values.index.get_level_values("level").to_numpy()

@@ -1,6 +1,6 @@
-"""Evaluation of one model: rollouts, J at every boundary, accuracy at every budget, beyond C0.
+"""Evaluation of one model: rollouts, J at every boundary, accuracy at budgets up to C0 and beyond.
 
-Works problem by problem in shards, so that a run that was cut off goes on from what it has.
+Problems are measured in shards, so that a run that was cut off goes on from what it has.
 """
 
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import BLANK_LINE
-from mrtlib.prover.prover import TRACES, Counts, J_of, Prover, progress_rows
+from mrtlib.prover.prover import TRACES, Drawn, J_of, Prover, progress_rows
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.store import Shards, complete, content_key, read_json, write_json
 from mrtlib.tasks.problems import Problem, load_problems
 
-# The cycle of words that make a model think on (the paper's budget-forced extrapolation).
+# Words that force the model to think on, in turn (the paper's budget-forced extrapolation).
 EXTENSIONS = ("Wait", "But wait", "Alternatively", "But hold on")
 SHARD = 64  # problems
 TABLES = ("rollouts", "progress", "budgets")
@@ -41,7 +41,7 @@ class Evaluator:
         """Load the base, with an adapter when one is given."""
         model = load_policy(profile, adapter)
         model = Twin(model).model if profile.model.twin else model
-        # Whatever the training reward comes from, evaluation is exact where that is right.
+        # Whatever the training reward is measured by, evaluation is exact where that is right.
         exact = replace(profile, prover=replace(profile.prover, estimator="exact"))
         return cls(profile, method, seed, Prover(model, load_tokenizer(profile), exact))
 
@@ -69,28 +69,64 @@ class Evaluator:
     def agree(self, problems: list[Problem], record: Path) -> None:
         """Compare exact with sampled J on rollouts of some problems, before anything is measured.
 
-        What was found is written to `record`, or read from there.
+        The comparison is written to `record`, or read from there.
         """
         rollouts = [] if record.is_file() else [group[0] for group in self.rollouts(problems)]
-        seed = _seed(self.seed, "comparison")
-        self.prover.agree(rollouts, seed, record)
+        self.prover.agree(rollouts, _seed(self.seed, "comparison"), record)
 
-    def success(
-        self, rollouts: list[Rollout], marks: list[list[int]], at: str
-    ) -> list[np.ndarray | Counts]:
-        """Return J at t_0 = 0 and at the marks (tokens, ascending) of each rollout's trace.
+    def records(self, problems: list[Problem]) -> dict[str, list[dict]]:
+        """Return the rows of all three tables for some problems."""
+        groups = self.rollouts(problems)
+        flat = [(r, sample) for group in groups for sample, r in enumerate(group)]
+        budgets = self.profile.evaluation.budgets
+        cuts = [sorted({*r.boundaries, *(b for b in budgets if b < r.trace_tokens)})
+                for r, _ in flat]  # fmt: skip
+        found = self.measured([r for r, _ in flat], cuts, problems[0].id)
+        rows: dict[str, list[dict]] = {name: [] for name in TABLES}
+        for (rollout, sample), cut, measured in zip(flat, cuts, found, strict=True):
+            labels = rollout.labels(self.method, self.seed, sample)
+            ends, J = [0, *cut], J_of(measured)
+            rows["rollouts"].append(self.reader.row(rollout, self.method, self.seed, sample))
+            places = [ends.index(t) for t in (0, *rollout.boundaries)]
+            own = measured.at(places) if isinstance(measured, Drawn) else measured[places]
+            rows["progress"] += progress_rows(labels, self.prover.probe(rollout), own)
+            for budget in budgets:
+                used = min(budget, rollout.trace_tokens)
+                forced = budget < rollout.trace_tokens or not rollout.closed
+                accuracy = J[ends.index(used)]
+                rows["budgets"].append(_budget_row(labels, budget, accuracy, used, forced, False))
+        rows["budgets"] += self._extrapolated([group[0] for group in groups])
+        return rows
+
+    def _extrapolated(self, rollouts: list[Rollout]) -> list[dict]:
+        """Return budget rows beyond C0: J of the rollouts after each forced extension."""
+        c0, step, rows = self.profile.thinking.budget, self.profile.evaluation.extension_tokens, []
+        for turn, longer in enumerate(self.extensions(rollouts), start=1):
+            place = f"{rollouts[0].problem.id}, extension {turn}"
+            found = self.measured(longer, [[r.trace_tokens] for r in longer], place)
+            rows += [
+                _budget_row(r.labels(self.method, self.seed, 0), c0 + turn * step,
+                            float(J_of(measured)[-1]), r.trace_tokens, True, True)
+                for r, measured in zip(longer, found, strict=True)
+            ]  # fmt: skip
+        return rows
+
+    def measured(
+        self, rollouts: list[Rollout], cuts: list[list[int]], place: str
+    ) -> list[np.ndarray | Drawn]:
+        """Return J at t_0 = 0 and at the cuts (tokens, ascending) of each rollout's trace.
 
         Args:
-            at: names the place in the evaluation; answers that are drawn depend on it.
+            place: name of the place in the evaluation; answers that are drawn depend on it.
         """
-        cut = [replace(r, boundaries=m) for r, m in zip(rollouts, marks, strict=True)]
-        return self.prover.measure(cut, _seed(self.seed, f"J {at}")).found
+        cut = [replace(r, boundaries=ends) for r, ends in zip(rollouts, cuts, strict=True)]
+        return self.prover.measure(cut, _seed(self.seed, f"J {place}")).found
 
     def extensions(self, rollouts: list[Rollout]) -> list[list[Rollout]]:
-        """Force thinking on, again and again; return the longer traces after each extension.
+        """Force the model to think on, again and again; return the traces after each extension.
 
-        Each extension takes off the ending, appends the next word of the cycle and samples up to
-        `extension_tokens` more; an unfinished last paragraph is dropped.
+        An extension removes the trace's ending, appends the next word of EXTENSIONS, and samples
+        up to `extension_tokens` in all; an unfinished last paragraph is dropped.
         """
         settings, steps = self.profile.evaluation, []
         stop_ids = {*self.reader.close_ids, *self.reader.end_ids}
@@ -111,94 +147,36 @@ class Evaluator:
     def _start(self, rollout: Rollout, word: str) -> list[int]:
         """Return a trace with the word that makes the model think on, in a paragraph of its own."""
         trace = rollout.trace_ids
-        open_ = self.prover.termination.inside_paragraph(trace)
-        text = (BLANK_LINE if open_ else "") + word
+        inside = self.prover.termination.inside_paragraph(trace)
+        text = (BLANK_LINE if inside else "") + word
         read = [*rollout.prompt_ids, *trace]
         stay, new = self.reader.joiner.behind(read, text, len(trace))
         return [*read[len(rollout.prompt_ids) : stay], *new]
 
     def _extended(self, rollout: Rollout, start: list[int], sample: Sample) -> Rollout:
+        """Return the rollout with a trace that begins with `start` and goes on as was sampled."""
         room = self.profile.evaluation.extension_tokens - (len(start) - rollout.trace_tokens)
         length, closed, ended = self.reader.trace(sample.token_ids)
         length, whole = min(length, room), (closed or ended) and length <= room
         trace = start + sample.token_ids[:length]
-        open_ = self.prover.termination.inside_paragraph
-        while not whole and len(trace) > len(start) and open_(trace):
+        inside = self.prover.termination.inside_paragraph
+        while not whole and len(trace) > len(start) and inside(trace):
             trace = trace[:-1]
         return replace(
             rollout, token_ids=trace, trace_tokens=len(trace), closed=whole and closed,
-            ended=whole and ended, boundaries=[], settled=[],
+            ended=whole and ended, boundaries=[], maker_ends=[],
         )  # fmt: skip
 
 
-def _seed(seed: int, text: str) -> int:
+def _seed(seed: int, place: str) -> int:
     """Return a sampling seed for a training seed and a place in the evaluation."""
-    return int(content_key(seed=seed, at=text)[:12], 16)
+    return int(content_key(seed=seed, at=place)[:12], 16)
 
 
-def _rows(evaluator: Evaluator, problems: list[Problem]) -> dict[str, list[dict]]:
-    """Return the rows of all three tables for some problems."""
-    rows: dict[str, list[dict]] = {name: [] for name in TABLES}
-    groups = evaluator.rollouts(problems)
-    flat = [(r, sample) for group in groups for sample, r in enumerate(group)]
-    budgets = evaluator.profile.evaluation.budgets
-    marks = [
-        sorted({*r.boundaries, *(b for b in budgets if b < r.trace_tokens)}) for r, _ in flat
-    ]
-    found = evaluator.success([r for r, _ in flat], marks, problems[0].id)
-    for (rollout, sample), at, values in zip(flat, marks, found, strict=True):
-        key = _place(evaluator, rollout, sample)
-        curve = dict(zip([0, *at], J_of(values), strict=True))
-        rows["rollouts"].append(
-            evaluator.reader.row(rollout, evaluator.method, evaluator.seed, sample)
-        )
-        rows["progress"] += _progress(evaluator, key, rollout, at, values)
-        rows["budgets"] += [_budget(key, rollout, curve, b) for b in budgets]
-    rows["budgets"] += _extrapolated(evaluator, [group[0] for group in groups])
-    return rows
-
-
-def _place(evaluator: Evaluator, rollout: Rollout, sample: int) -> dict:
-    return {
-        "method": evaluator.method, "seed": evaluator.seed, "level": rollout.problem.level,
-        "problem": rollout.problem.id, "sample": sample,
-    }  # fmt: skip
-
-
-def _progress(
-    evaluator: Evaluator, key: dict, rollout: Rollout, marks: list[int],
-    found: np.ndarray | Counts,
-) -> list[dict]:  # fmt: skip
-    """Return the progress rows of a rollout, out of what was found at all its marks."""
-    probe, measured = evaluator.prover.probe(rollout), [0, *marks]
-    places = [measured.index(t) for t in probe.ends]
-    at_ends = found.at(places) if isinstance(found, Counts) else found[places]
-    return progress_rows(key, probe, at_ends)
-
-
-def _budget(key: dict, rollout: Rollout, curve: dict[int, float], budget: int) -> dict:
-    used = min(budget, rollout.trace_tokens)
-    return key | {
-        "budget": budget, "accuracy": curve[used], "tokens": used,
-        "forced": budget < rollout.trace_tokens or not rollout.closed, "extrapolated": False,
-    }  # fmt: skip
-
-
-def _extrapolated(evaluator: Evaluator, rollouts: list[Rollout]) -> list[dict]:
-    """Return budget rows beyond C0: J of the first rollouts after each forced extension."""
-    settings, rows = evaluator.profile.evaluation, []
-    for turn, longer in enumerate(evaluator.extensions(rollouts), start=1):
-        place = f"{rollouts[0].problem.id}, extension {turn}"
-        ends = evaluator.success(longer, [[r.trace_tokens] for r in longer], place)
-        rows += [
-            _place(evaluator, r, 0) | {
-                "budget": evaluator.profile.thinking.budget + turn * settings.extension_tokens,
-                "accuracy": float(J_of(J)[-1]), "tokens": r.trace_tokens, "forced": True,
-                "extrapolated": True,
-            }
-            for r, J in zip(longer, ends, strict=True)
-        ]  # fmt: skip
-    return rows
+def _budget_row(labels: dict, *values: object) -> dict:
+    """Return a row of the `budgets` schema."""
+    names = ("budget", "accuracy", "tokens", "forced", "extrapolated")
+    return labels | dict(zip(names, values, strict=True))
 
 
 def evaluate(
@@ -232,7 +210,7 @@ def evaluate(
 
     complete(
         {name: Shards(folder / name, name) for name in TABLES}, keys,
-        lambda i: _rows(evaluator(), parts[i]), f"evaluate {method}, seed {seed}",
+        lambda i: evaluator().records(parts[i]), f"evaluate {method}, seed {seed}",
     )  # fmt: skip
     write_json(folder / "keys.json", keys)
     return folder
@@ -245,7 +223,7 @@ def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def recorded(profile: Profile) -> dict[str, pd.DataFrame]:
-    """Read the tables of every model evaluated so far on the test problems, joined."""
+    """Read the tables of all models that were evaluated on the test problems, joined."""
     folders = [path.parent for path in (profile.runs / "evaluation").glob("*/keys.json")]
     found = [load_tables(folder) for folder in sorted(folders)]
     return {name: pd.concat([tables[name] for tables in found]) for name in TABLES}

@@ -1,4 +1,4 @@
-"""Accuracy of several samples: pass@k, and votes (maj@k), exact over all subsets."""
+"""Accuracy of several samples: pass@k, and majority votes (maj@k), exact over all subsets."""
 
 import itertools
 import math
@@ -42,9 +42,9 @@ def maj_at_k(
     """Return P(the vote of k of the n samples, drawn without replacement, is right).
 
     Each sample votes for its answer with its weight; all right answers are one candidate, None
-    (no answer found) votes for nothing, and a vote without candidates is wrong. Tie rule: fair,
-    so a right answer tied with m - 1 others counts 1/m. Exact over all C(n, k) subsets when
-    there are at most `enumerate_up_to`, otherwise the mean over `draws` random subsets.
+    (no answer) votes for nothing, and a vote without candidates is wrong. Ties are fair: a right
+    answer tied with m - 1 others counts 1/m. Exact over all C(n, k) subsets when there are at most
+    `enumerate_up_to`, otherwise the mean over `draws` random subsets.
 
     Args:
         answers: (n,) normalised answers; None, or the NaN that a table makes of it, where there is
@@ -101,9 +101,8 @@ def maj_at_p_j(
 ) -> Array:
     """Return [maj@p]_j for j = 0 ... k: voting over p forced answers at each boundary.
 
-    The comparison with going on thinking: episodes j+1 ... against p answers after episode j.
-    With p = 1 it is J_j as measured. Votes count 1; the paper's own curves weight each vote by
-    its likelihood, which `weights` does.
+    It compares p answers after episode j with further episodes. With p = 1 it is the sampled J_j.
+    Every vote counts 1; in the paper's own curves it counts by its likelihood, as with `weights`.
 
     Args:
         answers, correct: (k + 1) lists of the forced answers drawn at each boundary.

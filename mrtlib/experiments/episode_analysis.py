@@ -16,7 +16,7 @@ from mrtlib.episodes import Decode, segment
 from mrtlib.evaluation import tables
 from mrtlib.evaluation.tables import against, said
 from mrtlib.regret import stop_point
-from mrtlib.stats import by_problem, share, two_way
+from mrtlib.stats import by_problem, proportion, two_way
 from mrtlib.store import TRACE
 from mrtlib.tasks.problems import Problem
 
@@ -141,7 +141,7 @@ def episode_counts(
         for k in sorted(counts["episodes"].unique()):
             as_many = by_problem(counts.assign(as_many=counts["episodes"] == k), "as_many")
             rows.append({"method": "base", "level": words, "episodes": k,
-                         **share(*as_many).row()})  # fmt: skip
+                         **proportion(*as_many).row()})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -160,7 +160,7 @@ def waste(progress: pd.DataFrame) -> pd.DataFrame:
     names = ["J without thinking", "J at the end", "share of tokens after the stop point",
              "share of traces that end below their best J", "episodes"]  # fmt: skip
     table = pd.DataFrame(found, columns=["level", "problem", *names])
-    ways = [share] * 4 + [two_way]  # episodes are a count
+    ways = [proportion] * 4 + [two_way]  # episodes are a count
     return pd.DataFrame([
         {"name": name, **way(*by_problem(table, name)).row()}
         for name, way in zip(names, ways, strict=True)

@@ -18,7 +18,7 @@ from mrtlib.evaluation.tables import said
 from mrtlib.models.tokens import Joiner
 from mrtlib.prover.probes import references_of
 from mrtlib.regret import normalised_regret
-from mrtlib.stats import Interval, by_problem, share, two_way, wilson
+from mrtlib.stats import Interval, by_problem, proportion, two_way, wilson
 from mrtlib.store import TRACE
 from mrtlib.tasks.problems import Problem
 
@@ -81,7 +81,7 @@ def agreement(table: pd.DataFrame) -> Agreement:
     return Agreement(
         correlation=float(table["exact"].corr(table["sampled"])) if varies else float("nan"),
         bias=two_way(*by_problem(table.assign(gap=gap), "gap")),
-        inside=share(*by_problem(table, "inside")),
+        inside=proportion(*by_problem(table, "inside")),
         noise=float(np.sqrt(np.mean(gap**2))),
         expected_noise=float(np.sqrt(spread.mean())),
     )

@@ -12,7 +12,7 @@ import pandas as pd
 from mrtlib.config import Profile
 from mrtlib.evaluation.results import Metrics, by_seed_and_problem, level_of_each, metrics_of
 from mrtlib.evaluation.sweep import evaluate, load_tables
-from mrtlib.stats import share
+from mrtlib.stats import proportion
 from mrtlib.store import write_text
 from mrtlib.training.runs import train
 
@@ -56,7 +56,7 @@ def search(
 def _row(found: Metrics, profile: Profile) -> tuple[float, ...]:
     c0 = profile.thinking.budget
     half = found["regret", c0 // 2]
-    regret = share(by_seed_and_problem([half], half, "all"), level_of_each(half))
+    regret = proportion(by_seed_and_problem([half], half, "all"), level_of_each(half))
     means = [np.mean([v.mean() for v in found[name, c0]]) for name in ("accuracy", "tokens")]
     return means[0], regret.estimate, regret.low, regret.high, means[1]
 

@@ -41,6 +41,10 @@ class Population:
         """Return expected accuracy over all levels, (2, B)."""
         return self.accuracy.mean(1)
 
+    def levels(self, problems: int) -> NDArray[np.int64]:
+        """Return the level of each problem, (P,): problem p is of level p modulo L."""
+        return np.arange(problems) % self.accuracy.shape[1]
+
     def alike(self) -> "Population":
         """Return the same with both methods as good as the other."""
         return replace(self, accuracy=self.accuracy[[1, 1]])
@@ -58,8 +62,8 @@ class Population:
         ]
         own = 1 - sum(part for part, _ in parts)
         common = sum(_normal(rng, *part) for part in parts)
-        at = np.arange(problems) % self.accuracy.shape[1]
-        bounds = ndtri(self.accuracy).astype(np.float32)[:, at].transpose(2, 0, 1)  # (B, 2, P)
+        bounds = ndtri(self.accuracy[:, self.levels(problems)]).astype(np.float32)
+        bounds = bounds.transpose(2, 0, 1)  # (B, 2, P)
         right = np.zeros((2, repetitions, len(bounds), seeds, problems), dtype=np.float32)
         for _ in range(samples):
             liability = common + _normal(rng, own, common.shape)

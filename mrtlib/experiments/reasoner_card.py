@@ -24,7 +24,7 @@ from mrtlib.models.loading import work_key
 from mrtlib.prover.prover import progress_rows
 from mrtlib.reasoner.lessons import Recipe
 from mrtlib.reasoner.making import make
-from mrtlib.stats import Interval, share, two_way
+from mrtlib.stats import Interval, proportion, two_way
 from mrtlib.store import TRACE, Shards, complete, read_json
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem
@@ -215,7 +215,7 @@ def _over_problems(samples: pd.DataFrame, name: str) -> Interval:
     values = samples.loc[has, name].map(np.mean).to_numpy(float)[None]
     # Only what all problems have, has a fixed number of them on each level.
     levels = samples["level"] if has.all() else None
-    return (share if name not in NO_SHARE else two_way)(values, levels)
+    return (proportion if name not in NO_SHARE else two_way)(values, levels)
 
 
 def card_in_words(table: pd.DataFrame) -> str:

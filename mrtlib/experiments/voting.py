@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.evaluation.votes import maj_at_p_j, pass_at_k
-from mrtlib.stats import share, two_way
+from mrtlib.stats import proportion, two_way
 from mrtlib.store import TRACE
 from mrtlib.tasks.grading import candidates
 
@@ -95,7 +95,7 @@ def scaling_curves(
             rows += [
                 {"curve": f"maj@{p}", "bucket": name,
                  "x": float(j + p - 1 if axis == "episodes" else spent[j].mean()),
-                 **share(accuracy[j].to_numpy()[None]).row()}
+                 **proportion(accuracy[j].to_numpy()[None]).row()}
                 for j in accuracy.columns
             ]  # fmt: skip
         inside = part[TRACE].drop_duplicates().merge(answers[answers["j"] == 0], on=TRACE)
@@ -109,7 +109,7 @@ def _direct(answers: pd.DataFrame, axis: str) -> list[dict]:
     size = answers["answer_tokens"].mean()
     return [
         {"curve": "direct", "x": float(k - 1 if axis == "episodes" else k * size),
-         **share(pass_at_k(tally["size"], tally["sum"], k)[None]).row()}
+         **proportion(pass_at_k(tally["size"], tally["sum"], k)[None]).row()}
         for k in range(1, int(tally["size"].min()) + 1)
     ]  # fmt: skip
 
@@ -130,7 +130,7 @@ def vote_or_think(votes: pd.DataFrame) -> pd.DataFrame:
     values = {name: votes[mask].set_index(TRACE).sort_index() for name, mask in ways.items()}
     levels = next(iter(values.values())).index.get_level_values("level")
     rows = [
-        {"name": name, **share(v["accuracy"].to_numpy()[None], levels).row(),
+        {"name": name, **proportion(v["accuracy"].to_numpy()[None], levels).row(),
          "tokens": v["spent"].mean()}
         for name, v in values.items()
     ]  # fmt: skip

@@ -1,5 +1,5 @@
-"""The policy as a model: loading, 4 bits, tokens, sampling, and prefixes that are computed once.
+"""The policy as a model: loading, 4 bits, tokens, sampling, and shared prefixes.
 
-`loading`, `quantization` and `tokens` prepare it; `sampling` and `server` draw from it; `packing`,
-`caches` and `compatibility` share prefixes where a model allows it.
+`loading`, `quantization` and `tokens` prepare it; `sampling` and `server` draw from it; `packing`
+and `caches` compute a shared prefix once, where `compatibility` finds that the model allows it.
 """

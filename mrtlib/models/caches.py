@@ -1,8 +1,8 @@
 """Caches that fork, and caches that are kept.
 
-A shared prefix is computed once, and then copied or pointed at. The keys and values of rollouts
-are kept from sampling, so that the prover need not compute them again; they hold for the weights
-that wrote them, between two steps of the optimiser.
+The cache of a shared prefix is computed once. Its forks, which each go on in their own way, have
+copies of it or point at it. The keys and values of rollouts are kept from sampling, so that the
+prover need not compute them again; they are valid until the optimiser changes the weights.
 
 B forks, R rows of a packed cache with Q forks each at most, T cached tokens, V vocabulary.
 """
@@ -17,23 +17,21 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from mrtlib.models import packing
-from mrtlib.models.packing import common, for_attention, forward_packed
+from mrtlib.models.packing import for_attention, forward_packed
+
+GROWTH = 128  # tokens of room that a cache reserves at a time
 
 
 @dataclass(frozen=True)
 class Kept:
     """The cache of one sequence: `layers` holds keys and values, each (heads, T, size)."""
 
-    token_ids: list[int]  # (T,) the tokens that they stand for
+    token_ids: list[int]  # (T,) the tokens in the cache
     layers: list[tuple[torch.Tensor, torch.Tensor]]
 
-    def shared(self, tokens: Sequence[int]) -> int:
-        """Count the first tokens of a sequence that are here."""
-        return common(self.token_ids, tokens)
 
-
-def joined(kept: Sequence[Kept], lengths: Sequence[int], room: int) -> Cache:
-    """Return the first `lengths` tokens of each as the rows of one cache, padded on the right.
+def as_rows(kept: Sequence[Kept], lengths: Sequence[int], room: int) -> Cache:
+    """Return the first `lengths` tokens of each cache as the rows of one, padded on the right.
 
     Args:
         room: tokens that will be put behind them.
@@ -50,11 +48,9 @@ def joined(kept: Sequence[Kept], lengths: Sequence[int], room: int) -> Cache:
         layers.append(RoomyLayer(*sides, room))
     return Cache(layers=layers)
 
-GROWTH = 128  # tokens of room that a cache reserves at a time
-
 
 class RoomyLayer(DynamicLayer):
-    """A cache layer that writes into reserved room: `DynamicLayer` copies itself every token."""
+    """A cache layer that writes into reserved room; `DynamicLayer` copies itself at every token."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, room: int = GROWTH) -> None:
         """Take over keys and values, both (B, heads, T, size), with room for more tokens."""
@@ -93,7 +89,7 @@ class RoomyLayer(DynamicLayer):
 
 @dataclass
 class Forks:
-    """Forks with a row each: all of a prompt but its last token is in the row's cache."""
+    """Forks with a row each: the cache holds each prompt but its last token."""
 
     cache: Cache
     mask: torch.Tensor  # (B, T) True where the cache holds a token, False at left padding
@@ -161,7 +157,8 @@ class PointedForks:
 
     def step(self, model: PreTrainedModel) -> torch.Tensor:
         """Feed the last tokens; return the logits of the next ones (B, V) in float32."""
-        columns = _columns(self.rows)
+        before = (self.rows[:, None] == self.rows[None, :]).tril(-1)
+        columns = before.sum(1)  # (B,) numbers the forks of each row from 0
         shape = int(self.rows.max()) + 1, int(columns.max()) + 1  # R, Q
         at = self.rows, columns
         own = torch.nn.functional.one_hot(columns, shape[1]).bool()
@@ -169,7 +166,7 @@ class PointedForks:
         ids, positions = (self.last.new_zeros(shape) for _ in range(2))
         ids[at], positions[at] = self.last, self.positions
         mask = self.seen.new_zeros(*shape, self.seen.shape[1])
-        mask[..., 0] = True  # a query that no fork uses must see something, or it gives NaN
+        mask[..., 0] = True  # a query without a fork must see something, or it gives NaN
         mask[at] = self.seen
         output = model(
             input_ids=ids, attention_mask=for_attention(mask, model), position_ids=positions,
@@ -177,12 +174,6 @@ class PointedForks:
         )  # fmt: skip
         self.positions = self.positions + 1
         return output.logits[at].float()
-
-
-def _columns(rows: torch.Tensor) -> torch.Tensor:
-    """Number the forks of each row from 0 on: (B,)."""
-    same = (rows[:, None] == rows[None, :]).tril(-1)
-    return same.sum(1)
 
 
 def _forks(cache: Cache, prompts: list[list[int]], device: torch.device) -> Forks:
@@ -195,7 +186,7 @@ def _forks(cache: Cache, prompts: list[list[int]], device: torch.device) -> Fork
 
 
 class SharedPrefixes:
-    """Prompts prefilled together, a shared prefix once; forks copy their part or point at it."""
+    """Prompts prefilled together, a shared prefix once; forks copy their prefix or point at it."""
 
     def __init__(self, model: PreTrainedModel, prompts: list[list[int]], pad_id: int) -> None:
         """Compute the cache of every prompt (its last token excepted) in one packed pass."""
@@ -214,15 +205,15 @@ class SharedPrefixes:
     def fork(self, owners: list[int], max_tokens: int) -> Forks | PointedForks:
         """Return one fork for each entry of `owners`, a list of prompt indices.
 
-        Forks point at a row that is long beside all that they may write into it, so that what
-        they cannot see of each other costs less than copies of the row would.
+        Forks point at a row that is longer than all that its forks may write: what they write, and
+        cannot see of each other, then costs less than copies of the row.
         """
         busiest = max(Counter(self.paths[owner][0] for owner in owners).values())
-        few = busiest * max_tokens <= self.length
-        return (self.point if few else self.gather)(owners, max_tokens)
+        points = busiest * max_tokens <= self.length
+        return (self.point if points else self.gather)(owners, max_tokens)
 
     def gather(self, owners: list[int], max_tokens: int) -> Forks:
-        """Copy to each fork its part of the cache: long continuations of short prefixes."""
+        """Copy its prefix to each fork: for long continuations of short prefixes."""
         prompts = [self.prompts[i] for i in owners]
         longest = max(map(len, prompts)) - 1
         rows, nodes = (np.zeros((len(owners), longest), dtype=np.int64) for _ in range(2))
@@ -230,15 +221,17 @@ class SharedPrefixes:
             row, path = self.paths[owner]
             rows[fork] = row
             nodes[fork, longest - len(path) :] = path
-        at = [torch.from_numpy(x).to(self.model.device) for x in (rows, nodes)]
+        at = tuple(torch.from_numpy(x).to(self.model.device) for x in (rows, nodes))
         cache = DynamicCache(config=self.model.config)
         if longest:
             pairs = ((layer.keys, layer.values) for layer in self.cache.layers)
-            cache = Cache(layers=[RoomyLayer(*(_gather(x, *at) for x in pair)) for pair in pairs])
+            # (R, heads, L, size) to (B, heads, T, size)
+            copies = ([x.transpose(1, 2)[at].transpose(1, 2) for x in pair] for pair in pairs)
+            cache = Cache(layers=[RoomyLayer(*pair) for pair in copies])
         return _forks(cache, prompts, self.model.device)
 
     def point(self, owners: list[int], max_tokens: int) -> PointedForks:
-        """Let forks read the packed rows where they are: short continuations of long prefixes."""
+        """Let forks read the packed rows in place: for short continuations of long prefixes."""
         rows = torch.tensor([self.paths[owner][0] for owner in owners])
         left, rows = rows.unique(return_inverse=True)
         seen = torch.zeros(len(owners), self.length, dtype=torch.bool)
@@ -250,27 +243,20 @@ class SharedPrefixes:
         prompts = [self.prompts[owner] for owner in owners]
         last = torch.tensor([prompt[-1] for prompt in prompts], device=device)
         positions = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-        return PointedForks(
-            Cache(layers=layers), seen.to(device), last, positions, rows.to(device)
-        )
-
-
-def _gather(states: torch.Tensor, rows: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
-    """Pick (B, T) places of packed states (R, heads, L, size): (B, heads, T, size)."""
-    return states.transpose(1, 2)[rows, nodes].transpose(1, 2)
+        return PointedForks(Cache(layers=layers), seen.to(device), last, positions, rows.to(device))
 
 
 class PaddedPrompts:
-    """The plain prefill, padded on the left, for architectures that take no mask of ours."""
+    """A plain prefill, padded on the left, for architectures that take no custom mask."""
 
     def __init__(self, model: PreTrainedModel, prompts: list[list[int]], pad_id: int) -> None:
         """Keep the prompts; they are computed when they are forked."""
         self.model, self.prompts, self.pad_id = model, prompts, pad_id
 
     def fork(self, owners: list[int], max_tokens: int) -> Forks:
-        """Return one row for each entry of `owners`, a list of prompt indices.
+        """Return one fork for each entry of `owners`, a list of prompt indices.
 
-        A prompt is computed once, and then copied where the cache is of a class that can be.
+        A prompt is computed once and copied, where the class of the cache can select rows.
         """
         cache = DynamicCache(config=self.model.config)
         fixed = not all(hasattr(layer, "batch_select_indices") for layer in cache.layers)

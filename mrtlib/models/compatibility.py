@@ -1,7 +1,7 @@
-"""Does a model give the same with shared prefixes as without? Tried on a short input.
+"""Does a model give the same result with shared prefixes as without? Tried on a short input.
 
-A model may take a mask of ours and not keep to it, or hold its cache in a way that cannot be
-forked. Whatever shares prefixes asks here first, and goes the plain way where the answer is no.
+A model may accept a custom mask and ignore it, or have a cache that cannot be forked. Code that
+shares prefixes asks here first, and computes each prompt on its own where the answer is no.
 """
 
 import warnings
@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from mrtlib.models import caches, packing
 from mrtlib.models.quantization import ModelError
 
-ALLOWED = 1e-3  # total variation between two float32 passes; an ignored mask moves far more
-ALLOWED_SHORT = 0.05  # ... and between two passes in 16 bits
-ROUNDING = 5.0  # times what the same plain rows differ by, alone and in a batch
+# Most total variation between the next-token distributions of two passes of one model: in
+# float32, in 16 bits, or ROUNDING times that of plain rows, each run alone and all in a batch. A
+# mask that is ignored makes far more.
+ALLOWED, ALLOWED_SHORT, ROUNDING = 1e-3, 0.05, 5.0
 
 _sharing: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
 _stepping: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
@@ -36,22 +37,21 @@ def obstacle(model: PreTrainedModel) -> str:
     return _sharing[model]
 
 
-def shares(model: PreTrainedModel, instead: str) -> bool:
-    """Say whether the model can share prefixes; if not, warn that it goes `instead`."""
-    reason = obstacle(model)
-    if reason:
+def can_share(model: PreTrainedModel, instead: str) -> bool:
+    """Say whether the model can share prefixes; if not, warn of what is done `instead`."""
+    if reason := obstacle(model):
         warnings.warn(f"{reason}; {instead}: the same result, more slowly", stacklevel=2)
     return not reason
 
 
 def require_steps(model: PreTrainedModel) -> None:
-    """Raise ModelError for a model that cannot be sampled here even with a prefill of its own."""
+    """Raise ModelError for a model that cannot be sampled here, even with a plain prefill."""
     if model not in _stepping:
         _stepping[model] = _fault(model, plain_gap, "a cache of padded prompts")
     if _stepping[model]:
         raise ModelError(
-            f"{_stepping[model]}; sample from a server instead (mrtlib.server), or use a model "
-            "that transformers can decode with a DynamicCache"
+            f"{_stepping[model]}; sample from a server instead (mrtlib.models.server), or use a "
+            "model that transformers can decode with a DynamicCache"
         )
 
 
@@ -64,19 +64,17 @@ def _fault(model: PreTrainedModel, gap_of: Callable[..., float], what: str) -> s
         raise  # says nothing about the model
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         return f"{name} fails on {what} ({error})"
-    allowed = max(
-        ALLOWED if model.dtype == torch.float32 else ALLOWED_SHORT, ROUNDING * rounding
-    )
+    allowed = max(ALLOWED if model.dtype == torch.float32 else ALLOWED_SHORT, ROUNDING * rounding)
     if gap <= allowed:
         return ""
     return (
         f"{name} does not give the same with {what}: next-token distributions differ by "
-        f"{gap:.2g} (total variation) from a plain pass, where {allowed:.2g} is the most expected"
+        f"{gap:.2g} (total variation) from a plain pass, and {allowed:.2g} is allowed"
     )
 
 
 def rounding_gap(model: PreTrainedModel) -> float:
-    """Return what plain rows differ by when each is run alone: rounding, as in `shared_gap`."""
+    """Compare plain rows that are run alone and in a batch, as in `shared_gap`: rounding."""
     prompts = _prompts(model)
     with packing.evaluating(model):
         alone = torch.cat([_plain(model, [prompt]) for prompt in prompts])
@@ -84,12 +82,12 @@ def rounding_gap(model: PreTrainedModel) -> float:
 
 
 def shared_gap(model: PreTrainedModel) -> float:
-    """Compare forks of a shared cache, and a packed row, with rows of their own.
+    """Compare forks of a shared cache, and a packed row, with a plain row for each sequence.
 
     Returns:
         The largest total variation between next-token distributions, in [0, 1], over five
         sequences of which three share a prefix; NaN where a model gives NaN. Not the largest
-        difference of a logit: in 16 bits that of some unlikely token is always large.
+        difference of logits: in 16 bits that of some unlikely token is always large.
     """
     prompts = _prompts(model)
     owners = list(range(len(prompts)))
@@ -102,7 +100,7 @@ def shared_gap(model: PreTrainedModel) -> float:
 
 
 def plain_gap(model: PreTrainedModel) -> float:
-    """Compare a step behind the cache of padded prompts with rows of their own."""
+    """Compare a step behind the cache of padded prompts with a plain row for each prompt."""
     prompts = _prompts(model)
     with packing.evaluating(model):
         forks = caches.PaddedPrompts(model, prompts, 0).fork(list(range(len(prompts))), 1)
@@ -123,7 +121,7 @@ def _largest(found: list[torch.Tensor], plain: torch.Tensor) -> float:
 
 
 def _plain(model: PreTrainedModel, prompts: list[list[int]]) -> torch.Tensor:
-    """Return the log-probabilities behind each prompt from a row of its own (B, V)."""
+    """Return the log-probabilities behind each prompt, from a plain row for each (B, V)."""
     tries = [packing.chain(prompt) for prompt in prompts]
     keep = torch.zeros(len(prompts), max(map(len, prompts)), dtype=torch.bool)
     keep[range(len(prompts)), [len(prompt) - 1 for prompt in prompts]] = True

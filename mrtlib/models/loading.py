@@ -22,7 +22,7 @@ from transformers import (
 
 from mrtlib.config import ROOT, Lora, Profile, key_texts
 from mrtlib.models.quantization import ModelError, check_4bit_dimensions, guard_4bit
-from mrtlib.models.tokens import _fetch
+from mrtlib.models.tokens import fetch
 from mrtlib.store import MEASURE, content_key, file_hashes, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,7 +37,7 @@ def device() -> torch.device:
 
 
 def dtype_of(profile: Profile) -> torch.dtype:
-    """Return the one number type of a profile: load, compute and autocast."""
+    """Return the number type of a profile."""
     if profile.model.dtype not in DTYPES:
         raise ModelError(f"dtype {profile.model.dtype!r} is not known; use {', '.join(DTYPES)}")
     return DTYPES[profile.model.dtype]
@@ -53,9 +53,6 @@ def check_context(config: PretrainedConfig, prompt_tokens: int, new_tokens: int)
         )
 
 
-# --- base and adapters -----------------------------------------------------------------------
-
-
 def load_base(profile: Profile, guard: bool = True) -> PreTrainedModel:
     """Load the base in eval mode on `device()`, in 4 bits when the profile says "nf4".
 
@@ -65,14 +62,14 @@ def load_base(profile: Profile, guard: bool = True) -> PreTrainedModel:
     Raises:
         ModelError: the model cannot be found, or its sizes do not suit 4-bit layers.
     """
-    config, dtype, quantised = _fetch(AutoConfig, profile), dtype_of(profile), None
+    config, dtype, quantised = fetch(AutoConfig, profile), dtype_of(profile), None
     if profile.model.quantization == "nf4":
         check_4bit_dimensions(config)
         quantised = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )  # fmt: skip
-    model = _fetch(
+    model = fetch(
         AutoModelForCausalLM, profile, config=config, dtype=dtype, use_safetensors=True,
         quantization_config=quantised, device_map={"": device()},
     )  # fmt: skip
@@ -158,27 +155,22 @@ def load_policy(profile: Profile, adapter: str | Path | None = None) -> PreTrain
     return policy.eval()
 
 
-# --- keys of records -------------------------------------------------------------------------
-
-
 def weights_of(profile: Profile, adapter: Path | None = None) -> dict[str, str]:
     """Return the hashes of the weights by file: base (when it is a folder) and adapter.
 
-    Where the folders lie decides nothing, so a run may be moved and its records stay valid.
+    The paths of the folders do not matter: a run may be moved, and its records stay valid.
     """
     base = Path(profile.model_path)
     found = file_hashes(base.glob("*.safetensors"), base)
     return found | (file_hashes([adapter / ADAPTER_FILES[0]], adapter) if adapter else {})
 
 
-def work_key(
-    profile: Profile, parts: str, adapter: Path | None = None, **content: Any
-) -> str:
-    """Return the key of a piece of work: settings, weights, and what it is done on.
+def work_key(profile: Profile, parts: str, adapter: Path | None = None, **content: Any) -> str:
+    """Return the key of a piece of work: its settings, weights, and content.
 
     Args:
-        parts: the parts of the profile that decide it (words of a string).
-        adapter: of the model that does it.
+        parts: the parts of the profile that decide the result (words of a string).
+        adapter: of the model that does the work.
         content: plain JSON values: problems, seeds and the like.
     """
     weights = weights_of(profile, adapter)

@@ -1,9 +1,9 @@
 """Many token sequences with shared prefixes in few rows of one forward pass.
 
 The sequences become a trie. A token attends to itself and to its ancestors, and its position is
-its depth, so every sequence meets exactly the context that it would have had in a row of its
-own, while a shared prefix is computed once. Passes have no gradients. L tokens of a row, B rows of
-a pass, V vocabulary.
+its depth. So every sequence has exactly the context that it would have in a row of its own, while
+a shared prefix is computed once. Passes have no gradients. L tokens of a row, B rows of a pass,
+V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,12 +16,12 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 ROOT = -1
-SIMILAR = 0.75  # rows of one pass are at least so long, measured by its longest
+SIMILAR = 0.75  # least length of a row in a pass, as a share of the pass's longest row
 
 
 @dataclass
 class Trie:
-    """Token sequences in which a shared prefix is held once; parents come before children."""
+    """Token sequences, a shared prefix stored once; parents come before children."""
 
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
@@ -75,9 +75,7 @@ class Pass:
     seen: np.ndarray
 
 
-def collate(
-    tries: Sequence[Trie], pad_id: int = 0, cached: Sequence[int] | None = None
-) -> Pass:
+def collate(tries: Sequence[Trie], pad_id: int = 0, cached: Sequence[int] | None = None) -> Pass:
     """Lay tries out as the rows of one pass. Padding sees only itself, and nothing sees it.
 
     Args:
@@ -128,14 +126,14 @@ def by_length(lengths: Sequence[int], limit: int) -> list[list[int]]:
 def families(prompts: Sequence[Sequence[int]], small: int = 512) -> list[list[int]]:
     """Group prompts that share at least half of their tokens with a neighbour in sorted order.
 
-    Attention over a packed row costs its length squared, so a family's trie is kept below the
-    larger of `small` tokens and three times its longest prompt. In a family over `small` a prompt
-    must also share half of itself, or more than what stands beside the row's longest chain: two
-    long traces shall not join over a short prompt between them.
+    Attention over a packed row costs its length squared, so a family's trie has at most `small`
+    tokens, or three times its longest prompt if that is more. In a family over `small` a prompt
+    must also share half of itself, or more tokens than the trie has beside its longest prompt: a
+    short prompt between two long traces must not join them.
 
     Returns:
-        Groups of indices, ordered by their longest prompt: the forks of one trace come together,
-        and groups of similar length stand side by side.
+        Groups of indices, the one with the longest prompt first: the forks of one trace come
+        together, and groups of similar length are neighbours.
     """
     order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
     groups: list[list[int]] = []
@@ -180,12 +178,12 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def counted(model: PreTrainedModel) -> Iterator[list[int]]:
     """Collect how many tokens each forward pass inside the block takes, padding included."""
-    fed: list[int] = []
+    tokens: list[int] = []
     hook = model.get_input_embeddings().register_forward_pre_hook(
-        lambda _, arguments: fed.append(arguments[0].numel())
+        lambda _, arguments: tokens.append(arguments[0].numel())
     )
     try:
-        yield fed
+        yield tokens
     finally:
         hook.remove()
 
@@ -199,7 +197,7 @@ def takes_custom_mask(model: PreTrainedModel) -> bool:
 def for_attention(seen: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
     """Return what each query sees (B, L, T) as the model's mask for all heads (B, 1, L, T)."""
     mask = seen[:, None]
-    if model.config._attn_implementation == "eager":  # which adds its mask to the scores
+    if model.config._attn_implementation == "eager":  # adds its mask to the scores
         mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
     return mask
 
@@ -214,9 +212,12 @@ def forward_packed(
 ) -> torch.Tensor:
     """Run tries as the rows of one pass; return the logits kept, and fill the cache if given.
 
-    The mask holds B L^2 entries. `logits_to_keep` is that of transformers: the last so many
-    positions, or a boolean (B, L) that picks positions and flattens them. `cached`: how many
-    first nodes of each trie the cache holds already; only the others are run.
+    The mask has B L^2 entries.
+
+    Args:
+        logits_to_keep: as in transformers: how many last positions, or a boolean (B, L) that picks
+            positions and flattens them.
+        cached: how many first nodes of each trie are in the cache already; only the others are run.
     """
     rows = collate(tries, pad_id, cached)
     mask = for_attention(torch.from_numpy(rows.seen).to(model.device), model)
@@ -233,7 +234,7 @@ def forward_packed(
 def forward_plain(
     model: PreTrainedModel, tries: Sequence[Trie], logits_to_keep: torch.Tensor
 ) -> torch.Tensor:
-    """Run tries that are chains as ordinary rows, for any causal model; return the logits kept."""
+    """Run tries that are chains as plain rows, for any causal model; return the logits kept."""
     longest = max(len(trie) for trie in tries)
     ids = [trie.tokens + [0] * (longest - len(trie)) for trie in tries]
     mask = [[1] * len(trie) + [0] * (longest - len(trie)) for trie in tries]

@@ -1,8 +1,8 @@
 """4-bit layers (bitsandbytes): sizes that fit, a guard on the CPU, and a plain twin of the policy.
 
 A small 4-bit model spends most of a decoding step on unpacking weights and on adapters. The twin
-holds, for each layer, the dequantised base weight plus the adapter's (alpha/r) B A in one matrix.
-Nothing is quantised again and every refresh starts from the base, so nothing drifts: outputs
+has one matrix for each layer: the dequantised base weight plus the adapter's (alpha/r) B A.
+Nothing is quantised again, and every refresh starts from the base, so errors do not add up: outputs
 differ from the policy's by rounding alone. It costs the memory of the unquantised model.
 """
 
@@ -29,29 +29,18 @@ def _no_kernel_notice(record: logging.LogRecord) -> bool:
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_no_kernel_notice)
 
 
-def guard_4bit(model: torch.nn.Module) -> None:
+def guard_4bit(model: nn.Module) -> None:
     """Forbid the in-place re-packing of 4-bit layers on CPUs with AVX512-BF16.
 
     There, one forward pass in eval mode without gradients re-packs every `Linear4bit` for a
     product that has no derivative, and `.train()` does not undo it: adapter gradients are then
     missing or wrong without an error (bitsandbytes 0.50.2, `Linear4bit.forward`).
     """
-    for layer in layers_4bit(model):
-        layer.support_avx512bf16_for_cpu = False
+    from bitsandbytes.nn import Linear4bit  # takes seconds, and is not needed without 4 bits
 
-
-def assert_unpacked(model: torch.nn.Module) -> None:
-    """Raise ModelError when a 4-bit layer has been re-packed, since it can train no adapter."""
-    packed = [
-        layer
-        for layer in layers_4bit(model)
-        if getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
-    ]
-    if packed:
-        raise ModelError(
-            f"{len(packed)} 4-bit layers are packed for inference and give no gradients; load "
-            "the model again and call guard_4bit before its first forward pass"
-        )
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def check_4bit_dimensions(config: PretrainedConfig) -> None:
@@ -71,15 +60,8 @@ def check_4bit_dimensions(config: PretrainedConfig) -> None:
             )
 
 
-def layers_4bit(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return every 4-bit linear layer of a model, its adapters' base layers included."""
-    from bitsandbytes.nn import Linear4bit  # costs seconds; a run without 4 bits is spared them
-
-    return [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
-
-
 def plain_weight(layer: nn.Module) -> torch.Tensor:
-    """Return a linear layer's weight (out, in), dequantised if it is held in 4 bits."""
+    """Return a linear layer's weight (out, in), dequantised if it is in 4 bits."""
     weight = layer.weight
     if hasattr(weight, "quant_state"):
         from bitsandbytes.functional import dequantize_4bit
@@ -92,10 +74,10 @@ class Twin:
     """Keeps a plain model equal to a policy (PEFT-wrapped or not, quantised or not)."""
 
     def __init__(self, policy: PreTrainedModel) -> None:
-        """Build the plain model; `refresh` brings it up to date.
+        """Build the plain model with the policy's weights.
 
         Raises:
-            ModelError: the plain model would lack, or have more, weights than the policy.
+            ModelError: the plain model has a module that the policy lacks.
         """
         self.policy = policy
         inner = policy.get_base_model() if hasattr(policy, "get_base_model") else policy

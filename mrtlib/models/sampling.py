@@ -1,7 +1,7 @@
 """Draw continuations of token-id prompts: the `Sampler` protocol and its transformers engine.
 
-A prompt is a list of ids, so going on with a rollout is sampling from a longer prompt. The
-noise of a draw is a function of (seed, prompt index, sample index, step) alone: the same seed
+A prompt is a list of ids, so to continue a rollout is to sample from a longer prompt. The random
+number of a draw is a function of (seed, prompt index, sample index, step) alone: the same seed
 gives the same samples whatever the batch size, up to rounding in the model. B rows, V vocabulary.
 """
 
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from mrtlib.models import caches, compatibility, packing
 from mrtlib.models.caches import Kept
 
-DROP_SHARE = 0.125  # finished rows leave the batch once they are so large a share of it
+DROP_SHARE = 0.125  # finished rows leave the batch once this share of it is finished
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,9 @@ class Sampler(Protocol):
     """Anything that continues prompts: a model in this process, or a server."""
 
     def sample(
-        self,
-        prompts: list[list[int]],
-        n: int,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        stop_ids: set[int],
-        seed: int,
-    ) -> list[list[Sample]]:
+        self, prompts: list[list[int]], n: int, max_tokens: int, temperature: float, top_p: float,
+        stop_ids: set[int], seed: int,
+    ) -> list[list[Sample]]:  # fmt: skip
         """Return n continuations for each prompt, in the order of the prompts."""
         ...
 
@@ -48,8 +42,8 @@ class Sampler(Protocol):
 def noise(seed: int, prompt: int, sample: int, steps: int) -> np.ndarray:
     """Return the uniforms in [0, 1) that decide one sample's tokens: (steps,).
 
-    Counter-based (Philox), keyed by (seed, prompt, sample) with the step as its counter; fewer
-    steps give the beginning of the same sequence.
+    From a counter-based generator (Philox), keyed by (seed, prompt, sample) with the step as its
+    counter; fewer steps give the beginning of the same sequence.
     """
     key = np.array([seed, (prompt << 32) + sample], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random(steps)
@@ -99,24 +93,18 @@ class TransformersSampler:
         self.model, self.pad_id, self.batch_rows = model, pad_id, batch_rows
 
     def sample(
-        self,
-        prompts: list[list[int]],
-        n: int,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        stop_ids: set[int],
-        seed: int,
-        kept: dict[int, Kept] | None = None,
-    ) -> list[list[Sample]]:
+        self, prompts: list[list[int]], n: int, max_tokens: int, temperature: float, top_p: float,
+        stop_ids: set[int], seed: int, kept: dict[int, Kept] | None = None,
+    ) -> list[list[Sample]]:  # fmt: skip
         """Return n continuations for each prompt, in the order of the prompts.
 
         Args:
-            kept: takes the keys and values of each prompt's last continuation, by its index.
+            kept: where it is given, the cache of each prompt's last continuation is put there, by
+                the prompt's index.
 
         Raises:
             ValueError: an empty prompt, or numbers out of range.
-            ModelError: a model that gives something else with a cache than without.
+            ModelError: a model that gives another result with a cache than without.
         """
         check_request(prompts, n, max_tokens, temperature, top_p)
         places: dict[tuple[int, ...], list[int]] = {}
@@ -134,14 +122,13 @@ class TransformersSampler:
                     for sample in range(n)
                 ]
                 for part in np.array_split(np.array(rows), -(-len(rows) // self.batch_rows)):
-                    keys = part[:, 1:].tolist()
-                    uniforms = np.array([noise(seed, i, s, max_tokens) for i, s in keys])
-                    ready = prefixes.fork(part[:, 0].tolist(), max_tokens)
+                    owners, indices, numbers = part.T.tolist()
+                    keys = zip(indices, numbers, strict=True)
+                    uniforms = np.array([noise(seed, *key, max_tokens) for key in keys])
+                    forks = prefixes.fork(owners, max_tokens)
                     states = None if kept is None else {}
-                    drawn = self._decode(ready, uniforms, temperature, top_p, stop, states)
-                    for row, (index, sample) in enumerate(
-                        zip(part[:, 1].tolist(), drawn, strict=True)
-                    ):
+                    drawn = self._decode(forks, uniforms, temperature, top_p, stop, states)
+                    for row, (index, sample) in enumerate(zip(indices, drawn, strict=True)):
                         found[index].append(sample)
                         if kept is not None:
                             known = [*prompts[index], *sample.token_ids[:-1]]
@@ -151,9 +138,9 @@ class TransformersSampler:
     def sample_and_keep(
         self, prompts: list[list[int]], *settings: Any
     ) -> tuple[list[Sample], list[Kept]]:
-        """Return one continuation for each prompt, and its keys and values with the prompt's.
+        """Return one continuation for each prompt, and the cache of prompt and continuation.
 
-        These hold every token but the last, and take the memory of the sampling's own cache again.
+        The caches lack the last token, and take as much memory again as the sampling's own.
 
         Args:
             settings: those of `sample` from `max_tokens` to `seed`.
@@ -163,23 +150,18 @@ class TransformersSampler:
         return [samples[0] for samples in found], [kept[i] for i in range(len(prompts))]
 
     def _prefill(self, prompts: list[list[int]]) -> caches.SharedPrefixes | caches.PaddedPrompts:
-        if compatibility.shares(self.model, "each prompt is prefilled on its own"):
+        if compatibility.can_share(self.model, "each prompt is prefilled on its own"):
             return caches.SharedPrefixes(self.model, prompts, self.pad_id)
         compatibility.require_steps(self.model)
         return caches.PaddedPrompts(self.model, prompts, self.pad_id)
 
     def _decode(
-        self,
-        ready: caches.Forks | caches.PointedForks,
-        uniforms: np.ndarray,
-        temperature: float,
-        top_p: float,
-        stop: torch.Tensor,
-        states: dict[int, list] | None,
-    ) -> list[Sample]:
-        """Draw until every row has ended or the noise (rows, steps) is used up.
+        self, forks: caches.Forks | caches.PointedForks, uniforms: np.ndarray, temperature: float,
+        top_p: float, stop: torch.Tensor, states: dict[int, list] | None,
+    ) -> list[Sample]:  # fmt: skip
+        """Draw until every row has ended or the uniforms (rows, steps) are used up.
 
-        Where `states` is given, each row's keys and values are put there when it leaves.
+        Where `states` is given, each row's keys and values are put there when it leaves the batch.
         """
         u = torch.from_numpy(uniforms).to(self.model.device)
         tokens = torch.zeros(u.shape, dtype=torch.long, device=u.device)
@@ -188,22 +170,22 @@ class TransformersSampler:
         finished = torch.zeros(u.shape[:1], dtype=torch.bool, device=u.device)
         alive = torch.arange(u.shape[0], device=u.device)  # rows of the batch -> rows of the result
         for step in range(u.shape[1]):
-            logits = ready.step(self.model)
-            ready.last, logp = draw(logits, u[alive, step], temperature, top_p)
-            tokens[alive, step], logprobs[alive, step] = ready.last, logp
-            ended = alive[torch.isin(ready.last, stop) & ~finished[alive]]
+            logits = forks.step(self.model)
+            forks.last, logp = draw(logits, u[alive, step], temperature, top_p)
+            tokens[alive, step], logprobs[alive, step] = forks.last, logp
+            ended = alive[torch.isin(forks.last, stop) & ~finished[alive]]
             lengths[ended], finished[ended] = step + 1, True
             going = (~finished[alive]).nonzero()[:, 0]
             if len(going) == 0:
                 break
-            if len(going) <= (1 - DROP_SHARE) * len(alive) and not ready.fixed:
+            if len(going) <= (1 - DROP_SHARE) * len(alive) and not forks.fixed:
                 if states is not None:
                     ended = finished[alive].nonzero()[:, 0].tolist()
-                    states |= {int(alive[row]): ready.states(row) for row in ended}
+                    states |= {int(alive[row]): forks.states(row) for row in ended}
                 alive = alive[going]
-                ready.keep(going)
+                forks.keep(going)
         if states is not None:
-            states |= {place: ready.states(row) for row, place in enumerate(alive.tolist())}
+            states |= {place: forks.states(row) for row, place in enumerate(alive.tolist())}
         columns = tokens.tolist(), logprobs.tolist(), lengths.tolist(), finished.tolist()
         return [Sample(t[:k], p[:k], f) for t, p, k, f in zip(*columns, strict=True)]
 

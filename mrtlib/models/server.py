@@ -11,58 +11,44 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mrtlib.models.sampling import Sample, check_request
 
-BUSY = (408, 429, 500, 502, 503, 504)  # answers of a server that may do better later
+BUSY = (408, 429, 500, 502, 503, 504)  # a later attempt may succeed
 
 
 class ServerError(ValueError):
     """A server that cannot be reached, refuses a request, or answers with something else."""
 
 
+@dataclass(frozen=True)
 class ServerSampler:
-    """Sample from a server. The seed is passed on; whether it is honoured is the server's matter.
+    """Sample from a server. The seed is passed on; whether it decides is the server's matter.
 
     Log-probabilities are the server's: vLLM reports them at temperature 1 unless started with
     `--logprobs-mode processed_logprobs`.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        model: str,
-        timeout: float = 600.0,
-        retries: int = 3,
-        workers: int = 16,
-        pause: float = 1.0,
-    ) -> None:
-        """Keep the address.
+    base_url: str  # such as http://localhost:8000, with or without /v1
+    model: str
+    timeout: float = 600.0  # seconds that one request may take
+    retries: int = 3  # further attempts when the server is away or busy
+    workers: int = 16  # requests in flight
+    pause: float = 1.0  # seconds before the first retry, doubled before each further one
 
-        Args:
-            base_url: such as http://localhost:8000, with or without /v1.
-            timeout: seconds that one request may take.
-            retries: further attempts when the server is away or busy; the wait before each is
-                `pause` seconds, doubled every time.
-            workers: requests in flight.
-        """
-        self.url = base_url.rstrip("/").removesuffix("/v1") + "/v1/completions"
-        self.model, self.timeout, self.retries = model, timeout, retries
-        self.workers, self.pause = workers, pause
+    @property
+    def url(self) -> str:
+        """The address that requests go to."""
+        return self.base_url.rstrip("/").removesuffix("/v1") + "/v1/completions"
 
     def sample(
-        self,
-        prompts: list[list[int]],
-        n: int,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        stop_ids: set[int],
-        seed: int,
-    ) -> list[list[Sample]]:
+        self, prompts: list[list[int]], n: int, max_tokens: int, temperature: float, top_p: float,
+        stop_ids: set[int], seed: int,
+    ) -> list[list[Sample]]:  # fmt: skip
         """Return n continuations for each prompt, in the order of the prompts.
 
         Raises:
@@ -79,7 +65,7 @@ class ServerSampler:
             "stop_token_ids": sorted(stop_ids),
             "logprobs": 0,  # of the sampled token alone
             "return_token_ids": True,
-            "return_tokens_as_token_ids": True,  # for servers that do not know the line above
+            "return_tokens_as_token_ids": True,  # for servers without return_token_ids
         }
         # Sorted, so that prompts with a common prefix arrive while it is in the server's cache.
         order = sorted(range(len(prompts)), key=lambda i: prompts[i])

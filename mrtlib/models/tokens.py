@@ -1,8 +1,9 @@
-"""The tokenizer, the prompt, and where two texts meet.
+"""The tokenizer, the prompt, and the joint of two texts.
 
-A vocabulary of merged pieces holds `.\\n\\n`, `}}` or `7}` as one token. Text that is tokenised
-apart from its neighbour then has tokens at the joint that the model hardly ever writes, and what
-is measured behind them is not what the model does. So text is tokenised behind its neighbour.
+In a vocabulary of merged pieces `.\\n\\n`, `}}` or `7}` may be one token. Text that is tokenised
+on its own and then put behind another has tokens at the joint that the model hardly ever writes;
+what is measured behind them is not what the model does. So text is tokenised together with the end
+of what stands before it.
 """
 
 import bisect
@@ -12,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mrtlib.config import ROOT, Profile, Thinking
 from mrtlib.models.quantization import ModelError
 from mrtlib.store import read_json
 
-WINDOWS = (8, 4, 2, 1)  # tokens of context, the longest that tokenises as it was written
+# Tokens of context that a text is tokenised with: of these the most that come out as they were.
+WINDOWS = (8, 4, 2, 1)
 LOOKED_BACK = 2  # last tokens of the context that a merge may replace
 
 
@@ -31,11 +29,11 @@ class Spelling:
     """One way to write an answer: some tokens, and then any one of the tokens that end it."""
 
     tokens: tuple[int, ...]
-    ends: tuple[int, ...]  # each of them writes what is still missing, and perhaps more
+    ends: tuple[int, ...]  # each writes what is missing of the answer and its closing, or more
 
 
 class Joiner:
-    """Tokenises text behind tokens that stand already, with one tokenizer."""
+    """Tokenises text behind given tokens, with one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -55,11 +53,11 @@ class Joiner:
     def behind(self, ids: Sequence[int], text: str, replaceable: int = 0) -> tuple[int, list[int]]:
         """Tokenise a text that follows some tokens.
 
-        Where the tokenizer merges the last of the tokens with the beginning of the text, they are
-        replaced by the merged ones, as far as that is allowed.
+        Where the tokenizer merges the last of these tokens with the beginning of the text, the
+        merged tokens replace them, as far as that is allowed.
 
         Args:
-            ids: (T,) the tokens before it, as they were sampled.
+            ids: (T,) the tokens before the text, as they were sampled.
             replaceable: how many of the last ones may be replaced; at most 2 ever are.
 
         Returns:
@@ -77,10 +75,10 @@ class Joiner:
     def spellings(self, opening: str, answer: str, closing: str) -> tuple[Spelling, ...]:
         """Return the ways to write an answer and its closing behind an opening.
 
-        All tokens but the last are those of the answer tokenised behind the opening, with the
-        closing or without it; the last is every token of the vocabulary that begins with what is
-        then still missing (`}`, `}}`, `}.\\n`; or `7}` where the answer ends in 7). The ways
-        exclude each other, so their probabilities add up.
+        All tokens but the last are those of the answer, tokenised behind the opening, with the
+        closing or without it. The last is any token of the vocabulary that begins with what is then
+        missing (`}`, `}}`, `}.\\n`; or `7}` where the answer ends in 7). The spellings exclude each
+        other, so their probabilities add up.
         """
         key = opening, answer, closing
         if key not in self._spelled:
@@ -98,7 +96,7 @@ class Joiner:
                     if whole.startswith(written) and written != whole and stem not in found:
                         ends = self._beginning_with(whole[len(written) :], before)
                         found[stem] = Spelling(stem, ends)
-        return tuple(way for way in found.values() if way.ends)
+        return tuple(spelling for spelling in found.values() if spelling.ends)
 
     def _beginning_with(self, text: str, before: list[int]) -> tuple[int, ...]:
         """Return the tokens of the vocabulary whose text begins with this one, ascending."""
@@ -116,16 +114,13 @@ class Joiner:
         return tuple(sorted(token for _, token in self._pieces[first:last]))
 
 
-# --- tokenizer -------------------------------------------------------------------------------
-
-
 def load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
-    """Load the tokenizer, padded on the left, and check what a trace needs of it.
+    """Load the tokenizer, padded on the left, and check that it has what a trace needs.
 
     Raises:
         ModelError: it cannot be found, has no chat template, no end token or no think tags.
     """
-    tokenizer = _fetch(_tokenizer_class(profile), profile)
+    tokenizer = fetch(_tokenizer_class(profile), profile)
     if not tokenizer.chat_template or tokenizer.eos_token_id is None:
         missing = "end-of-text token" if tokenizer.chat_template else "chat template"
         raise ModelError(f"the tokenizer of {profile.model.name} has no {missing}; add one")
@@ -137,10 +132,10 @@ def load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
 
 
 def _tokenizer_class(profile: Profile) -> type:
-    """Return what loads the tokenizer: the plain class where the model's folder names that.
+    """Return the class that loads the tokenizer: the plain one where the model's folder names it.
 
     For some architectures (Qwen2) AutoTokenizer takes their own class whatever the folder says,
-    and splits text by rules that are not those of its tokenizer.json.
+    and then splits text by other rules than those of the folder's tokenizer.json.
     """
     settings = Path(profile.model_path) / "tokenizer_config.json"
     named = read_json(settings).get("tokenizer_class") if settings.is_file() else None
@@ -169,11 +164,11 @@ def think_ids(
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thinking) -> list[int]:
-    """Return the prompt up to and with the opening think tag.
+    """Return the prompt up to the opening think tag, and with it.
 
-    Template versions differ in whether they end with the tag (mrt official code, forced points);
-    where one does not, the tag and a newline are put behind it. No system prompt. The template
-    writes the start token itself, so none is added.
+    Some chat templates end with the tag; where one does not, the tag and a newline are added, as
+    in the authors' code. There is no system prompt. The template writes the start token itself, so
+    none is added.
     """
     messages = [{"role": "user", "content": question + thinking.instruction}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -182,8 +177,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thin
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def _fetch(loader: Any, profile: Profile, **options: Any) -> Any:
-    """Call a transformers loader on the profile's model, with a message when it is not there."""
+def fetch(loader: Any, profile: Profile, **options: Any) -> Any:
+    """Call a transformers loader on the profile's model; ModelError when that is not there."""
     try:
         return loader.from_pretrained(profile.model_path, trust_remote_code=False, **options)
     except (OSError, ValueError, SafetensorError) as error:

@@ -1,17 +1,17 @@
-"""Exact J: log-probabilities of given answers by teacher forcing, in packed or in plain passes.
+"""Exact J: the probabilities of reference answers by teacher forcing, in packed or plain passes.
 
 L tokens of a row, N positions of a pass whose logits are needed, V vocabulary.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from mrtlib.models import packing
-from mrtlib.models.caches import Kept, joined
+from mrtlib.models.caches import Kept, as_rows
 from mrtlib.models.compatibility import obstacle
 from mrtlib.prover.probes import Probe, ProverError, Termination, check_references
 
@@ -20,7 +20,7 @@ LOGIT_ROWS = 2048  # rows of logits turned into float32 at a time
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Written:
     """One spelling of a reference in a row: the opening's last node, then those of its tokens."""
 
     path: list[int]
@@ -29,146 +29,18 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Plan:
-    """One row of a pass: its trie, and for each job the ways to write the reference."""
+    """One row of a pass: its trie, and for each job the spellings of the reference."""
 
     trie: packing.Trie
-    ways: dict[Job, list[_Way]]
-    chain: int  # first nodes of the trie: the prompt and the trace, as far as they are in it
+    spellings: dict[Job, list[_Written]]
     kept: Kept | None = None
-    cached: int = 0  # first nodes of the trie that `kept` holds
+    cached: int = 0  # first nodes of the trie that are in `kept`, and are not computed again
 
     @property
     def nodes(self) -> list[int]:
-        """The nodes whose logits are needed."""
-        return sorted({node for ways in self.ways.values() for way in ways for node in way.path})
-
-
-def answer_logprobs(
-    model: PreTrainedModel,
-    probes: Sequence[Probe],
-    termination: Termination,
-    temperature: float,
-    pack_tokens: int,
-    packed: bool,
-    kept: Sequence[Kept] | None = None,
-) -> dict[tuple[int, int, int], float]:
-    """Return log p(reference and closing | what mu reads), keyed (probe, boundary, reference).
-
-    The probability is summed over the reference's spellings.
-
-    Args:
-        pack_tokens: bound on the padded tokens of a pass.
-        packed: all boundaries and references of a probe in one row (split when over the bound),
-            or a row for each.
-        kept: caches of the probes' traces under the model's present weights, for a packed pass;
-            what they hold is not computed again.
-
-    Raises:
-        ProverError: a temperature of 0, or references that are not prefix-free.
-        ValueError: one boundary with one reference alone exceeds `pack_tokens`.
-    """
-    if temperature <= 0:
-        raise ProverError(f"temperature is {temperature}; a probability needs one above 0")
-    owned: list[tuple[int, _Plan]] = []
-    for index, probe in enumerate(probes):
-        check_references(probe.references)
-        jobs = [(j, r) for j in range(len(probe.ends)) for r in range(len(probe.references))]
-        groups = [jobs] if packed else [[job] for job in jobs]
-        for group in groups:
-            plans = _split(probe, termination, group, pack_tokens) if group else []
-            plans = [_behind(plan, kept[index]) for plan in plans] if kept else plans
-            owned += [(index, plan) for plan in plans]
-    found = {}
-    with packing.evaluating(model):
-        for rows in packing.by_length([len(plan.trie) for _, plan in owned], pack_tokens):
-            scores = _score(model, [owned[row][1] for row in rows], temperature, packed)
-            for row, logp in zip(rows, scores, strict=True):
-                found |= {(owned[row][0], *job): value for job, value in logp.items()}
-    return found
-
-
-def _split(probe: Probe, termination: Termination, jobs: list[Job], limit: int) -> list[_Plan]:
-    """Plan the jobs as one row, or as several when one would hold more than `limit` tokens."""
-    trie, ways, openings = packing.Trie(), {}, {}
-    longest = probe.ends[max(j for j, _ in jobs)]
-    trace = trie.extend(packing.ROOT, [*probe.prompt_ids, *probe.trace_ids[:longest]])
-    for j, r in jobs:
-        if j not in openings:
-            openings[j] = trie.extend(packing.ROOT, termination.prompt(probe, j))[-1]
-        ways[j, r] = [
-            _Way([openings[j], *trie.extend(openings[j], way.tokens)], way.ends)
-            for way in probe.references[r]
-        ]
-    if len(trie) <= limit or len(jobs) == 1:
-        return [_Plan(trie, ways, len(trace))]
-    halves = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
-    return [plan for half in halves for plan in _split(probe, termination, half, limit)]
-
-
-def _behind(plan: _Plan, kept: Kept) -> _Plan:
-    """Let a plan go on from a kept cache, but for the nodes whose logits are needed."""
-    known = kept.shared(plan.trie.tokens[: plan.chain])
-    return replace(plan, kept=kept, cached=min(known, plan.nodes[0]))
-
-
-def _score(
-    model: PreTrainedModel, plans: list[_Plan], temperature: float, packed: bool
-) -> list[dict[Job, float]]:
-    """Return log p of every job's reference for each plan."""
-    width = max(len(plan.trie) - plan.cached for plan in plans)
-    keep = np.zeros((len(plans), width), dtype=bool)
-    for row, plan in enumerate(plans):
-        keep[row, np.array(plan.nodes) - plan.cached] = True
-    logits = _logits(model, plans, torch.from_numpy(keep).to(model.device), packed)  # (N, V)
-    norm = torch.cat(
-        [torch.logsumexp(part.float() / temperature, -1) for part in logits.split(LOGIT_ROWS)]
-    )  # (N,)
-    slots = keep.cumsum().reshape(keep.shape) - 1  # where a kept position landed among the N
-
-    def read(slot: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
-        """Return log p of tokens given what stands at their slots."""
-        at = torch.from_numpy(slot).to(logits.device)
-        token = torch.tensor(tokens, device=logits.device)
-        logp = logits[at, token].float() / temperature - norm[at]
-        return logp.double().cpu().numpy()
-
-    return [_summed(plan, slots[row], read) for row, plan in enumerate(plans)]
-
-
-def _summed(
-    plan: _Plan, slots: np.ndarray, read: Callable[[np.ndarray, Sequence[int]], np.ndarray]
-) -> dict[Job, float]:
-    """Return log p of each job's reference: tokens of a way multiplied, ends and ways added."""
-    trie, ways = plan.trie, [way for ways in plan.ways.values() for way in ways]
-    logp = np.zeros(len(trie))
-    if nodes := sorted({node for way in ways for node in way.path[1:]}):
-        parents = np.array([trie.parents[node] for node in nodes])
-        logp[nodes] = read(slots[parents - plan.cached], [trie.tokens[node] for node in nodes])
-    endings = list({(way.path[-1], way.ends) for way in ways})
-    sizes = [len(ends) for _, ends in endings]
-    last = np.repeat([node for node, _ in endings], sizes)
-    each = read(slots[last - plan.cached], [token for _, ends in endings for token in ends])
-    starts = np.cumsum([0, *sizes[:-1]])
-    closed = dict(zip(endings, np.logaddexp.reduceat(each, starts), strict=True))
-    return {
-        job: float(np.logaddexp.reduce(
-            [logp[way.path[1:]].sum() + closed[way.path[-1], way.ends] for way in found]
-        ))
-        for job, found in plan.ways.items()
-    }  # fmt: skip
-
-
-def _logits(
-    model: PreTrainedModel, plans: list[_Plan], picked: torch.Tensor, packed: bool
-) -> torch.Tensor:
-    """Return the logits at the picked positions (R, L) of the plans' new nodes."""
-    tries = [plan.trie for plan in plans]
-    if not packed:
-        return packing.forward_plain(model, tries, logits_to_keep=picked)
-    cached = [plan.cached for plan in plans]
-    kept = [plan.kept for plan in plans if plan.kept is not None]
-    cache = joined(kept, cached, picked.shape[1]) if any(cached) else None
-    return packing.forward_packed(model, tries, cache, picked, cached=cached)
+        """The nodes whose logits are needed, ascending."""
+        return sorted({node for each in self.spellings.values() for one in each
+                       for node in one.path})  # fmt: skip
 
 
 def packed(
@@ -194,14 +66,13 @@ def packed(
         For each probe J_0 ... J_k, float64 (k+1,).
 
     Raises:
-        ProverError: references that are not prefix-free; a model that cannot share prefixes
-            (use `unpacked`; `Prover.exact` chooses).
+        ProverError: a temperature of 0; references that are not prefix-free; a model that cannot
+            share prefixes (use `unpacked`; `Prover.exact` chooses).
         ValueError: one boundary with one reference alone exceeds `pack_tokens`.
     """
     if reason := obstacle(model):
         raise ProverError(f"{reason}; use exact.unpacked")
-    logp = answer_logprobs(model, probes, termination, temperature, pack_tokens, True, kept)
-    return _total(probes, logp)
+    return _success(model, probes, termination, temperature, pack_tokens, True, kept)
 
 
 def unpacked(
@@ -212,13 +83,112 @@ def unpacked(
     pack_tokens: int = 16384,
 ) -> list[np.ndarray]:
     """Return what `packed` returns from one plain row per boundary and reference: any model."""
-    logp = answer_logprobs(model, probes, termination, temperature, pack_tokens, False)
-    return _total(probes, logp)
+    return _success(model, probes, termination, temperature, pack_tokens, False)
 
 
-def _total(probes: Sequence[Probe], logp: Mapping[tuple[int, int, int], float]) -> list[np.ndarray]:
-    """Add the probabilities of the references of each boundary."""
+def _success(
+    model: PreTrainedModel, probes: Sequence[Probe], termination: Termination, temperature: float,
+    pack_tokens: int, packed: bool, kept: Sequence[Kept] | None = None,
+) -> list[np.ndarray]:  # fmt: skip
+    """Return J_0 ... J_k of each probe, its jobs in one packed row or in a plain row each."""
+    if temperature <= 0:
+        raise ProverError(f"temperature is {temperature}; a probability needs one above 0")
+    owned: list[tuple[int, _Plan]] = []
+    for index, probe in enumerate(probes):
+        check_references(probe.references)
+        jobs = [(j, r) for j in range(len(probe.ends)) for r in range(len(probe.references))]
+        groups = [jobs] if packed else [[job] for job in jobs]
+        cache = kept[index] if kept else None
+        owned += [(index, plan) for group in groups if group
+                  for plan in _plans(probe, termination, group, pack_tokens, cache)]  # fmt: skip
     totals = [np.zeros(len(probe.ends)) for probe in probes]
-    for (index, j, _), value in logp.items():
-        totals[index][j] += np.exp(value)
+    with packing.evaluating(model):
+        for rows in packing.by_length([len(plan.trie) for _, plan in owned], pack_tokens):
+            scores = _score(model, [owned[row][1] for row in rows], temperature, packed)
+            for row, logp in zip(rows, scores, strict=True):
+                for (j, _), value in logp.items():
+                    totals[owned[row][0]][j] += np.exp(value)
     return totals
+
+
+def _plans(
+    probe: Probe, termination: Termination, jobs: list[Job], limit: int, kept: Kept | None
+) -> list[_Plan]:
+    """Plan the jobs as one row, or as several when one would have more than `limit` tokens."""
+    trie, spellings, openings = packing.Trie(), {}, {}
+    longest = probe.ends[max(j for j, _ in jobs)]
+    trace = trie.extend(packing.ROOT, [*probe.prompt_ids, *probe.trace_ids[:longest]])
+    for j, r in jobs:
+        if j not in openings:
+            openings[j] = trie.extend(packing.ROOT, termination.prompt(probe, j))[-1]
+        spellings[j, r] = [
+            _Written([openings[j], *trie.extend(openings[j], one.tokens)], one.ends)
+            for one in probe.references[r]
+        ]
+    if len(trie) > limit and len(jobs) > 1:
+        halves = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
+        return [plan for half in halves for plan in _plans(probe, termination, half, limit, kept)]
+    if kept is None:
+        return [_Plan(trie, spellings)]
+    # A node whose logits are needed is computed even if it is in the cache.
+    known = packing.common(kept.token_ids, trie.tokens[: len(trace)])
+    return [_Plan(trie, spellings, kept, min(known, *openings.values()))]
+
+
+def _score(
+    model: PreTrainedModel, plans: list[_Plan], temperature: float, packed: bool
+) -> list[dict[Job, float]]:
+    """Return log p of every job's reference for each plan."""
+    width = max(len(plan.trie) - plan.cached for plan in plans)
+    keep = np.zeros((len(plans), width), dtype=bool)
+    for row, plan in enumerate(plans):
+        keep[row, np.array(plan.nodes) - plan.cached] = True
+    logits = _logits(model, plans, torch.from_numpy(keep).to(model.device), packed)  # (N, V)
+    norm = torch.cat(
+        [torch.logsumexp(part.float() / temperature, -1) for part in logits.split(LOGIT_ROWS)]
+    )  # (N,)
+    slots = keep.cumsum().reshape(keep.shape) - 1  # (R, L) the place of a position among the N
+
+    def read(slot: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
+        """Return log p of tokens given what stands at their slots."""
+        at = torch.from_numpy(slot).to(logits.device)
+        token = torch.tensor(tokens, device=logits.device)
+        logp = logits[at, token].float() / temperature - norm[at]
+        return logp.double().cpu().numpy()
+
+    return [_summed(plan, slots[row], read) for row, plan in enumerate(plans)]
+
+
+def _summed(
+    plan: _Plan, slots: np.ndarray, read: Callable[[np.ndarray, Sequence[int]], np.ndarray]
+) -> dict[Job, float]:
+    """Return log p of each job's reference: spellings added, each the product of its tokens."""
+    trie, every = plan.trie, [one for each in plan.spellings.values() for one in each]
+    logp = np.zeros(len(trie))
+    if nodes := sorted({node for one in every for node in one.path[1:]}):
+        parents = np.array([trie.parents[node] for node in nodes])
+        logp[nodes] = read(slots[parents - plan.cached], [trie.tokens[node] for node in nodes])
+    endings = list({(one.path[-1], one.ends) for one in every})
+    sizes = [len(ends) for _, ends in endings]
+    last = np.repeat([node for node, _ in endings], sizes)
+    ended = read(slots[last - plan.cached], [token for _, ends in endings for token in ends])
+    starts = np.cumsum([0, *sizes[:-1]])
+    closed = dict(zip(endings, np.logaddexp.reduceat(ended, starts), strict=True))
+    return {
+        job: float(np.logaddexp.reduce(
+            [logp[one.path[1:]].sum() + closed[one.path[-1], one.ends] for one in each]
+        ))
+        for job, each in plan.spellings.items()
+    }  # fmt: skip
+
+
+def _logits(
+    model: PreTrainedModel, plans: list[_Plan], picked: torch.Tensor, packed: bool
+) -> torch.Tensor:
+    """Return the logits at the picked positions (R, L) of the plans' new nodes."""
+    tries = [plan.trie for plan in plans]
+    if not packed:
+        return packing.forward_plain(model, tries, logits_to_keep=picked)
+    cached = [plan.cached for plan in plans]
+    cache = as_rows([plan.kept for plan in plans], cached, picked.shape[1]) if any(cached) else None
+    return packing.forward_packed(model, tries, cache, picked, cached=cached)

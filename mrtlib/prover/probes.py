@@ -1,4 +1,4 @@
-"""Where a trace is cut, and the text that then ends its thinking and opens the answer."""
+"""The places where a trace is cut, and the text that ends its thinking and opens the answer."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from mrtlib.tasks.problems import Problem
 
 BLANK_LINE = "\n\n"  # ends a paragraph that the cut has left open
 
-Reference = tuple[Spelling, ...]  # every way to write one accepted answer, closed
+Reference = tuple[Spelling, ...]  # every way to write one accepted answer and its closing
 
 
 class ProverError(ValueError):
@@ -19,7 +19,7 @@ class ProverError(ValueError):
 
 @dataclass(frozen=True)
 class Probe:
-    """One trace and where to cut it. Boundaries are t_1 < ... < t_k, in tokens of the trace."""
+    """One trace and its boundaries t_1 < ... < t_k, the tokens of it at which it is cut."""
 
     prompt_ids: list[int]
     trace_ids: list[int]
@@ -76,9 +76,9 @@ class Termination:
 
     def natural(self, prefix: Sequence[int]) -> str:
         """Return the text behind a trace that closed itself."""
-        close, said = self.thinking.close_text, self.joiner.decode(prefix[-8:])
-        sizes = range(min(len(said), len(close)), 0, -1)
-        written = next((n for n in sizes if said.endswith(close[:n])), 0)
+        close, tail = self.thinking.close_text, self.joiner.decode(prefix[-8:])
+        sizes = range(min(len(tail), len(close)), 0, -1)
+        written = next((n for n in sizes if tail.endswith(close[:n])), 0)
         return close[written:] + self.thinking.answer_open
 
     def inside_paragraph(self, prefix: Sequence[int]) -> bool:
@@ -91,17 +91,17 @@ class Termination:
 
 
 def check_references(references: Sequence[Reference]) -> None:
-    """Raise ProverError when the probabilities of references would not add up.
+    """Raise ProverError when the probabilities of references do not add up.
 
-    That is when none of the vocabulary's tokens closes one, or when one begins with another, so
-    that some answers would be counted twice.
+    That is so when no token of the vocabulary closes one of them, and when one begins with
+    another: some answers would then be counted twice.
     """
-    if any(len(ways) == 0 for ways in references):
+    if not all(references):
         raise ProverError(
             "no token of the vocabulary closes a reference; check thinking.answer_close"
         )
-    ways = [way for reference in references for way in reference]
-    for first, second in itertools.permutations(ways, 2):
+    spellings = [spelling for reference in references for spelling in reference]
+    for first, second in itertools.permutations(spellings, 2):
         n = len(first.tokens)
         if first.tokens != second.tokens[:n]:
             continue

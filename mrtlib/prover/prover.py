@@ -1,25 +1,24 @@
-"""The meta-prover mu: a trace is cut at a boundary, the thinking is closed, and mu answers.
+"""The meta-prover mu: a trace is cut at a boundary, its thinking is ended, and mu answers.
 
-J_j is the probability that this answer is right. `exact` sums the probabilities of the reference
-answers by teacher forcing; `sampled` draws answers and grades them. k boundaries of a trace,
-t_0 = 0 added to them.
+J_j is the probability that this answer is right. `Prover.exact` adds up the probabilities of the
+reference answers by teacher forcing; `Prover.sampled` draws answers and grades them. k boundaries
+of a trace, and t_0 = 0 before them; K answers at each.
 
-Tokens of a trace stay as they were sampled. Text is put behind tokens in these places, each
-tokenised by `tokens.Joiner` as the model would have written it there:
+Tokens of a trace stay as they were sampled. Text is put behind tokens in three places, and each
+time tokenised by `tokens.Joiner` as the model would have written it there:
 
 - the ending behind a prefix (`Termination.prompt`), in one piece; a merge across the cut (`.` and
   a blank line) replaces the last tokens of the prefix;
 - an answer behind its opening, and its closing behind the answer (`Joiner.spellings`): `}}`,
   `}.` and `7}` close an answer as well as `}` does;
-- the word that makes a model think on behind its trace (`Evaluator.extensions`).
+- the word that forces the model to think on behind its trace (`Evaluator.extensions`).
 
-A merge across the end of the prompt, or across the answer's opening, cannot happen: those tokens
-are given, and the model goes on behind them. Answers in other words than the references are what
-exact J leaves out; `Prover.compare` looks for them: a run
-first compares exact with sampled J on a few traces, and goes on with `sampled` where they disagree.
+No merge can cross the end of the prompt, or the answer's opening: those tokens are given. Exact J
+leaves out right answers in other words than the references. So a run first compares exact with
+sampled J on a few traces (`Prover.agree`), and goes on with sampled J where they disagree.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mrtlib.config import Profile
 from mrtlib.models.caches import Kept
-from mrtlib.models.compatibility import obstacle, shares
+from mrtlib.models.compatibility import can_share, obstacle
 from mrtlib.models.packing import counted
 from mrtlib.models.sampling import Sample, Sampler, TransformersSampler
 from mrtlib.prover import exact
@@ -40,24 +39,36 @@ from mrtlib.store import read_json, write_json
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem
 
-LONG = 512  # tokens of a budget from which a rollout's cache is kept for the prover
+LONG = 512  # budget in tokens, from which on the caches of rollouts are kept for the prover
 TRACES = 8  # on which exact and sampled J are compared
-CHANCE = 1e-3  # of honest draws, below which the two disagree
+CHANCE = 1e-3  # the two disagree where so large a difference is less probable by chance alone
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Sampled answers at every boundary of a trace; arrays (k+1,)."""
+class Drawn:
+    """Answers drawn at every boundary of a trace."""
 
-    answers: int  # K
-    right: np.ndarray
-    boxed: np.ndarray  # answers in which the grader found an answer at all
-    tokens: np.ndarray  # tokens generated
+    grades: list[list[Grade]]  # (k+1, K)
+    tokens: np.ndarray  # (k+1,) generated
 
-    def at(self, places: Sequence[int]) -> "Counts":
-        """Return the counts of some of the boundaries."""
-        where = list(places)
-        return Counts(self.answers, self.right[where], self.boxed[where], self.tokens[where])
+    def at(self, boundaries: list[int]) -> "Drawn":
+        """Return the answers at some of the boundaries."""
+        return Drawn([self.grades[j] for j in boundaries], self.tokens[boundaries])
+
+    @property
+    def answers(self) -> int:
+        """K, the number of answers at each boundary."""
+        return len(self.grades[0])
+
+    @property
+    def right(self) -> np.ndarray:
+        """The number of right answers (k+1,)."""
+        return np.array([sum(g.correct for g in row) for row in self.grades])
+
+    @property
+    def boxed(self) -> np.ndarray:
+        """The number of answers in which the grader found an answer at all (k+1,)."""
+        return np.array([sum(g.answer is not None for g in row) for row in self.grades])
 
     @property
     def J(self) -> np.ndarray:
@@ -65,16 +76,16 @@ class Counts:
         return self.right / self.answers
 
 
-def J_of(found: np.ndarray | Counts) -> np.ndarray:
+def J_of(found: np.ndarray | Drawn) -> np.ndarray:
     """Return J_0 ... J_k of what `Prover.exact` or `Prover.sampled` found for a rollout."""
-    return found.J if isinstance(found, Counts) else found
+    return found.J if isinstance(found, Drawn) else found
 
 
 @dataclass(frozen=True)
 class Measurement:
     """J of some rollouts, and the tokens that went through the model for it."""
 
-    found: list[np.ndarray | Counts]  # for each rollout, exact or sampled
+    found: list[np.ndarray | Drawn]  # for each rollout, exact or sampled
     drawn: int  # tokens of answers that were generated
     read: int  # all others: prefixes, termination texts, references, padding
 
@@ -86,13 +97,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Exact and sampled J of the same boundaries: `chance` bounds what honest draws would give."""
+    """Exact and sampled J of the same boundaries."""
 
     answers: int
     exact: float  # mean J
     sampled: float  # share of right answers
-    chance: float
-    cause: str  # what a disagreement comes from, "" without one
+    chance: float  # bound on the probability that answers drawn with exact J are as far from it
+    cause: str  # of a disagreement, "" without one
 
 
 class Prover:
@@ -150,8 +161,8 @@ class Prover:
     ) -> list[np.ndarray]:
         """Return J_0 ... J_k of each rollout from the probabilities of its reference answers.
 
-        All boundaries and references of a trace share one row of a packed pass (`exact.packed`),
-        or have one each, with a warning, where a self-check rules that out.
+        All boundaries and references of a trace share one row of a packed pass (`exact.packed`).
+        They have a row each, with a warning, where the model cannot share prefixes.
 
         Args:
             kept: the rollouts' caches from sampling with these weights.
@@ -164,33 +175,25 @@ class Prover:
         """
         probes, settings = [self.probe(r) for r in rollouts], self.profile.prover
         limits = settings.temperature, settings.pack_tokens
-        if shares(self.model, "exact J takes a row per boundary and reference"):
+        if can_share(self.model, "exact J takes a row per boundary and reference"):
             return exact.packed(self.model, probes, self.termination, *limits, kept)
         return exact.unpacked(self.model, probes, self.termination, *limits)
 
-    def sampled(self, rollouts: Sequence[Rollout], k: int, seed: int) -> list[Counts]:
+    def sampled(self, rollouts: Sequence[Rollout], k: int, seed: int) -> list[Drawn]:
         """Draw and grade k answers at every boundary of each rollout.
 
         All prompts go to the sampler in one call, so that it computes a trace once for all its
-        boundaries and forks.
+        boundaries and answers.
+
         Source: arXiv 2503.07572, section 4 and its analysis code (8 answers).
         """
-        return self._sampled(rollouts, k, seed, grade)
-
-    def _sampled(
-        self,
-        rollouts: Sequence[Rollout],
-        k: int,
-        seed: int,
-        graded: Callable[[Problem, str], Grade],
-    ) -> list[Counts]:
         probes = [self.probe(r) for r in rollouts]
         drawn = self.sampler.sample(
             [self.termination.prompt(p, j) for p in probes for j in range(len(p.ends))], k,
             self.profile.thinking.answer_tokens, self.profile.prover.temperature, 1.0,
             self.reader.end_ids, seed,
         )  # fmt: skip
-        return tally(probes, [r.problem for r in rollouts], drawn, self.termination, graded)
+        return graded(probes, [r.problem for r in rollouts], drawn, self.termination)
 
     @property
     def is_exact(self) -> bool:
@@ -207,32 +210,32 @@ class Prover:
             seed: for answers that are drawn.
             kept: the rollouts' caches from sampling with these weights.
         """
-        with counted(self.model) as fed:
+        with counted(self.model) as tokens:
             if self.is_exact:
                 found, drawn = self.exact(rollouts, kept), 0
             else:
                 found = self.sampled(rollouts, self.profile.prover.samples, seed)
-                drawn = sum(int(counts.tokens.sum()) for counts in found)
-        return Measurement(found, drawn, sum(fed) - drawn)
+                drawn = sum(int(answers.tokens.sum()) for answers in found)
+        return Measurement(found, drawn, sum(tokens) - drawn)
 
     def uses_caches(self, tokens: int) -> bool:
         """Say whether caches of so many tokens are worth keeping from sampling for `measure`.
 
-        They spare it the prefixes, and are copies. Where a trace is hardly longer than the
-        termination texts and references behind it, that gains little; and no more tokens are kept
-        than a packed pass may hold.
+        With them it need not compute the prefixes, but they take memory. So they are kept where
+        the budget is `LONG`, as shorter traces are hardly longer than the termination texts and
+        references behind them, and for no more tokens than a packed pass may have.
         """
         fits = self.profile.thinking.budget >= LONG and tokens <= self.profile.prover.pack_tokens
         return self.is_exact and fits and not obstacle(self.model)
 
     def agree(self, rollouts: Sequence[Rollout], seed: int, record: Path) -> None:
-        """Compare exact with sampled J once at the start of a run; go on with what is right.
+        """Compare exact with sampled J at the start of a run; use sampled J where they disagree.
 
-        What was found is written to `record` and read from there when the run goes on later. Its
-        tokens are in no count: every method spends them alike.
+        What was found is written to `record`, and read from there when the run is resumed. The
+        tokens of the comparison are not counted: every method spends as many.
 
         Args:
-            rollouts: of the run's first problems; up to 8, evenly taken, are used.
+            rollouts: of the run's first problems; up to 8, evenly spaced, are used.
             seed: for the answers that are drawn.
         """
         if self.profile.prover.estimator != "exact":
@@ -253,92 +256,76 @@ class Prover:
 
     def compare(self, rollouts: Sequence[Rollout], seed: int) -> Comparison:
         """Compare exact and sampled J at all boundaries of some rollouts."""
-        grades: list[tuple[Problem, Grade]] = []
-
-        def graded(problem: Problem, text: str) -> Grade:
-            grades.append((problem, grade(problem, text)))
-            return grades[-1][1]
-
-        answers, probes = self.profile.prover.samples, [self.probe(r) for r in rollouts]
-        counts = self._sampled(rollouts, answers, seed, graded)
+        K, probes = self.profile.prover.samples, [self.probe(r) for r in rollouts]
+        drawn = self.sampled(rollouts, K, seed)
         J = np.concatenate(self.exact(rollouts)).clip(0, 1)
-        right = np.concatenate([c.right for c in counts])
+        right = np.concatenate([answers.right for answers in drawn])
         natural = np.array([p.kind(j) == "natural" for p in probes for j in range(len(p.ends))])
         groups = [kind for kind in (natural, ~natural) if kind.any()]
-        chance = min(_chance(J[kind], right[kind], answers) for kind in groups) * len(groups)
-        missed = float((right - answers * J).sum())
-        cause = _cause(missed, grades) if chance < CHANCE else ""
-        return Comparison(
-            len(grades), float(J.mean()), float(right.sum() / len(grades)), min(1.0, chance), cause
-        )
+        chance = min(_chance(J[kind], right[kind], K) for kind in groups) * len(groups)
+        grades = [(rollout.problem, g) for rollout, answers in zip(rollouts, drawn, strict=True)
+                  for row in answers.grades for g in row]  # fmt: skip
+        cause = _cause(float((right - K * J).sum()), grades) if chance < CHANCE else ""
+        share = float(right.sum() / len(grades))
+        return Comparison(len(grades), float(J.mean()), share, min(1.0, chance), cause)
 
 
-def tally(
+def graded(
     probes: Sequence[Probe],
     problems: Sequence[Problem],
     drawn: Sequence[Sequence[Sample]],
     termination: Termination,
-    graded: Callable[[Problem, str], Grade],
-) -> list[Counts]:
+) -> list[Drawn]:
     """Grade the answers drawn at every boundary of every probe; one problem a probe.
 
     Args:
         drawn: K samples for each boundary, those of one probe after those of the other. The text
             graded is the answer opening with what was drawn.
     """
-    groups, counts = iter(drawn), []
+    groups, out = iter(drawn), []
     for probe, problem in zip(probes, problems, strict=True):
         own = [next(groups) for _ in probe.ends]
-        grades = [[graded(problem, termination.answer(s.token_ids)) for s in group]
-                  for group in own]  # fmt: skip
-        counts.append(
-            Counts(
-                len(own[0]),
-                np.array([sum(g.correct for g in row) for row in grades]),
-                np.array([sum(g.answer is not None for g in row) for row in grades]),
-                np.array([sum(len(s.token_ids) for s in group) for group in own]),
-            )
-        )
-    return counts
+        grades = [[grade(problem, termination.answer(s.token_ids)) for s in group] for group in own]
+        out.append(Drawn(grades, np.array([sum(len(s.token_ids) for s in g) for g in own])))
+    return out
 
 
 def progress_rows(
-    labels: Mapping[str, Any], probe: Probe, measured: np.ndarray | Counts
-) -> list[dict]:
+    labels: Mapping[str, Any], probe: Probe, measured: np.ndarray | Drawn
+) -> list[dict[str, Any]]:
     """Return the rows of the `progress` schema of one probe: one for each of t_0 ... t_k.
 
     Args:
-        labels: method, seed, level, problem and sample.
+        labels: the columns `store.TRACE`.
         measured: what `exact` or `sampled` returned for the probe. An exact J is its own
             interval; a sampled one has Wilson's at 95 %, and `boxed` is a share of its answers.
     """
-    counts = measured if isinstance(measured, Counts) else None
-    J = J_of(measured)
-    low, high = (J, J) if counts is None else wilson(counts.right, counts.answers)
+    drawn, J = measured if isinstance(measured, Drawn) else None, J_of(measured)
+    low, high = wilson(drawn.right, drawn.answers) if drawn else (J, J)
     return [
         {
             **labels,
             "j": j,
             "tokens": tokens,
-            "estimator": "sampled" if counts else "exact",
-            "answers": counts.answers if counts else 0,
-            "right": int(counts.right[j]) if counts else 0,
+            "estimator": "sampled" if drawn else "exact",
+            "answers": drawn.answers if drawn else 0,
+            "right": int(drawn.right[j]) if drawn else 0,
             "J": float(J[j]),
             "low": float(low[j]),
             "high": float(high[j]),
             "progress": float(J[j] - J[j - 1]) if j else None,
             "kind": probe.kind(j),
-            "boxed": float(counts.boxed[j] / counts.answers) if counts else None,
+            "boxed": float(drawn.boxed[j] / drawn.answers) if drawn else None,
         }
         for j, tokens in enumerate(probe.ends)
     ]
 
 
 def _chance(J: np.ndarray, right: np.ndarray, answers: int) -> float:
-    """Bound the chance that honest draws are as far from their mean as these.
+    """Bound the chance that answers drawn with these J are as far from their mean as these.
 
-    2 exp(-n KL(share || mean J)), n draws in all: the Chernoff bound holds for a sum of draws of
-    unequal probability, too (Hoeffding 1963, J. Am. Stat. Assoc. 58, theorem 1).
+    2 exp(-n KL(share || mean J)), n draws in all: the Chernoff bound, which also holds for a sum of
+    draws of unequal probability (Hoeffding 1963, J. Am. Stat. Assoc. 58, theorem 1).
     """
     n, p = answers * len(J), float(J.mean())
     share = float(right.sum()) / n
@@ -353,12 +340,12 @@ def _cause(missed: float, grades: list[tuple[Problem, Grade]]) -> str:
     """Name what most likely makes exact J miss so many right answers, or see too many."""
     if missed < 0:
         bare = np.mean([g.answer is None for _, g in grades])
-        return (f"{bare:.0%} of the sampled answers show no closed box; raise "
+        return (f"{bare:.0%} of the sampled answers have no closed box; raise "
                 "thinking.answer_tokens, or let thinking.answer_open lead to one")  # fmt: skip
     right = [(p, g.answer) for p, g in grades if g.correct]
     other = [a for p, a in right if a not in p.references]
     if other and 2 * len(other) >= missed:
-        return f"right answers in words that no reference has, such as {other[0]!r}; list them"
+        return f"right answers that no reference has, such as {other[0]!r}; list them"
     return (
         "the model writes the references in tokens that are not scored; check "
         "thinking.answer_open and thinking.answer_close against the tokenizer"

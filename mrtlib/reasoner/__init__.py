@@ -1,5 +1,5 @@
-"""How the embedded reasoner is made, from nothing and one seed.
+"""How the embedded reasoner is made, from nothing but a seed.
 
-`searchers` write wasteful traces over Countdown, `lessons` makes training texts of them, and
+`searchers` writes wasteful traces over Countdown, `lessons` makes training texts of them, and
 `making` trains a small Llama on these.
 """

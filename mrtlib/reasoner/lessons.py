@@ -1,8 +1,8 @@
 """What the embedded reasoner learns from: its tokenizer, its recipe and its lessons.
 
-A lesson is a problem, a searcher's trace and an answer. Part of the traces are cut, at a paragraph
-or at any token, and continued with the forced termination, so that the model answers sensibly
-wherever its thinking is cut.
+A lesson is a problem, a searcher's trace and an answer. Some of the traces are cut, at a paragraph
+or at any token, and continued with the forced termination, so that the model can answer wherever
+its thinking is cut.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mrtlib.config import Thinking
-from mrtlib.reasoner.searchers import CHECK, FILLERS, MARKERS, draw_habits, guess, search
+from mrtlib.reasoner.searchers import CHECK, FILLERS, MARKERS, draw_habits, guess, write_trace
 from mrtlib.tasks.problems import Problem
 
 PAD, END, USER, ASSISTANT, UNKNOWN = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unk|>"
@@ -43,7 +43,7 @@ class Recipe:
     feed_forward: int = 512
     context: int = 512
     tokens: int = 20_000_000
-    rounded_share: float = 0.2  # last part of the training, with weights rounded to NF4
+    rounded_share: float = 0.2  # of the training, at its end, with weights rounded to NF4
     batch_tokens: int = 2_048
     learning_rate: float = 5e-3
     warmup: float = 0.02
@@ -57,18 +57,18 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Build the word-level tokenizer with its chat template."""
     split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
     thinking = Thinking()
-    said = [f"{marker}, " for marker in (*MARKERS, CHECK, "First")] + list(FILLERS)
-    said += ["Not ( 1 + 2 ) * 3.\n\n", "So 1 * ( 2 - 3 ) works.\n\n", "1 - 2 = 3, need 4.\n\n"]
-    said += ["\n", "\n\n"]
-    said += ["Reach 22 with 3, 5, 7.", thinking.stop_text, thinking.answer_open, "}", "user"]
-    pieces = [piece for text in said for piece, _ in split.pre_tokenize_str(text)]
+    texts = [f"{marker}, " for marker in (*MARKERS, CHECK, "First")] + list(FILLERS)
+    texts += ["Not ( 1 + 2 ) * 3.\n\n", "So 1 * ( 2 - 3 ) works.\n\n", "1 - 2 = 3, need 4.\n\n"]
+    texts += ["\n", "\n\n"]
+    texts += ["Reach 22 with 3, 5, 7.", thinking.stop_text, thinking.answer_open, "}", "user"]
+    pieces = [piece for text in texts for piece, _ in split.pre_tokenize_str(text)]
     special = [PAD, END, USER, ASSISTANT, UNKNOWN, thinking.open_tag, thinking.close_tag]
     words = sorted(set(pieces) - {str(n) for n in range(LARGEST_NUMBER + 1)})
     vocabulary = special + [str(n) for n in range(LARGEST_NUMBER + 1)] + words
     core = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN)
     )
-    # Added, so that the text around is split from them; not special, so that decoding keeps them.
+    # Added tokens, so that text is split at them; not special ones, so that decoding keeps them.
     core.add_tokens([thinking.open_tag, thinking.close_tag])
     core.pre_tokenizer = split
     core.decoder = decoders.Fuse()
@@ -82,11 +82,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def lesson(problem: Problem, recipe: Recipe, thinking: Thinking, rng: Random) -> list[tuple]:
     """Write one training text as (piece, learned) pairs; pieces that are not learned are given.
 
-    Some traces are cut and answered by force; the words of the termination are given, so that
-    the model never says them by itself.
+    Some traces are cut, and their answers forced. The words of the termination are given, so that
+    the model never writes them by itself.
     """
     habits = draw_habits(problem.level, rng)
-    trace = search(problem, habits, rng)
+    trace = write_trace(problem, habits, rng)
     cut, draw = len(trace.text), rng.random()
     if draw < recipe.cut_at_start:
         cut = 0
@@ -105,12 +105,12 @@ def lesson(problem: Problem, recipe: Recipe, thinking: Thinking, rng: Random) ->
 
 def encode(lessons: list[list[tuple]], tokenizer) -> list[tuple[list[int], list[int]]]:
     """Turn lessons into (token ids, labels); a label of -100 is not learned."""
-    flat = [piece for lesson_ in lessons for piece, _ in lesson_]
+    flat = [piece for pieces in lessons for piece, _ in pieces]
     coded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
     out = []
-    for lesson_ in lessons:
+    for pieces in lessons:
         ids, labels = [], []
-        for _, learned in lesson_:
+        for _, learned in pieces:
             piece = next(coded)
             ids += piece
             labels += piece if learned else [-100] * len(piece)
@@ -119,10 +119,10 @@ def encode(lessons: list[list[tuple]], tokenizer) -> list[tuple[list[int], list[
 
 
 def batches(problems: list[Problem], recipe: Recipe, tokenizer, start: int) -> Iterator[dict]:
-    """Yield batches of similar length without end, from batch `start` on.
+    """Yield batches of texts of similar length without end, from batch `start` on.
 
-    Each block of batches has a random generator of its own, so a resumed training sees what an
-    uninterrupted one would have seen.
+    Each block of batches has a random generator of its own, so a resumed training gets the same
+    batches as an uninterrupted one.
     """
     thinking, block = Thinking(), 32
     for number in itertools.count(start // block):

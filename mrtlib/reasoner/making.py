@@ -1,8 +1,8 @@
-"""The embedded reasoner: a small language model made from nothing by this repository and a seed.
+"""The embedded reasoner: a small language model that this repository makes from a seed.
 
-A stock Llama with a word-level tokenizer learns next-token prediction on `lessons`. The last part
-of the training sees the weights as 4-bit loading will round them (`round_to_nf4`), so that the
-committed weights keep their skill in NF4.
+A stock Llama with a word-level tokenizer learns next-token prediction on `lessons`. In the last
+part of the training its weights are rounded as 4-bit loading will round them (`round_to_nf4`), so
+that the model is as good in NF4.
 """
 
 import json
@@ -20,6 +20,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mrtlib.reasoner.lessons import Recipe, batches, build_tokenizer
 from mrtlib.tasks.countdown import make_splits
 from mrtlib.tasks.problems import Problem
+
+NF4 = torch.tensor(
+    [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0,
+     0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
+)  # fmt: skip
+# What Muon and AdamW keep of each parameter.
+STATE = (("momentum_buffer",), ("step", "exp_avg", "exp_avg_sq"))
+LOGGED = 50  # steps from one line of the log to the next
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -41,12 +49,6 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
     return LlamaForCausalLM(config)
 
 
-NF4 = torch.tensor(
-    [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0,
-     0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
-)  # fmt: skip
-
-
 def round_to_nf4(weight: torch.Tensor, block: int = 64) -> torch.Tensor:
     """Round a weight to 4-bit NormalFloat in blocks (arXiv 2305.14314); gradients pass through."""
     flat = weight.detach().reshape(-1, block)
@@ -56,17 +58,13 @@ def round_to_nf4(weight: torch.Tensor, block: int = 64) -> torch.Tensor:
     return weight + (rounded.reshape(weight.shape) - weight.detach())
 
 
-# What Muon and AdamW keep of each parameter.
-STATE = (("momentum_buffer",), ("step", "exp_avg", "exp_avg_sq"))
-
-
 class _Rounded(torch.nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return round_to_nf4(weight)
 
 
 def _round_linears(model: LlamaForCausalLM, on: bool) -> None:
-    """Let every linear layer of the blocks see its weights rounded, or end that."""
+    """Let every linear layer of the blocks use rounded weights, or its own again."""
     for module in model.model.layers.modules():
         if isinstance(module, torch.nn.Linear):
             if on and not parametrize.is_parametrized(module):
@@ -88,8 +86,10 @@ def build_optimizers(
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
     """Return Muon for the matrices of the blocks and AdamW for embeddings and norms.
 
-    Muon orthogonalises the momentum of a matrix; scaled to AdamW's size of update, both take one
-    learning rate. Source: arXiv 2502.16982. Beside AdamW alone it takes a fraction of the tokens.
+    Muon orthogonalises the momentum of a matrix; its updates are scaled to the size of AdamW's, so
+    that both have one learning rate. It needs a fraction of the tokens of AdamW alone.
+
+    Source: arXiv 2502.16982.
     """
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     known = {id(p) for p in matrices}
@@ -99,7 +99,7 @@ def build_optimizers(
     return muon, torch.optim.AdamW(rest, rate, betas=(0.9, 0.98), weight_decay=decay)
 
 
-class Apprenticeship:
+class ReasonerTraining:
     """The training of the reasoner: resumable, with progress and an estimate of the time left."""
 
     def __init__(self, recipe: Recipe, problems: list[Problem], folder: Path) -> None:
@@ -118,9 +118,15 @@ class Apprenticeship:
             if self.tokens >= self.recipe.tokens:
                 break
             self._learn(batch)
-            if self.step % 50 == 0:
+            if self.step % LOGGED == 0:
                 rate = (self.tokens - before) / (time.monotonic() - began)
-                self._say(rate)
+                left = (self.recipe.tokens - self.tokens) / max(rate, 1e-9) / 60
+                print(
+                    f"step {self.step}: {self.tokens / 1e6:.2f} of {self.recipe.tokens / 1e6:.1f} "
+                    f"million tokens, loss {self.log[-1]['loss']:.4f}, {rate:.0f} tokens/s, "
+                    f"{left:.0f} min left",
+                    flush=True,
+                )
             if time.monotonic() - saved > seconds_between_saves:
                 self._save()
                 saved = time.monotonic()
@@ -144,16 +150,8 @@ class Apprenticeship:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.tokens += int(mask.sum())
-        if self.step % 50 == 0:
+        if self.step % LOGGED == 0:
             self.log.append({"step": self.step, "tokens": self.tokens, "loss": loss.item()})
-
-    def _say(self, rate: float) -> None:
-        left = (self.recipe.tokens - self.tokens) / max(rate, 1e-9) / 60
-        print(
-            f"step {self.step}: {self.tokens / 1e6:.2f} of {self.recipe.tokens / 1e6:.1f} million "
-            f"tokens, loss {self.log[-1]['loss']:.4f}, {rate:.0f} tokens/s, {left:.0f} min left",
-            flush=True,
-        )
 
     def _save(self) -> None:
         """Write a checkpoint: weights and optimiser as safetensors, the rest as JSON."""
@@ -189,20 +187,17 @@ class Apprenticeship:
                     optimizer.state[p] = {key: tensors[f"{key}/{name}"] for key in keys}
         self.step, self.tokens, self.log = facts["step"], facts["tokens"], facts["log"]
 
-
-def export(apprenticeship: Apprenticeship, folder: Path) -> None:
-    """Write the trained model, its tokenizer, the recipe and the loss curve to a folder."""
-    model = apprenticeship.model
-    _round_linears(model, False)
-    model.generation_config.pad_token_id = apprenticeship.tokenizer.pad_token_id
-    model.save_pretrained(folder, safe_serialization=True)
-    apprenticeship.tokenizer.save_pretrained(folder)
-    facts = {"recipe": asdict(apprenticeship.recipe), "log": apprenticeship.log}
-    (Path(folder) / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    def export(self, folder: Path) -> None:
+        """Write the trained model, its tokenizer, the recipe and the loss curve to a folder."""
+        self.model.generation_config.pad_token_id = self.tokenizer.pad_token_id
+        self.model.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+        facts = {"recipe": asdict(self.recipe), "log": self.log}
+        (Path(folder) / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def make(recipe: Recipe, work: Path, folder: Path) -> None:
-    """Make the reasoner anew and write it to a folder; checkpoints go to `work`, and resume."""
-    apprenticeship = Apprenticeship(recipe, make_splits(0)["warmup"], work)
-    apprenticeship.run()
-    export(apprenticeship, folder)
+    """Make the reasoner and write it to a folder; goes on from the last checkpoint in `work`."""
+    training = ReasonerTraining(recipe, make_splits(0)["warmup"], work)
+    training.run()
+    training.export(folder)

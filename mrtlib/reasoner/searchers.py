@@ -1,6 +1,6 @@
 """Deliberately wasteful searchers over Countdown, who write the traces the reasoner learns from.
 
-A searcher makes attempts. An attempt takes two values at a time until one is left, writes each
+A searcher makes attempts. An attempt combines two values at a time until one is left, writes each
 step as a paragraph and ends with a verdict in words:
 
     Wait, 7 + 5 = 12.
@@ -9,15 +9,15 @@ step as a paragraph and ends with a verdict in words:
 
     Not ( 7 + 5 ) * 3.
 
-How it wastes tokens is drawn anew for each trace (`Habits`): steps in poor order, attempts
-repeated, failed attempts checked again, sentences that say nothing, more thinking after the
-answer was found, giving up early. A searcher never errs in arithmetic.
+How it wastes tokens is drawn anew for each trace (`Habits`): it makes steps in poor order, repeats
+attempts, checks failed ones, writes sentences that say nothing, goes on after it has found the
+answer, or gives up early. A searcher never errs in arithmetic.
 """
 
 from dataclasses import dataclass, replace
 from random import Random
 
-from mrtlib.tasks.countdown import Step, last_steps, reachable, render, steps_from
+from mrtlib.tasks.countdown import Step, canonical, last_steps, reachable, steps_from
 from mrtlib.tasks.problems import Problem
 
 MARKERS = ("Wait", "Alternatively", "But wait", "But hold on")
@@ -29,27 +29,24 @@ FILLERS = (
     "There must be a way to do this.",
 )
 
-# A value in the pool: (number, expression that made it).
-Value = tuple[int, object]
-
 
 @dataclass(frozen=True)
 class Habits:
-    """What one searcher does, as probabilities an attempt unless said otherwise."""
+    """What one searcher does: numbers of attempts (int), and probabilities for each (float)."""
 
     insight: float  # the next step is one from which the target can be reached
     near: float  # the last step is the one that comes closest to the target
-    slow: int  # first attempts, made without either
+    slow: int  # first attempts, without insight and near
     repeat: float  # the attempt is an earlier one, word for word
-    check: float  # the last failed attempt is done again as a check
+    check: float  # the attempt is the last one again, as a check
     filler: float  # a sentence that says nothing comes first
     patience: int  # attempts before giving up
-    after: int  # episodes after the answer was found
+    after: int  # attempts after the answer was found
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a searcher wrote, and the answers it found with the character where each was found."""
+    """What a searcher wrote, and (end in characters, answer) of each answer that it found."""
 
     text: str  # ends with a blank line
     found: tuple[tuple[int, str], ...]
@@ -75,17 +72,18 @@ def draw_habits(level: str, rng: Random) -> Habits:
     )
 
 
-def search(problem: Problem, habits: Habits, rng: Random) -> Trace:
-    """Write one trace for a problem."""
+def write_trace(problem: Problem, habits: Habits, rng: Random) -> Trace:
+    """Search for a problem's answer, and write down how."""
     text = ""
     tried: list[tuple[Step, ...]] = []
     found: list[tuple[int, str]] = []
     left = habits.patience
     while left > 0:
         steps, check = _choose(habits, tried, bool(found), problem, rng)
-        text += _write(steps, problem.target, _opener(tried, check, rng), habits, rng)
+        opener = "First" if not tried else CHECK if check else rng.choice(MARKERS)
+        text += _paragraphs(steps, problem.target, opener, habits, rng)
         if steps[-1][3] == problem.target:
-            found.append((len(text), render(expression(steps))))
+            found.append((len(text), canonical(expression_of(steps))))
             left = left if len(found) > 1 else habits.after + 1
         text += verdict(steps, problem.target) + "\n\n"
         tried.append(steps)
@@ -109,7 +107,7 @@ def _choose(habits, tried, solved: bool, problem, rng) -> tuple[tuple[Step, ...]
 
 
 def attempt(problem: Problem, habits: Habits, rng: Random) -> tuple[Step, ...]:
-    """Take two values at a time until one is left."""
+    """Combine two values at a time until one is left."""
     pool, steps = tuple(problem.numbers), []
     while len(pool) > 1:
         options = steps_from(pool)
@@ -126,12 +124,12 @@ def attempt(problem: Problem, habits: Habits, rng: Random) -> tuple[Step, ...]:
 
 
 def guess(problem: Problem, habits: Habits, rng: Random) -> str:
-    """Return what a searcher answers who has found nothing: one more attempt, in the head."""
-    return render(expression(attempt(problem, replace(habits, insight=0.0), rng)))
+    """Return the answer of a searcher that has found none: one more attempt, not written down."""
+    return canonical(expression_of(attempt(problem, replace(habits, insight=0.0), rng)))
 
 
-def expression(steps: tuple[Step, ...]):
-    """Join the steps of an attempt into one expression (nested tuples, see `problems.parse`)."""
+def expression_of(steps: tuple[Step, ...]):
+    """Join the steps of an attempt into one expression (nested tuples, as `countdown.parse`)."""
     made: dict[int, list] = {}
     node = None
     for large, sign, small, result in steps:
@@ -142,16 +140,10 @@ def expression(steps: tuple[Step, ...]):
     return node
 
 
-def _opener(tried, check: bool, rng: Random) -> str:
-    if not tried:
-        return "First"
-    return CHECK if check else rng.choice(MARKERS)
-
-
-def _write(steps, target: int, opener: str, habits: Habits, rng: Random) -> str:
+def _paragraphs(steps, target: int, opener: str, habits: Habits, rng: Random) -> str:
     """Write the steps of an attempt, a paragraph each.
 
-    The last one repeats the target beside the result: a small model compares neighbours well.
+    The last one repeats the target beside the result: a small model can compare neighbours.
     """
     lines = [f"{large} {sign} {small} = {result}" for large, sign, small, result in steps]
     lines[0] = f"{opener}, {lines[0]}"
@@ -163,9 +155,9 @@ def _write(steps, target: int, opener: str, habits: Habits, rng: Random) -> str:
 
 
 def verdict(steps: tuple[Step, ...], target: int) -> str:
-    """Say in words how an attempt ended, with the expression that it tried.
+    """Say how an attempt ended, with the expression that it tried.
 
-    Writing the expression each time is what lets a small model learn to join steps into one.
+    As each attempt ends with its expression, a small model can learn to join steps into one.
     """
-    tried = render(expression(steps))
+    tried = canonical(expression_of(steps))
     return f"So {tried} works." if steps[-1][3] == target else f"Not {tried}."

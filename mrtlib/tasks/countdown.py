@@ -5,14 +5,14 @@
     atom    = whole number | "(" sum ")"
 
 Text is never evaluated as code. A parsed expression is an int or a triple (sign, left, right).
-An accepted answer has parentheses only where they change its meaning, which makes the accepted
-answers over given numbers finitely many.
+An accepted answer is canonical: it has parentheses only where they change its meaning. So the
+accepted answers over given numbers are finitely many.
 
-The problem sets in `data/problems/` are made by one command from one seed. Two levels: `three` and
-`four` numbers from 1 to 20, target 10 to 50. A problem is kept when it has a solution whose every
-result lies between 1 and 60, its target is not one of its numbers, and its accepted answers are
-few (so that all of them can be scored). Splits are disjoint by (sorted numbers, target); `warmup`
-is what is left over: the reasoner learns from it and no file holds it.
+The problem sets in `data/problems/` are made by one command from one seed. There are two levels,
+`three` and `four` numbers from 1 to 20, and targets from 10 to 50. A problem is kept when it has a
+solution whose every result lies between 1 and 60, its target is not one of its numbers, and it has
+at most `MOST_REFERENCES` accepted answers, so that all of them can be scored. Splits are disjoint
+by (sorted numbers, target). The rest is `warmup`: the reasoner learns from it, and no file has it.
 """
 
 import itertools
@@ -24,6 +24,23 @@ from pathlib import Path
 from random import Random
 
 from mrtlib.tasks.problems import MAX_ANSWER, Grade, Problem, as_record
+
+MAX_LENGTH = 200  # characters of an expression
+MAX_NUMBER = 10**6  # largest number that an expression may name
+MAX_SYMBOLS = 40  # numbers, signs and parentheses of an expression; bounds the recursion
+MAX_VALUE = 60  # every intermediate result lies between 1 and this
+MAX_LAST = 99  # a careless last result lies between 0 and this
+
+# The problem sets, by level: how many numbers, accepted answers at most, sets of numbers that are
+# looked at (None: all of them); and problems of each level in a split.
+LARGEST, TARGETS = 20, range(10, 51)
+NUMBERS = {"three": 3, "four": 4}
+MOST_REFERENCES = {"three": 6, "four": 8}
+CHOICES = {"three": None, "four": 1500}
+SPLITS = {"test": 500, "validation": 250, "train": 1500}
+
+Step = tuple[int, str, int, int]  # larger operand, sign, smaller operand, result
+_LEXEME = re.compile(r"\s*([0-9]+|[-+*()])")
 
 
 def countdown(numbers: tuple[int, ...], target: int, level: str) -> Problem:
@@ -47,17 +64,11 @@ def judge(problem: Problem, answer: str) -> Grade:
         node = parse(answer[: MAX_ANSWER + 1])
     except ExpressionError:
         return Grade(False, short, "unparsable")
-    text = render(node)
+    text = canonical(node)
     if text.split() != lexemes_of(answer):
         return Grade(False, text, "not canonical")
     right = sorted(numbers_in(node)) == list(problem.numbers) and value(node) == problem.target
     return Grade(right, text, "correct" if right else "wrong")
-
-MAX_LENGTH = 200  # characters of an expression
-MAX_NUMBER = 10**6  # largest number that an expression may name
-MAX_SYMBOLS = 40  # numbers, signs and parentheses of an expression; bounds the recursion
-
-_LEXEME = re.compile(r"\s*([0-9]+|[-+*()])")
 
 
 class ExpressionError(ValueError):
@@ -140,7 +151,7 @@ def numbers_in(node) -> list[int]:
     return [node] if isinstance(node, int) else numbers_in(node[1]) + numbers_in(node[2])
 
 
-def render(node) -> str:
+def canonical(node) -> str:
     """Write a parsed expression with parentheses only where they change its meaning."""
     if isinstance(node, int):
         return str(node)
@@ -155,16 +166,16 @@ def _is_sum(node) -> bool:
 
 
 def _wrap(node, closed: bool) -> str:
-    return f"( {render(node)} )" if closed else render(node)
+    return f"( {canonical(node)} )" if closed else canonical(node)
 
 
 @cache
 def accepted(numbers: tuple[int, ...]) -> dict[int, frozenset[str]]:
-    """Enumerate every accepted answer over these numbers, by the value it reaches."""
+    """Enumerate every accepted answer over these numbers, by its value."""
     found: dict[int, set[str]] = {}
     for order in set(itertools.permutations(numbers)):
         for node in _trees(order):
-            found.setdefault(value(node), set()).add(render(node))
+            found.setdefault(value(node), set()).add(canonical(node))
     return {target: frozenset(texts) for target, texts in found.items()}
 
 
@@ -177,13 +188,6 @@ def _trees(numbers: tuple[int, ...]) -> Iterator:
             for right in _trees(numbers[cut:]):
                 for sign in "+-*":
                     yield (sign, left, right)
-
-LARGEST = 20
-TARGETS = range(10, 51)
-NUMBERS = {"three": 3, "four": 4}
-MOST_REFERENCES = {"three": 6, "four": 8}
-CHOICES = {"three": None, "four": 1500}  # sets of numbers that are looked at; None: all of them
-SPLITS = {"test": 500, "validation": 250, "train": 1500}
 
 
 def _all_problems(level: str, rng: Random) -> list[Problem]:
@@ -227,14 +231,9 @@ def write_splits(folder: Path, seed: int) -> dict[str, int]:
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     return {name: len(problems) for name, problems in splits.items()}
 
-MAX_VALUE = 60  # every intermediate result lies between 1 and this
-MAX_LAST = 99  # a careless last result lies between 0 and this
-# A step: (larger operand, sign, smaller operand, result).
-Step = tuple[int, str, int, int]
-
 
 def steps_from(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
-    """List the steps from a pool that leave it open to end, each with the pool it leaves."""
+    """List the steps from a pool from which it can be finished, each with the pool it leaves."""
     return [
         (step, (*rest, step[3]))
         for step, rest in _pairs(pool)
@@ -243,7 +242,7 @@ def steps_from(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
 
 
 def last_steps(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
-    """List all that a searcher who does not look ahead may do with the last two values."""
+    """List all last steps, those included that a searcher who looks ahead would not make."""
     return [(step, (step[3],)) for step, _ in _pairs(pool) if 0 <= step[3] <= MAX_LAST]
 
 
@@ -268,12 +267,10 @@ def reachable(pool: tuple[int, ...]) -> frozenset[int]:
 
 def candidates(answers: Sequence[str | None]) -> list[str | None]:
     """Return what each answer votes for: its value if it is an expression, else itself."""
-    return [None if answer is None else _candidate(answer) for answer in answers]
-
-
-def _candidate(answer: str) -> str:
-    """Return what one answer votes for."""
-    try:
-        return str(value(parse(answer)))
-    except ExpressionError:
-        return answer
+    found: list[str | None] = []
+    for answer in answers:
+        try:
+            found.append(None if answer is None else str(value(parse(answer))))
+        except ExpressionError:
+            found.append(answer)
+    return found

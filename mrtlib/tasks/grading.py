@@ -1,4 +1,4 @@
-"""Grading: reads the boxed answer of a text, and asks the problem's family whether it is right."""
+"""Grading: read the boxed answer of a text, and ask the problem's family whether it is right."""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -55,9 +55,9 @@ def grade(problem: Problem, text: str) -> Grade:
 def candidates(answers: Sequence[str | None], family: str) -> list[Hashable | None]:
     """Return a key for each answer to one problem; equal answers have equal keys.
 
-    Right answers are one candidate however they are written; if wrong ones were not, a vote would
-    favour the right answer. Countdown answers are equal in value, those of `math` as the grader
-    sees them (0.5 and 1/2).
+    Right answers are one candidate, however they are written. So must wrong ones be that are equal,
+    or a vote would favour the right answer. Countdown answers are equal if their values are, those
+    of `math` if the grader says so (0.5 and 1/2).
 
     Args:
         answers: (n,) as they were read; None, or the NaN that a table makes of it, is no answer

@@ -1,4 +1,4 @@
-"""Problems and their JSONL files. Both families, Countdown and mathematics, share one record.
+"""Problems and their JSONL files. Both families, Countdown and mathematics, have one record:
 
     {"id": "three-3.5.7-22", "family": "countdown", "level": "three",
      "question": "Reach 22 with 3, 5, 7.", "references": ["3 * 5 + 7", ...],

@@ -128,13 +128,13 @@ class MRTTrainer(GRPOTrainer):
         ends = [np.array([0, *self._paid(rollout)]) for rollout in self.rollouts]
         values = self._credit(curves)
         for row, (value, end) in enumerate(zip(values, ends, strict=True)):
-            gains[row] = credit.spread(value, end, width, 0.0)
+            gains[row] = credit.per_token(value, end, width)
         self._log(largest_share=largest_share(values, [np.diff(end) for end in ends]))
         return gains
 
     def _paid(self, rollout: Rollout) -> list[int]:
         """Return where the tokens that an episode's credit goes to end, for each episode."""
-        return rollout.settled if METHODS[self.method].to_maker else rollout.boundaries
+        return rollout.maker_ends if METHODS[self.method].to_maker else rollout.boundaries
 
     @property
     def needs_J(self) -> bool:

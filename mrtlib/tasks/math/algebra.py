@@ -1,9 +1,3 @@
-"""TODO."""
-
-from fractions import Fraction
-
-from mrtlib.tasks.math.tokens import Token
-
 r"""The grammar of expressions in answers: tokens to a tree.
 
     sum     = [sign] product (sign product)*
@@ -22,19 +16,22 @@ Conventions: an integer before a proper fraction is a mixed number; `1/2x` is (1
 expressions. Two numbers side by side are no expression.
 """
 
+from fractions import Fraction
+
+from mrtlib.tasks.math.tokens import Token
+
 Tree = list
 
 MAX_DEPTH = 60  # brackets in brackets; bounds the recursion
 MAX_DIGITS = 1200
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-_OPENERS = frozenset(("(", "[", "{"))
 
 
 class NotAlgebra(ValueError):
     """Tokens that are not an expression of the grammar."""
 
 
-def expression(tokens: tuple[Token, ...], upper: bool = True) -> Tree:
+def tree_of(tokens: tuple[Token, ...], upper: bool = True) -> Tree:
     """Return the tree of an expression, reading ± as + (upper) or as -.
 
     Raises:
@@ -63,17 +60,13 @@ def number(text: str) -> Fraction:
     return value * Fraction(10) ** int(exponent or 0)
 
 
-def whole_of(token: Token) -> int:
-    """Return the integer that a base token names."""
-    digits, base = token[1].split("_")
-    return int(digits, int(base))
-
-
 def _num(value: Fraction) -> Tree:
     return ["num", value.numerator, value.denominator]
 
 
 class _Parser:
+    """Recursive descent: the methods take what the rules of the grammar say."""
+
     def __init__(self, tokens: tuple[Token, ...], upper: bool):
         self.tokens, self.upper = tokens, upper
         self.at = self.depth = self.bars = 0
@@ -123,14 +116,12 @@ class _Parser:
                 return _product(factors)
 
     def signed(self) -> Tree:
-        sign = self.sign()
-        power = self.power()
-        return ["neg", power] if sign < 0 else power
+        return ["neg", self.power()] if self.sign() < 0 else self.power()
 
     def starts_factor(self) -> bool:
         kind, text = self.peek()
         bar = text == "|" and not self.bars  # inside bars the next one closes
-        return kind in ("name", "fn") or (kind == "op" and (text in _OPENERS or bar))
+        return kind in ("name", "fn") or (kind == "op" and (text in _CLOSING or bar))
 
     def mixed(self) -> Tree | None:
         """Take an integer and a proper fraction of integers, 1\\frac{1}{2} or 1 1/2."""
@@ -161,10 +152,8 @@ class _Parser:
         return ["power", base, self.exponent()]
 
     def exponent(self) -> Tree:
-        sign = self.sign()
         # A bare exponent is one atom: x^2y is (x^2) y, and x^{y^z} needs its braces.
-        tree = self.atom()
-        return ["neg", tree] if sign < 0 else tree
+        return ["neg", self.atom()] if self.sign() < 0 else self.atom()
 
     def postfix(self) -> Tree:
         tree = self.atom()
@@ -186,31 +175,26 @@ class _Parser:
                 raise NotAlgebra("two numbers side by side")
             return _num(number(text))
         if kind == "base":
-            return ["num", whole_of((kind, text)), 1]
+            digits, base = text.split("_")
+            return ["num", int(digits, int(base)), 1]
         if kind == "name" or (kind == "word" and len(text) == 1):
-            return self.named(text)
+            if text in ("f", "g") and self.peek() == ("op", "("):
+                raise NotAlgebra("an unknown function")
+            if text == "infty":
+                raise NotAlgebra("infinity is no number")
+            return ["name", text]
         if kind == "fn":
             return self.function(text)
-        if kind == "op" and text in _OPENERS:
-            return self.enclosed(text)
+        if kind == "op" and text in _CLOSING:
+            return self.enclosed(_CLOSING[text])
         if (kind, text) == ("op", "|"):
             self.bars += 1
-            tree = self.deeper("|")
+            tree = self.enclosed("|")
             self.bars -= 1
             return ["abs", tree]
         raise NotAlgebra(f"{text!r} was not expected")
 
-    def named(self, text: str) -> Tree:
-        if text in ("f", "g") and self.peek() == ("op", "("):
-            raise NotAlgebra("an unknown function")
-        if text == "infty":
-            raise NotAlgebra("infinity is no number")
-        return ["name", text]
-
-    def enclosed(self, opening: str) -> Tree:
-        return self.deeper(_CLOSING[opening])
-
-    def deeper(self, closing: str) -> Tree:
+    def enclosed(self, closing: str) -> Tree:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise NotAlgebra("too many brackets in brackets")
@@ -227,8 +211,8 @@ class _Parser:
         if name == "sqrt":
             index = ["num", 2, 1]
             if self.take("["):
-                index = self.deeper("]")
-            return ["root", self.radicand(), index]
+                index = self.enclosed("]")
+            return ["root", self.atom(), index]
         if name in ("log", "ln", "lg"):
             return self.logarithm(name)
         power = self.exponent() if self.take("^") else None
@@ -263,13 +247,10 @@ class _Parser:
             return _num(number(self.tokens[self.at - 1][1]))
         return self.atom()
 
-    def radicand(self) -> Tree:
-        return self.atom()
-
     def operand(self) -> Tree:
         """Take the operand of a function: a bracket, or the factors up to a sign or function."""
         kind, text = self.peek()
-        if kind == "op" and text in _OPENERS:
+        if kind == "op" and text in _CLOSING:
             return self.postfix()
         factors = [self.power()]
         while self.peek()[0] == "name" or self.peek() in (("fn", "frac"), ("fn", "sqrt")):

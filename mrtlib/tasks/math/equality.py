@@ -1,9 +1,28 @@
-"""TODO."""
+"""Whether two answers are equal: exactly where that is possible, else by asking.
+
+The conventions, which are those of graders for the MATH data set (arXiv 2103.03874) where the
+mathematics leaves a choice:
+
+- Numbers are equal by value: 0.5, 1/2, ½ and 50 % are one; 0.333333 is not 1/3.
+- A unit must be the reference's. An answer may leave the unit out ("5" for "5 cm", as the
+  question names it) or add one that the reference lacks ("5 cm" for "5"). A percent sign may be
+  left out or added like a unit, but only for numbers above 1: 0.5 and 0.5 % are both
+  probabilities. Degrees also equal the same angle in radians where a pi shows that it is one.
+  Nothing else is converted: 100 cm is not 1 m.
+- Words are compared as text, without case unless they are a single letter.
+- A tuple is ordered, a set is not, and no tuple is a set. A list ("1, 2", "±2") has no order and
+  counts repetitions; it equals the set of its values. {5} is not 5.
+- A pair in brackets equals the interval with the same brackets; `x<3` is (-∞, 3).
+- A label ("x =") may be left out or added; two different labels are two different answers.
+- Equations are equal if they are multiples of each other.
+- Integers in a base are equal only to the same integer in the same base; base 10 is none.
+"""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from mrtlib.tasks.math.algebra import NotAlgebra, Tree
-from mrtlib.tasks.math.evaluation import evaluate
+from mrtlib.tasks.math.evaluation import value_of
 from mrtlib.tasks.math.reading import Tokens, form_of
 from mrtlib.tasks.math.tokens import spelling
 from mrtlib.tasks.math.values import (
@@ -27,29 +46,9 @@ from mrtlib.tasks.math.values import (
     named,
     number_of,
     opaque,
-    ratio,
     rational,
+    scale_of,
 )
-
-r"""Whether two answers are equal: exactly where that is possible, else by asking.
-
-The conventions, which are those of graders for the MATH data set (arXiv 2103.03874) where the
-mathematics leaves a choice:
-
-- Numbers are equal by value: 0.5, 1/2, ½ and 50 % are one; 0.333333 is not 1/3.
-- A unit must be the reference's. An answer may leave the unit out ("5" for "5 cm", as the
-  question names it) or add one that the reference lacks ("5 cm" for "5"). A percent sign may be
-  left out or added like a unit only for numbers above 1, as 0.5 and 0.5 % are both
-  probabilities. Degrees also equal the same angle in radians where a pi shows that it is one.
-  Nothing else is converted: 100 cm is not 1 m.
-- Words are compared as text, without case unless they are a single letter.
-- A tuple is ordered, a set is not, and neither is the other. A list ("1, 2", "±2") has no order
-  and counts repetitions; it equals the set of its values. {5} is not 5.
-- A pair in brackets and an interval are the same where their brackets are; `x<3` is (-∞, 3).
-- A label ("x =") may be left out or added; two different labels are two different answers.
-- Equations are equal if they are multiples of each other.
-- Integers in a base are equal only to the same integer in the same base; base 10 is none.
-"""
 
 Ask = Callable[[Tree, Tree], bool]
 MAX_ITEMS = 50  # members of a set or list whose order is free
@@ -62,7 +61,7 @@ def readable(tokens: Tokens) -> bool:
     form = form_of(tokens)
     if isinstance(form, Scalar):
         try:
-            evaluate(form.tree, Arithmetic())
+            value_of(form.tree, Arithmetic())
         except (ValueTooLarge, Undefined):
             return False
     return not isinstance(form, Unread)
@@ -95,8 +94,13 @@ class _Comparison:
         self.field = Arithmetic(WORK)
 
     def answers(self, reference: Tokens, answer: Tokens) -> bool:
-        mine, theirs = (self.settled(form_of(tokens)) for tokens in (reference, answer))
-        if isinstance(mine, Scalar) and isinstance(theirs, Scalar) and not self.strict:
+        mine, theirs = (self.end_of_chain(form_of(tokens)) for tokens in (reference, answer))
+        if isinstance(mine, Scalar) and isinstance(theirs, Relation) and theirs.sign == "=":
+            # 1/3 = 0.333 is no equation but a sum worked out, and must be right throughout.
+            return all(self.quantities(mine, Scalar(side)) for side in (theirs.left, theirs.right))
+        if self.strict:
+            return self.same(mine, theirs)
+        if isinstance(mine, Scalar) and isinstance(theirs, Scalar):
             if mine.unit and not theirs.unit:
                 # "5 m" without \text is a product until a reference says that m is a unit.
                 words = tuple(("word", t) if len(t) == 1 and k == "name" else (k, t)
@@ -105,39 +109,39 @@ class _Comparison:
                 if isinstance(again, Scalar) and again.unit == mine.unit:
                     theirs = again
             return self.quantities(mine, theirs)
-        if isinstance(theirs, Relation) and theirs.sign == "=" and isinstance(mine, Scalar):
-            # 1/3 = 0.333 is no equation but a sum worked out, and must be right throughout.
-            sides = Scalar(theirs.left), Scalar(theirs.right)
-            return all(self.quantities(mine, side) for side in sides)
+        if _is_list(mine) and _is_list(theirs):
+            return self.same(mine, _without_indices(mine, theirs))
         both = _assigned(mine), _assigned(theirs)
-        if not self.strict and None not in both and not (_is_list(mine) and _is_list(theirs)):
+        if None not in both:
             return self.assignments(*both)
-        if not self.strict and _is_list(mine) and _is_list(theirs):
-            theirs = _without_indices(mine, theirs)
-        if not self.strict and isinstance(mine, Labelled) != isinstance(theirs, Labelled):
+        if isinstance(mine, Labelled) != isinstance(theirs, Labelled):
             return self.unlabelled(mine, theirs)
         return self.same(mine, theirs)
 
     def assignments(self, a: dict[str, Form], b: dict[str, Form]) -> bool:
         """Compare x = 1, y = 2 with (x, y) = (1, 2), or with (1, 2) by the order of letters."""
         if "" in a or "" in b:
-            mine, theirs = (_in_order(names) for names in (a, b))
+            mine, theirs = (
+                list(names.values()) if "" in names else [names[name] for name in sorted(names)]
+                for names in (a, b)
+            )
             return len(mine) == len(theirs) and all(map(self.same, mine, theirs))
         return a.keys() == b.keys() and all(self.same(a[name], b[name]) for name in a)
 
-    def settled(self, form: Form) -> Form:
-        """Return what a chain a = b = c is worth: its end, if all of it is equal."""
+    def end_of_chain(self, form: Form) -> Form:
+        """Return the last side of a chain a = b = c if all are equal; other forms unchanged."""
         if isinstance(form, Labelled) and not isinstance(form.form, Labelled):
-            return Labelled(form.name, self.settled(form.form))
+            return Labelled(form.name, self.end_of_chain(form.form))
         if not isinstance(form, Items) or form.kind != "chain":
             return form
-        links = zip(form.items[:-1], form.items[1:], strict=True)
-        return form.items[-1] if all(self.quantities(a, b) for a, b in links) else Unread()
+        equal_sides = all(self.quantities(a, b) for a, b in pairwise(form.items))
+        return form.items[-1] if equal_sides else Unread()
 
     def unlabelled(self, mine: Form, theirs: Form) -> bool:
         labelled, other = (mine, theirs) if isinstance(mine, Labelled) else (theirs, mine)
         if isinstance(other, Relation) and isinstance(labelled.form, Scalar):
-            return self.relations(other, _as_equation(labelled))
+            equation = Relation("=", ["name", labelled.name], labelled.form.tree)
+            return self.relations(other, equation)
         inner = [form.form if form is labelled else form for form in (mine, theirs)]
         if all(isinstance(form, Scalar) for form in inner):
             return self.quantities(*inner)
@@ -163,10 +167,10 @@ class _Comparison:
             return self.relations(a, b)
         return a == b  # words, infinity, an integer in a base
 
-    # Numbers and expressions
+    # --- numbers and expressions ---
 
     def value(self, tree: Tree) -> Value:
-        return evaluate(tree, self.field)
+        return value_of(tree, self.field)
 
     def expressions(self, a: Tree, b: Tree) -> bool:
         left, right = self.value(a), self.value(b)
@@ -179,10 +183,12 @@ class _Comparison:
         return self.ask(a, b)
 
     def units(self, a: Scalar, b: Scalar) -> bool:
-        percents = [scalar.unit == "%^1" for scalar in (a, b)]
-        trees = [_percent(s.tree) if p else s.tree for s, p in zip((a, b), percents, strict=True)]
-        named_units = ["" if p else s.unit for s, p in zip((a, b), percents, strict=True)]
-        return named_units[0] == named_units[1] and self.expressions(*trees)
+        """Compare two expressions, percent as hundredths and any other unit by its name."""
+        (left, unit), (right, other) = (
+            (["div", s.tree, ["num", 100, 1]], "") if s.unit == "%^1" else (s.tree, s.unit)
+            for s in (a, b)
+        )
+        return unit == other and self.expressions(left, right)
 
     def quantities(self, mine: Scalar, theirs: Scalar) -> bool:
         """Compare with the leave for units that the conventions give."""
@@ -203,16 +209,14 @@ class _Comparison:
         )
         return self.field.equal(self.value(bare.tree), radians)
 
-    # Collections
+    # --- collections ---
 
     def items(self, a: Items, b: Items) -> bool:
         loose = {"set", "list"}
         if a.kind in loose and b.kind in loose:
-            mine, theirs = a.items, b.items
-            if "set" in (a.kind, b.kind):
-                mine = self.distinct(mine) if a.kind == "set" else mine
-                theirs = self.distinct(theirs) if b.kind == "set" else theirs
-            return self.matched(mine, theirs)
+            mine, theirs = (self.distinct(form.items) if form.kind == "set" else form.items
+                            for form in (a, b))  # fmt: skip
+            return len(mine) <= MAX_ITEMS and _matched(mine, theirs, self.same)
         if a.kind != b.kind or len(a.items) != len(b.items):
             return False
         return all(map(self.same, a.items, b.items))
@@ -224,37 +228,17 @@ class _Comparison:
                 out.append(item)
         return (*out, *items[MAX_ITEMS:])
 
-    def matched(self, mine: tuple[Form, ...], theirs: tuple[Form, ...]) -> bool:
-        """Return whether the items are equal in some order; equality is transitive."""
-        if len(mine) != len(theirs) or len(mine) > MAX_ITEMS:
-            return False
-        rest = list(theirs)
-        for item in mine:
-            at = next((i for i, other in enumerate(rest) if self.same(item, other)), None)
-            if at is None:
-                return False
-            del rest[at]
-        return True
-
     def rows(self, a: Matrix, b: Matrix) -> bool:
         if [len(row) for row in a.rows] != [len(row) for row in b.rows]:
             return False
         pairs = zip(sum(a.rows, ()), sum(b.rows, ()), strict=True)
         return all(self.same(x, y) for x, y in pairs)
 
-    # Intervals
+    # --- intervals ---
 
     def unions(self, a: Form, b: Form) -> bool:
         pieces = [self.normal(form) for form in (a, b)]
-        if None in pieces or len(pieces[0]) != len(pieces[1]):
-            return False
-        rest = list(pieces[1])
-        for piece in pieces[0]:
-            at = next((i for i, other in enumerate(rest) if self.pieces(piece, other)), None)
-            if at is None:
-                return False
-            del rest[at]
-        return True
+        return None not in pieces and _matched(*pieces, self.pieces)
 
     def pieces(self, a: Piece, b: Piece) -> bool:
         return (
@@ -283,13 +267,11 @@ class _Comparison:
         out = [pieces[0]]
         for piece in pieces[1:]:
             last = out[-1]
-            touch = self.same(last.high, piece.low)
-            if touch and not (last.high_closed or piece.low_closed):
-                out.append(piece)
-            elif touch or self.place(last.high) > self.place(piece.low):
-                out[-1] = self.longer(last, piece)
+            if self.same(last.high, piece.low):
+                meet = last.high_closed or piece.low_closed
             else:
-                out.append(piece)
+                meet = self.place(last.high) > self.place(piece.low)
+            out[-1:] = [self.longer(last, piece)] if meet else [last, piece]
         return tuple(out)
 
     def longer(self, last: Piece, piece: Piece) -> Piece:
@@ -304,18 +286,31 @@ class _Comparison:
             return end.sign * float("inf")
         return number_of(self.value(end.tree)) if not end.unit else None
 
-    # Equations and inequalities
+    # --- equations and inequalities ---
 
     def relations(self, a: Relation, b: Relation) -> bool:
         if a.sign != b.sign:
             return False
         differences = [self.value(["sum", r.left, ["neg", r.right]]) for r in (a, b)]
-        scale = ratio(*differences)
+        scale = scale_of(*differences)
         if scale is not None and (a.sign == "=" or (scale > 0 and _polynomial(*differences))):
             return True
         if not any(map(opaque, differences)):
             return False
         return self.expressions(a.left, b.left) and self.expressions(a.right, b.right)
+
+
+def _matched(mine: tuple, theirs: tuple, same: Callable[[object, object], bool]) -> bool:
+    """Return whether the items are the same in some order; sameness is transitive."""
+    if len(mine) != len(theirs):
+        return False
+    rest = list(theirs)
+    for item in mine:
+        at = next((i for i, other in enumerate(rest) if same(item, other)), None)
+        if at is None:
+            return False
+        del rest[at]
+    return True
 
 
 def _same_label(a: str, b: str) -> bool:
@@ -342,10 +337,6 @@ def _assigned(form: Form) -> dict[str, Form] | None:
     return dict(zip(names, tupled.items, strict=True))
 
 
-def _in_order(names: dict[str, Form]) -> list[Form]:
-    return list(names.values()) if "" in names else [names[name] for name in sorted(names)]
-
-
 def _is_list(form: Form) -> bool:
     return isinstance(form, Items) and form.kind == "list"
 
@@ -359,14 +350,6 @@ def _without_indices(mine: Items, theirs: Items) -> Items:
     if not indexed or len({label[0] for label in labels}) > 1 or any(len(n) < 2 for n in labels):
         return theirs
     return Items("list", tuple(item.form for item in theirs.items))
-
-
-def _as_equation(labelled: Labelled) -> Relation:
-    return Relation("=", ["name", labelled.name], labelled.form.tree)
-
-
-def _percent(tree: Tree) -> Tree:
-    return ["div", tree, ["num", 100, 1]]
 
 
 def _polynomial(*values: Value) -> bool:

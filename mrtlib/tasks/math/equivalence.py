@@ -1,8 +1,8 @@
 """Whether two mathematical answers are equal: exactly by their forms, algebra by math-verify.
 
-`equality` decides numbers, units, texts, sets, intervals and all rational expressions
-in this process. What is left, functions and powers with letters, is asked in a worker process
-with a time limit: nothing is sent to it that is beyond the bounds of `values`.
+`equality` decides numbers, units, texts, sets, intervals and all rational expressions in this
+process. Only functions, and powers with letters, are left to a worker process with a time limit
+(`worker`), and only within the bounds of `values`.
 """
 
 import atexit
@@ -18,14 +18,14 @@ from pathlib import Path
 
 from mrtlib.tasks.math.algebra import Tree
 from mrtlib.tasks.math.equality import equal, readable
-from mrtlib.tasks.math.evaluation import evaluate
+from mrtlib.tasks.math.evaluation import value_of
 from mrtlib.tasks.math.reading import form_of
 from mrtlib.tasks.math.tokens import Token, spelling, tokens_of
 from mrtlib.tasks.math.values import Arithmetic, Scalar, Undefined, ValueTooLarge, rational
 from mrtlib.tasks.problems import MAX_ANSWER, Grade, Problem
 
-SECONDS = 0.8  # of the worker's time for one comparison of answers
-STARVED = 10.0  # seconds after which it is late even if other processes had the machine
+SECONDS = 0.8  # of the worker's processor time, for one comparison of answers
+STARVED = 10.0  # seconds after which the worker is late even if other processes had the processor
 START_SECONDS = 120.0  # importing sympy and compiling the grammar, once, on a slow machine
 MAX_READ = 200  # characters of an answer whose form is looked at
 MAX_REFERENCE = 1000  # the same of a reference, which a person wrote
@@ -37,9 +37,8 @@ PAIRS = 2000  # exact comparisons in one grouping
 def equivalent(reference: str, answer: str) -> bool:
     """Return whether an answer equals the reference; see `equality` for what is equal.
 
-    An answer of more than 200 characters is equal only if it is the reference but for spaces
-    and spelling of LaTeX. Algebra that takes over 0.8 s of processor time
-    is not equal.
+    An answer of more than 200 characters is equal only if it is the reference but for spaces and
+    spellings of LaTeX. Algebra that takes over 0.8 s of processor time counts as not equal.
     """
     if max(len(reference), len(answer)) > MAX_TEXT:
         return False
@@ -75,7 +74,7 @@ def candidates(answers: Sequence[str | None], seconds: float = 10.0) -> list[Has
 
 
 class _Groups:
-    """Groups of equal answers met so far."""
+    """Groups of equal answers among those seen so far."""
 
     def __init__(self, ask: "_Questions"):
         self.ask, self.pairs = ask, PAIRS
@@ -115,7 +114,7 @@ def _number(tokens: tuple[Token, ...]) -> Hashable | None:
     if not isinstance(form, Scalar):
         return None
     try:
-        value = rational(evaluate(form.tree, Arithmetic()))
+        value = rational(value_of(form.tree, Arithmetic()))
     except (ValueTooLarge, Undefined):
         return None
     if value is None:
@@ -139,7 +138,7 @@ class _Questions:
 
 
 class _Worker:
-    """The worker process: started when first needed, ended and started anew when it is late."""
+    """The worker process: started when first needed; ended and started anew when it is late."""
 
     def __init__(self):
         self.process: subprocess.Popen | None = None
@@ -191,7 +190,7 @@ class _Worker:
         )  # fmt: skip
 
     def _patient_line(self, seconds: float) -> str:
-        """Read a line within seconds of the worker's own time: a grade must not depend on load."""
+        """Read a line within seconds of the worker's processor time; load changes no grade."""
         began, last, left = self.clock(), time.monotonic() + STARVED, seconds
         while (line := self._line(left)) == "late" and time.monotonic() < last:
             left = seconds - (self.clock() - began)

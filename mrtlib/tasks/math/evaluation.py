@@ -1,7 +1,12 @@
-"""TODO."""
+"""Trees of expressions to exact values.
+
+`value_of` bounds powers, factorials, the nesting of functions and the number of terms. A tree that
+it refuses never reaches sympy.
+"""
 
 import math
 from fractions import Fraction
+from functools import reduce
 
 from mrtlib.tasks.math.algebra import Tree
 from mrtlib.tasks.math.values import (
@@ -17,18 +22,12 @@ from mrtlib.tasks.math.values import (
     text_of,
 )
 
-r"""Trees of expressions to exact values.
-
-`evaluate` bounds everything by the way: powers, factorials, nesting of functions and the number
-of terms. A tree it has refused never reaches sympy.
-"""
-
 MAX_NESTED = 2  # functions in functions, powers in exponents
 MAX_EXPONENT = 10_000  # of a power outside the field
 MAX_NUMBER = 10**12  # in functions, which sympy and mpmath are given
 
 
-def evaluate(tree: Tree, field: Arithmetic, nested: int = 0) -> Value:
+def value_of(tree: Tree, field: Arithmetic, nested: int = 0) -> Value:
     """Return the exact value of a tree; what is outside the field becomes a name "@...".
 
     Raises:
@@ -44,29 +43,15 @@ def evaluate(tree: Tree, field: Arithmetic, nested: int = 0) -> Value:
         raise ValueTooLarge("functions too deep in functions")
     inside = nested + (kind in ("fn", "log", "root", "binom", "factorial"))
     if kind == "power":
-        return _power(evaluate(rest[0], field, nested), rest[1], field, nested + 1)
+        return _power(value_of(rest[0], field, nested), rest[1], field, nested + 1)
     if kind == "fn":
-        return _outside(kind, [named(rest[0]), evaluate(rest[1], field, inside)])
-    values = [evaluate(part, field, inside) for part in rest]
+        return _outside(kind, [named(rest[0]), value_of(rest[1], field, inside)])
+    values = [value_of(part, field, inside) for part in rest]
     return _OPERATIONS[kind](field, *values)
 
 
-def _sum(field: Arithmetic, *values: Value) -> Value:
-    total = values[0]
-    for value in values[1:]:
-        total = field.add(total, value)
-    return total
-
-
-def _multiplied(field: Arithmetic, *values: Value) -> Value:
-    total = values[0]
-    for value in values[1:]:
-        total = field.multiply(total, value)
-    return total
-
-
 def _power(base: Value, tree: Tree, field: Arithmetic, nested: int) -> Value:
-    exponent = evaluate(tree, field, nested)
+    exponent = value_of(tree, field, nested)
     number, known = rational(exponent), rational(base)
     if number is not None and number.denominator == 1:
         return field.power(base, int(number))
@@ -150,10 +135,6 @@ def _abs(field: Arithmetic, value: Value) -> Value:
     return constant(abs(number)) if number is not None else _outside("abs", [value])
 
 
-def _degrees(field: Arithmetic, value: Value) -> Value:
-    return field.multiply(value, field.divide(named("pi"), constant(180)))
-
-
 def _outside(kind: str, values: list[Value]) -> Value:
     """Name a value outside the field by what it is made of."""
     for value in values:
@@ -167,8 +148,10 @@ def _outside(kind: str, values: list[Value]) -> Value:
 
 
 _OPERATIONS = {
-    "sum": _sum, "product": _multiplied, "root": _root, "log": _log, "factorial": _factorial,
-    "binom": _binom, "abs": _abs, "degrees": _degrees,
+    "sum": lambda field, *values: reduce(field.add, values),
+    "product": lambda field, *values: reduce(field.multiply, values),
     "div": lambda field, a, b: field.divide(a, b),
     "neg": lambda field, a: field.multiply(constant(-1), a),
+    "degrees": lambda field, a: field.multiply(a, field.divide(named("pi"), constant(180))),
+    "abs": _abs, "root": _root, "log": _log, "factorial": _factorial, "binom": _binom,
 }  # fmt: skip

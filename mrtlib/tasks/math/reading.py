@@ -1,9 +1,9 @@
-"""Tokens of an answer to its form: what is split where, and which brackets mean what."""
+"""Tokens of an answer to its form: where it is split, and what its brackets mean."""
 
-from collections.abc import Callable
+from itertools import accumulate, pairwise
 
-from mrtlib.tasks.math.algebra import NotAlgebra, expression
-from mrtlib.tasks.math.evaluation import evaluate
+from mrtlib.tasks.math.algebra import NotAlgebra, tree_of
+from mrtlib.tasks.math.evaluation import value_of
 from mrtlib.tasks.math.tokens import Token
 from mrtlib.tasks.math.units import prefixed, suffix_at, unfolded, unit_of
 from mrtlib.tasks.math.values import (
@@ -29,7 +29,9 @@ from mrtlib.tasks.math.values import (
 
 Tokens = tuple[Token, ...]
 
-_RELATIONS = frozenset(("=", "<", ">", "<=", ">=", "!=", "in"))
+_COMMA = ("op", ",")
+_JOINS = frozenset((("word", "or"), ("word", "and"), ("op", ";")))
+_RELATIONS = frozenset(("op", sign) for sign in ("=", "<", ">", "<=", ">=", "!=", "in"))
 _PAIRS = {"(": ")", "[": "]", "{": "}", "set{": "set}"}
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "smallmatrix", "array", "vmatrix"))
@@ -62,9 +64,7 @@ def _answer(tokens: Tokens) -> Form:
         tokens = tokens[1:]
     if not tokens:
         raise NotAlgebra("nothing")
-    if all(kind == "word" for kind, _ in tokens) and not _JOINS & set(tokens):
-        return _words(tokens)
-    parts, joins = _split(tokens, lambda t: t == ("op", ",") or t in _JOINS)
+    parts, joins = _split(tokens, _COMMA, *_JOINS)
     if len(parts) == 1:
         return _relation(tokens)
     # An empty part stands between a comma and its "and"; at an end it is a mistake.
@@ -72,9 +72,6 @@ def _answer(tokens: Tokens) -> Form:
     if not parts[0] or not parts[-1]:
         raise NotAlgebra("a separator at the end")
     return _listed(forms, all(join == ("word", "or") for join in joins))
-
-
-_JOINS = frozenset((("word", "or"), ("word", "and"), ("op", ";")))
 
 
 def _words(tokens: Tokens) -> Form:
@@ -107,7 +104,7 @@ def _flat(forms: list[Form]) -> tuple[Form, ...]:
 
 
 def _relation(tokens: Tokens) -> Form:
-    sides, signs = _split(tokens, lambda t: t[0] == "op" and t[1] in _RELATIONS)
+    sides, signs = _split(tokens, *_RELATIONS)
     if not signs:
         return _object(tokens)
     signs = [sign for _, sign in signs]
@@ -128,9 +125,9 @@ def _equation(sides: list[Tokens]) -> Form:
     left, right = sides
     for name, other in ((left, right), (right, left)):
         label = _label_or_none(name)
-        if label and _apart(name, other):
+        if label and _independent(name, other):
             return Labelled(label, _object(other))
-    return Relation("=", expression(left), expression(right))
+    return Relation("=", tree_of(left), tree_of(right))
 
 
 def _label(tokens: Tokens) -> str:
@@ -158,8 +155,8 @@ def _label_or_none(tokens: Tokens) -> str | None:
     return texts[0] if kinds == ["word"] else None
 
 
-def _apart(label: Tokens, other: Tokens) -> bool:
-    """Return whether the letters of a label are not on the other side too."""
+def _independent(label: Tokens, other: Tokens) -> bool:
+    """Return whether no letter of a label is on the other side too."""
     named = label[:1] if label[0][0] == "name" else label  # the x of f(x) may be there
     return not {token for token in named if token[0] in ("name", "word")} & set(other)
 
@@ -177,14 +174,14 @@ def _inequality(sides: list[Tokens], signs: list[str]) -> Form:
         return Labelled(_label(sides[1]), Union((Piece(low, high, *closed),)))
     for at, name in enumerate(sides):
         label = _label_or_none(name)
-        if label and _apart(name, sides[1 - at]):
+        if label and _independent(name, sides[1 - at]):
             other = _end(sides[1 - at])
             piece = (
                 Piece(Infinite(-1), other, False, closed[0]) if at == 0
                 else Piece(other, Infinite(1), closed[0], False)
             )  # fmt: skip
             return Labelled(label, Union((piece,)))
-    return Relation(signs[0], expression(sides[0]), expression(sides[1]))
+    return Relation(signs[0], tree_of(sides[0]), tree_of(sides[1]))
 
 
 def _end(tokens: Tokens) -> Scalar | Infinite:
@@ -209,13 +206,13 @@ def _object(tokens: Tokens) -> Form:
 
 def _sets(tokens: Tokens) -> Form | None:
     """Read a union, or the real numbers without some."""
-    parts, signs = _split(tokens, lambda t: t == ("op", "cup"))
+    parts, signs = _split(tokens, ("op", "cup"))
     if signs:
         forms = [_object(part) for part in parts]
         if all(isinstance(form, Items) and form.kind == "set" for form in forms):
             return Items("set", tuple(item for form in forms for item in form.items))
         return Union(tuple(piece for form in forms for piece in _pieces(form)))
-    parts, signs = _split(tokens, lambda t: t == ("op", "setminus"))
+    parts, signs = _split(tokens, ("op", "setminus"))
     if len(signs) == 1:
         gaps = _object(parts[1])
         if _object(parts[0]) == REAL and isinstance(gaps, Items) and gaps.kind == "set":
@@ -224,16 +221,14 @@ def _sets(tokens: Tokens) -> Form | None:
 
 
 def _without(gaps: tuple[Form, ...]) -> Union:
-    """Return the real numbers without some, as a union."""
+    """Return the union of the real numbers without some."""
     if not gaps or not all(isinstance(gap, Scalar) for gap in gaps):
         raise NotAlgebra("no gaps")
-    places = [number_of(evaluate(gap.tree, Arithmetic())) for gap in gaps]
+    places = [number_of(value_of(gap.tree, Arithmetic())) for gap in gaps]
     if None not in places:
         gaps = tuple(gap for _, gap in sorted(zip(places, gaps, strict=True), key=lambda p: p[0]))
     ends = [Infinite(-1), *gaps, Infinite(1)]
-    return Union(
-        tuple(Piece(a, b, False, False) for a, b in zip(ends[:-1], ends[1:], strict=True))
-    )
+    return Union(tuple(Piece(a, b, False, False) for a, b in pairwise(ends)))
 
 
 def _pieces(form: Form) -> tuple[Piece, ...]:
@@ -251,12 +246,13 @@ def _pieces(form: Form) -> tuple[Piece, ...]:
 def _enclosed(tokens: Tokens) -> Form | None:
     """Read a set, a tuple, an interval or a needless bracket round the whole."""
     kind, opening = tokens[0]
-    if kind != "op" or opening not in _PAIRS or _match(tokens) != len(tokens) - 1:
+    depths = list(accumulate(map(_step, tokens)))
+    if kind != "op" or opening not in _PAIRS or depths.index(0) != len(tokens) - 1:
         return None
     closing, inner = tokens[-1][1], tokens[1:-1]
     if opening == "set{":
         return _set(inner)
-    parts, commas = _split(inner, lambda t: t == ("op", ","))
+    parts, commas = _split(inner, _COMMA)
     if commas and opening == "{":
         return _set(inner)
     if commas:
@@ -270,21 +266,17 @@ def _set(inner: Tokens) -> Form:
     bar = next((at for at, token in enumerate(inner[:4]) if token[1] in ("|", ":")), 0)
     if bar and inner[0][0] == "name" and (bar == 1 or inner[1] == ("op", "in")):
         return form_of(inner[bar + 1 :])  # {x | x < 3}
-    parts, _ = _split(inner, lambda t: t == ("op", ","))
-    return Items("set", _flat([_object_or_label(part) for part in parts]))
-
-
-def _object_or_label(tokens: Tokens) -> Form:
-    return _words(tokens) if tokens and all(t[0] == "word" for t in tokens) else _object(tokens)
+    parts, _ = _split(inner, _COMMA)
+    return Items("set", _flat([_object(part) for part in parts]))
 
 
 def _matrix(tokens: Tokens) -> Form | None:
     kind = tokens[0][1].removeprefix("begin:")
     if kind not in _MATRICES or tokens[-1] != ("op", f"end:{kind}"):
         return None
-    rows, _ = _split(tokens[1:-1], lambda t: t == ("op", "row"))
+    rows, _ = _split(tokens[1:-1], ("op", "row"))
     rows = rows[:-1] if not rows[-1] else rows
-    cells = [_split(row, lambda t: t == ("op", "&"))[0] for row in rows]
+    cells = [_split(row, ("op", "&"))[0] for row in rows]
     scalars = tuple(tuple(_scalar(cell) for cell in row) for row in cells)
     if len({len(row) for row in scalars}) != 1:
         raise NotAlgebra("rows of different length")
@@ -312,7 +304,7 @@ def _special(tokens: Tokens) -> Form | None:
 
 
 def _ratio(tokens: Tokens) -> Form | None:
-    parts, colons = _split(tokens, lambda t: t in (("op", ":"), ("word", "to")))
+    parts, colons = _split(tokens, ("op", ":"), ("word", "to"))
     if not colons:
         return None
     return Items("ratio", tuple(_scalar(part) for part in parts))
@@ -333,20 +325,20 @@ def _scalar(tokens: Tokens, upper: bool = True) -> Scalar:
     if found is None:
         raise NotAlgebra("no unit")
     unit, scale = found
-    tree = expression(head, upper)
+    tree = tree_of(head, upper)
     if scale != 1:
         tree = ["product", tree, ["num", int(scale), 1]]
     return Scalar(tree, unit)
 
 
-def _split(tokens: Tokens, at: Callable[[Token], bool]) -> tuple[list[Tokens], list[Token]]:
-    """Split tokens where `at` holds outside all brackets: the parts and the tokens between."""
+def _split(tokens: Tokens, *separators: Token) -> tuple[list[Tokens], list[Token]]:
+    """Split tokens at separators outside all brackets: the parts, and the separators found."""
     depth, start, parts, found = 0, 0, [], []
     for i, token in enumerate(tokens):
         depth += _step(token)
         if depth < 0:
             raise NotAlgebra("a bracket that was not opened")
-        if depth == 0 and at(token):
+        if depth == 0 and token in separators:
             parts.append(tokens[start:i])
             found.append(token)
             start = i + 1
@@ -362,13 +354,3 @@ def _step(token: Token) -> int:
     if text in _PAIRS or text.startswith("begin:"):
         return 1
     return -1 if text in _PAIRS.values() or text.startswith("end:") else 0
-
-
-def _match(tokens: Tokens) -> int:
-    """Return where the bracket at the beginning is closed."""
-    depth = 0
-    for at, token in enumerate(tokens):
-        depth += _step(token)
-        if depth == 0:
-            return at
-    return -1

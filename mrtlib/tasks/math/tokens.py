@@ -1,7 +1,3 @@
-"""TODO."""
-
-import re
-
 r"""Text of a mathematical answer to tokens: numbers, names, words, commands and signs.
 
 LaTeX, plain text and Unicode signs (½, √, ≤) give the same tokens, so two answers with equal
@@ -21,6 +17,8 @@ three, outside round, square and set brackets, and without a space: `1,200`, nev
 or `1, 200`. `1{,}200` and `1\,200` are separators everywhere. Digits with a plain space between
 them are never joined.
 """
+
+import re
 
 Token = tuple[str, str]
 
@@ -98,6 +96,16 @@ _PATTERNS = [(kind, re.compile(pattern)) for kind, pattern in (
     ("run", r"[A-Za-z]+"),
     ("op", r"<=|>=|!=|\*\*|\+-|\.\.\.|[-+*/^=<>(),\[\]|!:;&$%_£€{}]"),
 )]  # fmt: skip
+# The tokens of kinds that do not depend on what stands around them.
+_PLAIN = {
+    "space": lambda match: [],
+    "science": lambda match: [("num", match[0].lower())],
+    "num": lambda match: [("num", re.sub(_SEPARATOR, "", match[0]))],
+    "field": lambda match: [("op", f"field{match[1]}")],
+    "matrix": lambda match: [("op", f"{match[1]}:{match[2]}")],
+    "row": lambda match: [("op", "row")],
+    "circ": lambda match: [("op", "circ")],
+}
 _ANNOUNCED = re.compile(r"\A(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s+", re.IGNORECASE)
 _QUOTES = "\"“”"
 _HALF_DAY = re.compile(r"(\d\s*|\{\s*)([apAP])\.?\s?[mM]\.?(?![A-Za-z])")
@@ -164,7 +172,10 @@ def is_word(letters: str) -> bool:
 
 
 class _Scanner:
-    """One pass over a text. `stack` holds the open brackets, which decide what a comma is."""
+    """One pass over a text. `stack` is of the open brackets, which decide what a comma is.
+
+    The method of a pattern adds its tokens, or returns False: the pattern does not apply here.
+    """
 
     def __init__(self, text: str):
         self.text, self.at, self.stack = text, 0, []
@@ -176,9 +187,12 @@ class _Scanner:
         while self.at < len(self.text):
             for kind, pattern in _PATTERNS:
                 match = pattern.match(self.text, self.at)
-                if match and getattr(self, f"_{kind}")(match) is not False:
-                    self.at = match.end()
-                    break
+                if match and kind in _PLAIN:
+                    self.out += _PLAIN[kind](match)
+                elif not match or getattr(self, f"_{kind}")(match) is False:
+                    continue
+                self.at = match.end()
+                break
             else:
                 self.out.append(("other", self.text[self.at]))
                 self.at += 1
@@ -186,9 +200,6 @@ class _Scanner:
 
     def _add(self, kind: str, text: str) -> None:
         self.out.append((kind, text))
-
-    def _space(self, match) -> None:
-        """Spaces separate and are otherwise nothing."""
 
     def _repeating(self, match):
         if match[1] == ".":
@@ -204,12 +215,6 @@ class _Scanner:
                 return False  # a product of letters, the last one with an index
             return self._add("other", match[0])
         return self._add("base", f"{match[1].lstrip('0') or '0'}_{base}")
-
-    def _science(self, match) -> None:
-        self._add("num", match[0].lower())
-
-    def _num(self, match) -> None:
-        self._add("num", re.sub(_SEPARATOR, "", match[0]))
 
     def _grouped(self, match):
         if self.stack and self.stack[-1] != "{":
@@ -228,18 +233,6 @@ class _Scanner:
                 self._add("name" if constant else "word", _folded(piece))
             elif piece.strip() not in ("", "."):  # the dot of an abbreviation
                 self.out += _Scanner(piece).tokens()
-
-    def _field(self, match) -> None:
-        self._add("op", f"field{match[1]}")
-
-    def _matrix(self, match) -> None:
-        self._add("op", f"{match[1]}:{match[2]}")
-
-    def _row(self, match) -> None:
-        self._add("op", "row")
-
-    def _circ(self, match) -> None:
-        self._add("op", "circ")
 
     def _command(self, match):
         name = _SAME.get(match[1], match[1])

@@ -1,16 +1,14 @@
-"""TODO."""
-
-from collections.abc import Iterator
-from fractions import Fraction
-
-from mrtlib.tasks.math.tokens import Token
-
-r"""Units of answers: one name for each unit, however it is written.
+"""Units of answers: one name for each unit, however it is written.
 
 `cm`, `centimeters` and `centimetres` are one unit, `square cm` and `cm^2` too. Nothing is
 converted: 100 cm is not 1 m, since an answer in another unit is not the one asked for. A word
 that is in no table is a unit by its singular: 5 apples are not 5 oranges.
 """
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from mrtlib.tasks.math.tokens import Token
 
 _NAMES = """
 cm cms centimeter centimetre

@@ -1,22 +1,25 @@
-"""TODO."""
+"""What an answer is: an exact value, and the form in which values stand.
+
+A value is a fraction of polynomials over the rationals with square roots of integers. Numbers,
+letters, pi and e generate a field in which equality is decided exactly: a value is num / den, both
+polynomials with a square-free radicand and powers of names in each term, and a/b = c/d where
+ad = bc. Square roots of different square-free integers are independent over the rationals, so a
+term's coefficients are unique. What lies outside the field (sin x, 2^n, a root of a letter) is a
+name of its own, "@...": equal values with such names are equal, but different ones may be equal
+too. All work is counted and bounded, so no input takes long.
+
+A form is a number, a set, an interval, an equation, a text ... `reading` makes it of tokens, and
+`equality` compares two. Several values ("1, 2", "1 or 2", "±2") are a list. A label (`x = 5`,
+`x \\in A`) is stored beside what it labels. An inequality in one letter is the set of its
+solutions, a union of intervals. What fits no form is `Unread`, which equals nothing but the same
+tokens.
+"""
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 
 from mrtlib.tasks.math.algebra import Tree
-
-r"""Exact values: fractions of polynomials over the rationals with square roots of integers.
-
-Numbers, letters, pi and e generate a field in which equality is decided exactly: a value is
-num / den, both polynomials with a square-free radicand and powers of names in each term, and
-a/b = c/d where ad = bc. Square roots of different square-free integers are independent over the
-rationals, so a term's coefficients are unique. What lies outside the field (sin x, 2^n, a root
-of a letter) is a name of its own, "@...": equal values with such names are equal, but
-different ones may be equal too.
-
-All work is counted and bounded, so no input takes long.
-"""
 
 Poly = dict[tuple[int, tuple[tuple[str, int], ...]], Fraction]
 Value = tuple[Poly, Poly]
@@ -162,8 +165,8 @@ def text_of(value: Value) -> str:
     return repr(tuple(sorted((key, str(c)) for key, c in poly.items()) for poly in value))
 
 
-def ratio(a: Value, b: Value) -> Fraction | None:
-    """Return the rational c with num(a) = c num(b), both not zero, or None."""
+def scale_of(a: Value, b: Value) -> Fraction | None:
+    """Return the rational c with num(a) = c num(b), both not zero; None without one."""
     if not a[0] or a[0].keys() != b[0].keys():
         return None
     ratios = {a[0][key] / b[0][key] for key in a[0]}
@@ -217,13 +220,9 @@ def _square_part(whole: int) -> int:
     # What is left has no prime below its cube root: it is p, p q or p^2.
     last = math.isqrt(rest)
     return square * last if last * last == rest else square
-r"""What kind of thing an answer is: a number, a set, an interval, an equation, a text ...
 
-`reading` makes these forms of tokens and `equality` compares them. Several values
-("1, 2", "1 or 2", "±2") are a list. A label (`x = 5`, `x \in A`) is kept beside what it labels.
-An inequality in one letter is the set of its solutions, a union of intervals. What fits no form
-is `Unread`, which equals nothing but the same tokens.
-"""
+
+# --- forms -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,4 @@
-"""TODO."""
-
-import contextlib
-import json
-import os
-import random
-import sys
-
-r"""The process in which math-verify, and with it sympy, runs: `python -m mrtlib.algebra_worker`.
+"""The process in which math-verify and sympy run: `python -m mrtlib.tasks.math.worker`.
 
 One question a line on standard input, the JSON list of the trees of two expressions (see
 `algebra`); one answer a line, "1" or "0". Two expressions are equal when their values
@@ -15,6 +7,13 @@ equal for positive letters. Both are needed: math-verify rounds numbers, so that
 1/2^98 are equal to it, and the places alone would prove nothing. Memory is bounded, and nothing
 else ever reaches standard output or standard error.
 """
+
+import contextlib
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator
 
 MEMORY = 256 * 2**20  # bytes of address space beyond what the imports take
 RESIDENT = 300 * 2**20  # bytes after which the process ends itself and is started anew
@@ -61,19 +60,23 @@ def _verified(a: list, b: list) -> bool:
     return bool(verify(reference, answer, timeout_seconds=None))
 
 
+def subtrees(tree: list) -> Iterator[list]:
+    """Yield a tree and all that is in it."""
+    yield tree
+    for part in tree[1:]:
+        if isinstance(part, list):
+            yield from subtrees(part)
+
+
 def names_in(tree: list) -> set[str]:
     """Return the letters of a tree that are no constants."""
-    if tree[0] == "name":
-        return {tree[1]} - {"pi", "e", "i"}
-    return set().union(*(names_in(part) for part in tree[1:] if isinstance(part, list)))
+    return {part[1] for part in subtrees(tree) if part[0] == "name"} - {"pi", "e", "i"}
 
 
 def _inside_factorials(tree: list) -> set[str]:
-    """Return the letters that count things, which makes factorials shorten."""
-    if tree[0] in ("factorial", "binom"):
-        return names_in(tree)
-    parts = [part for part in tree[1:] if isinstance(part, list)]
-    return set().union(*map(_inside_factorials, parts))
+    """Return the letters that count things; taken as integers they let sympy cancel factorials."""
+    counts = [part for part in subtrees(tree) if part[0] in ("factorial", "binom")]
+    return set().union(*map(names_in, counts))
 
 
 def symbolic(tree: list, whole: set[str]):
@@ -106,7 +109,7 @@ def agree(a: list, b: list) -> bool:
     import mpmath
 
     names, rng, tried = sorted(names_in(a) | names_in(b)), random.Random(0), 0
-    imaginary = _has_i(a) or _has_i(b) or not names
+    imaginary = not names or ["name", "i"] in [*subtrees(a), *subtrees(b)]
     for at in range(POINTS if names else 1):
         place = _place(names, at, rng)
         try:
@@ -136,16 +139,12 @@ def _gap(a: list, b: list, place: dict, digits: int, imaginary: bool) -> tuple:
     import mpmath
 
     with mpmath.workdps(digits):
-        left, right = (value(tree, place, imaginary) for tree in (a, b))
+        left, right = (numeric(tree, place, imaginary) for tree in (a, b))
         return abs(left - right), max(abs(left), abs(right))
 
 
-def _has_i(tree: list) -> bool:
-    return tree == ["name", "i"] or any(_has_i(t) for t in tree[1:] if isinstance(t, list))
-
-
-def value(tree: list, place: dict, imaginary: bool):
-    """Return the value of a tree at a place, with mpmath's precision of the moment.
+def numeric(tree: list, place: dict, imaginary: bool):
+    """Return the value of a tree at a place, with mpmath's present precision.
 
     Raises:
         ValueError: a part of it is not real, and `imaginary` does not allow that.
@@ -158,7 +157,7 @@ def value(tree: list, place: dict, imaginary: bool):
     if kind == "name":
         constants = {"pi": mpmath.pi, "e": mpmath.e, "i": mpmath.mpc(0, 1)}
         return place[rest[0]] if rest[0] in place else +constants[rest[0]]
-    parts = [value(part, place, imaginary) for part in rest if isinstance(part, list)]
+    parts = [numeric(part, place, imaginary) for part in rest if isinstance(part, list)]
     if kind == "fn":
         found = getattr(mpmath, _INVERSE.get(rest[0], rest[0]))(*parts)
     else:
