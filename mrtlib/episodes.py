@@ -97,6 +97,17 @@ def _ends(
     return [*cuts[group_size - 1 :: group_size], length]
 
 
+def official_texts(text: str, max_cuts: int = 49, group_size: int = 1) -> list[str]:
+    """Return the episodes by `official` as the authors' notebooks keep them.
+
+    Each raw episode loses its trailing newlines, and those of a group are joined by a blank line:
+    where more than two newlines stood between them, the text is not the trace's.
+    """
+    ends = official(text, max_cuts)
+    raw = [text[a:b].rstrip("\n") for a, b in itertools.pairwise([0, *ends])]
+    return ["\n\n".join(raw[i : i + group_size]) for i in range(0, len(raw), group_size)]
+
+
 def by_token_budget(n_tokens: int, size: int) -> list[int]:
     """Return boundaries every `size` tokens; the last is n_tokens. [] for no tokens.
 

@@ -52,10 +52,3 @@ def toy_profile(toy_folder) -> Callable[..., Profile]:
         return replace(load_profile("smoke"), model=model)
 
     return make
-
-
-def repacked(model) -> list:
-    """The 4-bit layers that were re-packed for inference, and so give no gradients."""
-    return [layer for layer in model.modules()
-            if getattr(getattr(getattr(layer, "weight", None), "quant_state", None),
-                       "packing_format_for_cpu", False)]  # fmt: skip
