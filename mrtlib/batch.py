@@ -162,6 +162,7 @@ def cleaned(book: NotebookNode, names: dict[str, str]) -> NotebookNode:
     book = nbformat.from_dict(book)
     for key in ("widgets", "papermill"):
         book.metadata.pop(key, None)
+    book.metadata.get("language_info", {}).pop("version", None)  # of a Python, to the patch
     for cell in book.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)

@@ -317,9 +317,9 @@ def manifest(
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide results."""
+    """Return the versions of Python (major and minor) and of the packages that decide results."""
     found = {name: version(name) for name in PACKAGES if find_spec(name)}
-    return {"python": platform.python_version(), **found}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 
 def file_hashes(files: Iterable[Path], root: Path) -> dict[str, str]:

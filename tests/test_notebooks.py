@@ -96,6 +96,7 @@ def test_every_notebook_runs(reproduced):
         assert f"{path.stem}: started" in said and f"{path.stem}: done in" in said
         assert any(cell.outputs for cell in code_cells(book))
         assert not {"widgets", "papermill"} & set(book.metadata)
+        assert "version" not in book.metadata.language_info  # of the Python that ran it
         assert "injected-parameters" in [cell.id for cell in book.cells]
         for cell in code_cells(book):
             if "figures.save(" in cell.source or "budget_view(" in cell.source:

@@ -253,7 +253,8 @@ def test_manifest_records_what_the_run_was_made_from(tmp_path):
     assert read["config"]["name"] == "smoke" and read["seeds"] == [0, 1]
     assert read["hashes"]["data/a.txt"].startswith("ba7816bf8f01cfea")
     assert read["hashes"]["far.bin"].startswith("e3b0c44298fc1c14")
-    assert read["versions"]["pyarrow"] == pa.__version__ and "python" in read["versions"]
+    assert read["versions"]["pyarrow"] == pa.__version__
+    assert read["versions"]["python"].count(".") == 1  # a patch of Python changes no result
     assert str(tmp_path) not in text
     made.write(root / "again.json")
     assert (root / "again.json").read_text() == text
