@@ -205,5 +205,5 @@ def summary(profile: Profile) -> str:
     return "\n".join([
         results_markdown(read_csv(table), c0), *(f"- {row}" for row in rows), "",
         "Figures (each also as PNG, and its numbers as CSV):", *(f"  {p}" for p in figures),
-        f"Results: {table}",
+        f"Results: {table}", f"Tables in LaTeX: {profile.runs / 'tables'}",
     ])  # fmt: skip

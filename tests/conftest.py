@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from mrtlib.config import Model, Profile, load_profile
+from mrtlib.config import ROOT, Model, Profile, load_profile
+
+
+@pytest.fixture(scope="session")
+def records() -> Path:
+    """The folder of the committed run, wherever MRT_RUNS has this machine's runs."""
+    return ROOT / "data" / "runs" / "tiny"
 
 
 @pytest.fixture(scope="session")

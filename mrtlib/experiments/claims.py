@@ -9,7 +9,7 @@ import pandas as pd
 from mrtlib.evaluation.learning import first_batch
 from mrtlib.evaluation.tables import overall
 from mrtlib.experiments.estimators import EXACT, MARGIN, needed
-from mrtlib.experiments.information_gain import Agreement
+from mrtlib.experiments.information_gain import ROUNDING, Agreement
 
 
 def of_evaluation(
@@ -150,7 +150,7 @@ def of_information_gain(
     """
     value = mass.set_index("quantity")["value"]
     rows = [
-        ("largest gap of the identity", gaps.max(), 0.0, 1e-9),
+        ("largest gap of the identity", gaps.max(), 0.0, ROUNDING),
         ("largest gap of shaped_constant to GRPO", shaped["gap"].max(), 0.0, 1e-3),
         ("largest exact J", value["largest exact J"], 0.0, 1 + 1e-5),
         ("smallest exact J", value["smallest exact J"], 0.0, 1.0),

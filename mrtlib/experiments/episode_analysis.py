@@ -198,9 +198,9 @@ def episodes_in_words(found: pd.DataFrame, contest: pd.DataFrame) -> str:
         f"**Answer.** A trace has {said(episodes)} episodes. J, the chance that the model answers "
         f"rightly when stopped, is {said(start)} without thinking and {said(end)} at the end. "
         f"{said(after)} of the thinking tokens come after the point from which J no longer "
-        f"rises, and {said(below)} of the traces end below their own best J. Voting half-way is "
+        f"rises, and {said(below)} of the traces end below their own best J. Voting half-way "
         f"{against(difference)} thinking on to the end: a difference in accuracy of "
-        f"{said(difference)}, at {difference['tokens']:+.0f} tokens. "
+        f"{said(difference)}, at {difference['tokens']:+z.0f} tokens. "
         "(95 % intervals, over problems.)"
     )
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mrtlib import credit
 from mrtlib.config import Thinking
-from mrtlib.evaluation.tables import said
+from mrtlib.evaluation.tables import said, small
 from mrtlib.models.tokens import Joiner
 from mrtlib.prover.probes import references_of
 from mrtlib.regret import normalised_regret
@@ -22,6 +22,7 @@ from mrtlib.stats import Interval, by_problem, proportion, two_way, wilson
 from mrtlib.store import TRACE
 from mrtlib.tasks.problems import Problem
 
+ROUNDING = 1e-9  # at most, between two ways to compute one number
 FEWEST = 0.1  # share of a level's problems that an episode index needs to be drawn
 
 
@@ -190,7 +191,7 @@ def gain_in_words(
     lines = [
         f"{level}: {said(part.iloc[0])} in episode 1 and {said(part.iloc[-1])} in episode "
         f"{part.iloc[-1]['j']}"
-        for level, part in gain.sort_values("j").groupby("level", sort=False)
+        for level, part in gain.groupby("level", sort=False)
     ]
     tokens, bias = price.set_index("way")["tokens"], vars(found.bias)
     return (
@@ -199,5 +200,6 @@ def gain_in_words(
         f"{found.noise:.2f} where {found.expected_noise:.2f} is what its draws must show; exact J "
         f"has none and takes {tokens['exact']:.0f} tokens a boundary instead of "
         f"{tokens['sampled']:.0f}. Credit g_j adds up to the regret that a trace removed on all "
-        f"{len(gaps)} traces, to {gaps.max():.0e}. (95 % intervals, over problems.)"
+        f"{len(gaps)} traces, with gaps {small(gaps.max(), ROUNDING)}. "
+        "(95 % intervals, over problems.)"
     )

@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mrtlib.config import LABELS, Profile, load_profile
 from mrtlib.evaluation.tables import need
+from mrtlib.store import write_csv
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, WIDE = 3.25, 6.75  # inches: one column of a two-column page, and both
@@ -193,7 +194,7 @@ def save(
     paths = tuple(folder / f"{stem}.{kind}" for kind in ("pdf", "png", "csv"))
     paths[0].write_bytes(render(fig, "pdf"))
     paths[1].write_bytes(render(fig, "png"))
-    table.to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
+    write_csv(paths[2], table)
     return paths
 
 
