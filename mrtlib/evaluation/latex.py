@@ -28,18 +28,15 @@ def tabular(headings: Sequence[Cell], rows: Sequence[Sequence[Cell] | str]) -> s
     Args:
         rows: of cells, as many as headings; or a text, which heads the rows below it.
     """
-    head, *lines = (_row(row, len(headings)) for row in (headings, *rows))
-    form = "l" + "c" * (len(headings) - 1)
-    return "\n".join([
-        HEAD, rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *lines,
-        r"\bottomrule", r"\end{tabular}",
-    ]) + "\n"  # fmt: skip
-
-
-def _row(row: Sequence[Cell] | str, columns: int) -> str:
-    if isinstance(row, str):
-        return rf"\midrule \multicolumn{{{columns}}}{{l}}{{\emph{{{_cell(row)}}}}} \\"
-    return " & ".join(map(_cell, row)) + r" \\"
+    width = len(headings)
+    body = [
+        [rf"\midrule \multicolumn{{{width}}}{{l}}{{\emph{{{_cell(row)}}}}}", *[""] * (width - 1)]
+        if isinstance(row, str) else list(map(_cell, row))
+        for row in rows
+    ]  # fmt: skip
+    table = pd.DataFrame(body, columns=list(map(_cell, headings)))
+    text = table.to_latex(index=False, escape=False, column_format="l" + "c" * (width - 1))
+    return f"{HEAD}\n" + re.sub(r"(\\multicolumn.*?)[ &]+\\\\", r"\1 \\\\", text)
 
 
 def _cell(cell: Cell) -> str:
