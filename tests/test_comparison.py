@@ -155,7 +155,7 @@ def test_claims_hold_and_can_fail(models, tables, profile):
     table.loc[0, "low"] = 2.0
     bad = claims.of_evaluation(table, tables, C0)
     assert list(bad.loc[~bad["holds"], "claim"]) == [
-        "each interval holds its estimate",
-        "no rollout thinks past its budget",
-        "accuracy at C0 is J at the end of the trace",
+        "intervals without their estimate",
+        "rollouts that think past their budget",
+        "largest gap between accuracy at C0 and J at the end of the trace",
     ]

@@ -10,10 +10,10 @@ from mrtlib.config import TRAINED_METHODS, Lora, load_profile
 from mrtlib.experiments import claims, estimators
 from mrtlib.experiments.estimators import (
     EXACT,
-    at_equal_steps,
-    at_equal_tokens,
     by_tokens,
     common_total,
+    gaps_at_equal_steps,
+    gaps_at_equal_tokens,
     with_totals,
 )
 
@@ -41,7 +41,7 @@ def test_a_dearer_estimator_is_read_at_fewer_steps():
     steps = some_steps((lambda i: i / 20,) * 2)
     points = by_tokens(steps)
     assert points["total"].max() == 4000 and points["total"].min() == 400
-    table = at_equal_tokens(steps, points).set_index("estimator")
+    table = gaps_at_equal_tokens(steps, points).set_index("estimator")
     assert table["step"].to_dict() == {EXACT: 20, "sampled, K = 4": 10}
     # The last five steps: 15 ... 19 and 5 ... 9, in twentieths; seeds add 0.05 in the mean.
     assert table.loc[EXACT, "reward"] == pytest.approx(17 / 20 + 0.05)
@@ -54,17 +54,17 @@ def test_a_dearer_estimator_is_read_at_fewer_steps():
 def test_a_run_without_a_step_by_then_has_no_value():
     steps = some_steps((lambda i: i / 20,) * 2, read=(100, 9000))
     points = by_tokens(steps)
-    table = at_equal_tokens(steps, points).set_index("estimator")
+    table = gaps_at_equal_tokens(steps, points).set_index("estimator")
     assert table["step"].to_dict() == {EXACT: 20, "sampled, K = 4": 0}
     assert table["reward"].notna().to_dict() == {EXACT: True, "sampled, K = 4": False}
-    curves = estimators.curves(points)
+    curves = estimators.mean_curves(points)
     assert set(curves["estimator"]) == {EXACT} and curves["estimate"].notna().all()
     assert not points.duplicated(["estimator", "seed", "total"]).any()
 
 
 def test_curves_have_an_interval_over_seeds():
     points = by_tokens(some_steps((lambda i: i / 50 + 0.1,) * 2, seeds=5))
-    curves = estimators.curves(points)
+    curves = estimators.mean_curves(points)
     assert len(curves) == 2 * 2 * estimators.POINTS
     rows = curves[curves["quantity"] == "reward"]
     width = 2 * 2.776445 * np.std([0, 0.1, 0.2, 0.3, 0.4], ddof=1) / 5**0.5  # t of 4
@@ -78,31 +78,31 @@ def test_curves_have_an_interval_over_seeds():
 @pytest.mark.parametrize(("better", "holds"), [(0.0, True), (0.015, True), (0.2, False)])
 def test_the_claim_fails_where_exact_learns_worse(better, holds):
     steps = some_steps((lambda i: 0.4, lambda i: 0.4 + better), seeds=5)
-    table = at_equal_tokens(steps, by_tokens(steps))
+    table = gaps_at_equal_tokens(steps, by_tokens(steps))
     [(_, value, low, high)] = claims.of_learning(table)
     assert (low <= value <= high) == holds
 
 
 def test_few_seeds_give_no_interval_and_no_claim():
     steps = some_steps((lambda i: 0.4, lambda i: 0.5), seeds=1)
-    table = at_equal_tokens(steps, by_tokens(steps))
+    table = gaps_at_equal_tokens(steps, by_tokens(steps))
     assert claims.of_learning(table) == []
-    text = estimators.learning_in_words(table, at_equal_steps(steps), 4000)
+    text = estimators.learning_in_words(table, gaps_at_equal_steps(steps), 4000)
     assert "sampled, K = 4 0.500, +0.100;" in text and "[" not in text and "20 steps each" in text
 
 
 def test_at_equal_steps_the_price_does_not_count():
     steps = some_steps((lambda i: i / 20,) * 2, seeds=5)
-    table = at_equal_steps(steps).set_index("estimator")
+    table = gaps_at_equal_steps(steps).set_index("estimator")
     assert (table["step"] == 20).all() and table["reward_gap"].abs().max() < 1e-12
     assert table.loc[EXACT, "regret"] == pytest.approx(1 - 17 / 20)
 
 
 def test_a_sampled_profile_gets_an_exact_run_of_its_own():
     base = load_profile("smoke")
-    assert estimators.exact_variant(base) is base
+    assert estimators.with_exact(base) is base
     other = replace(base, prover=replace(base.prover, estimator="sampled"))
-    made = estimators.exact_variant(other)
+    made = estimators.with_exact(other)
     assert made.prover.estimator == EXACT and made.runs != other.runs
 
 

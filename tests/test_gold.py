@@ -50,7 +50,7 @@ def test_short_traces_weigh_as_much_as_long_ones():
 
 
 def test_what_sampling_needs_is_bounded_by_the_gold_standard():
-    answers, times = estimators.needed(estimators.errors(drawn(), COST), COST)
+    answers, times = estimators.sampling_needed(estimators.errors(drawn(), COST), COST)
     assert 120 < answers <= 256 and times == pytest.approx((360 + 40 * answers) / 500)
 
 
@@ -58,7 +58,7 @@ def test_an_exact_that_is_off_is_found_out():
     table = estimators.errors(drawn(off=0.1), COST)
     row = table.set_index("answers").loc[0]
     assert row["low"] > row["floor"]
-    answers, _ = estimators.needed(table, COST)
+    answers, _ = estimators.sampling_needed(table, COST)
     # The fault is 0.1 at both ends of a progress: as much as 0.365 / 0.02 = 18 answers leave.
     assert 10 < answers < 20
 
@@ -66,13 +66,13 @@ def test_an_exact_that_is_off_is_found_out():
 def test_words_and_claims():
     table = estimators.errors(drawn(), COST)
     text = estimators.errors_in_words(table, COST)
-    assert "K = 4 with 1.04 times the tokens" in text and "no error of its own" in text
+    assert "K = 4 with 1.04 times the tokens" in text and "so no error of exact progress" in text
     assert "the most that this" not in text or "at least 256 answers" in text
     good = {claim: low <= value <= high for claim, value, low, high in claims.of_gold(table, COST)}
     assert len(good) == 3 and all(good.values())
     bad = claims.of_gold(estimators.errors(drawn(off=0.3), COST), COST)
     assert not all(low <= value <= high for _, value, low, high in bad)
-    assert ": an error of its own" in estimators.errors_in_words(
+    assert "so an error of exact progress" in estimators.errors_in_words(
         estimators.errors(drawn(off=0.3), COST), COST
     )
 

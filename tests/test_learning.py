@@ -90,7 +90,7 @@ def test_claims_hold_and_can_fail(steps):
     other.loc[first, "length"] = 11.0
     bad = claims.of_training(other, ("outcome", "regret_to_go"), 3, 40)
     assert list(bad.loc[~bad["holds"], "claim"]) == [
-        "every method has a run at every seed",
-        "every run has generated its tokens",
-        "at equal seed, methods start from one and the same batch",
+        "runs, one of each method at each seed",
+        "fewest tokens of a run",
+        "largest difference between the methods' first batches at one seed",
     ]

@@ -1,10 +1,11 @@
-"""The estimators of J compared: their error against a gold standard, and what they teach.
+"""The estimators of J compared: their error against a gold standard, and training with each.
 
-On some recorded traces of the base: K answers at each boundary for several K, each drawn anew, and
-256 more that stand for the truth. J comes exact from the evaluation's records. And the same
-training with its reward measured by each estimator. Every run draws the same rollouts at its first
-step and takes as many steps as the exact one. What a step costs in tokens differs, so learning is
-compared where all have put as many through the model.
+The error is that of progress, on some recorded traces of the base. At each boundary J is measured
+exactly, with K answers for several K, each time drawn anew, and with 256 more answers: the gold
+standard. For learning, one training is repeated with its reward measured by each estimator. Every
+run draws the same rollouts at its first step, and takes as many steps as the exact one. The tokens
+of a step differ, so learning is compared after equal tokens through the model, and after equal
+steps.
 """
 
 from dataclasses import replace
@@ -27,34 +28,34 @@ ANSWERS = (1, 2, 4, 8, 16)
 GOLD = 256
 METHOD = "episode_progress"
 EXACT = "exact"
-SAMPLED = (4,)  # answers a boundary; 4 is what the authors' online form draws
+SAMPLED = (4,)  # answers a boundary; the authors' online form draws 4
 POINTS = 25  # of a learning curve
-WINDOW = 5  # steps that a point is the mean of
+WINDOW = 5  # steps in the mean that makes a point
 QUANTITIES = ("reward", "regret")
 COLUMNS = ("estimator", "seed", "step", "generated_tokens", "prover_tokens", *QUANTITIES)
 FEWEST = 5  # seeds from which an interval over them is given
-MARGIN = 0.02  # of mean reward: what is not called worse
+MARGIN = 0.02  # of mean reward: a smaller difference does not count as worse
 
 
 def progress_by_estimator(
     profile: Profile, rollouts: pd.DataFrame, seed: int
-) -> tuple[pd.DataFrame, dict]:
-    """Measure J of recorded rollouts of the base with each number of answers; or read it.
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Measure J of recorded rollouts of the base with each number of answers, or read it.
 
     Args:
-        rollouts: records of the base, as `answers.subset` gives them.
+        rollouts: records of the base, as `answers.first_rollouts` gives them.
 
     Returns:
-        Rows of the `progress` schema, `answers` telling the estimators apart; and the tokens that
-        a trace cost each way, by number of answers, "0" being exact.
+        Rows of the `progress` schema, with the estimator in `answers`; and the tokens through the
+        model for a trace, by the number of answers. 0 answers are exact J.
     """
     folder = profile.runs / "estimators"
     key = work_key(
         profile, "model thinking prover", answers=[*ANSWERS, GOLD], **drawn_from(rollouts, seed)
     )
 
-    def every_way(_: int) -> dict[str, list[dict]]:
-        """Measure each number of answers in turn; the tokens are written on the way."""
+    def measure(_: int) -> dict[str, list[dict]]:
+        """Measure each number of answers in turn, and write the tokens."""
         evaluator = Evaluator.load(profile, "base", 0, None)
         obstacle(evaluator.prover.model)  # tried once; its tokens are no part of the cost
         rows, cost = [], {}
@@ -66,7 +67,7 @@ def progress_by_estimator(
         return {"progress": rows}
 
     shards = Shards(folder / "progress", "progress")
-    complete({"progress": shards}, [key], every_way, "estimators")
+    complete({"progress": shards}, [key], measure, "estimators")
     return shards.read([key]), read_json(folder / f"cost-{key}.json")
 
 
@@ -77,63 +78,66 @@ def _progress_rows(
     prover, problems = evaluator.prover, problems_by_id(evaluator.profile)
     records = rollouts.to_dict("records")
     traces = [of_record(row, problems[row["problem"]]) for row in records]
-    with counted(prover.model) as fed:
+    with counted(prover.model) as tokens:
         found = prover.sampled(traces, k, 1000 * seed + k) if k else prover.exact(traces)
     rows = [
         record
         for row, trace, values in zip(records, traces, found, strict=True)
         for record in progress_rows({n: row[n] for n in TRACE}, prover.probe(trace), values)
     ]
-    return rows, sum(fed) / len(traces)
+    return rows, sum(tokens) / len(traces)
 
 
-def compared(table: pd.DataFrame) -> pd.DataFrame:
-    """Return progress by the gold standard beside each estimator's: TRACE, j, answers, ...
+def against_gold(table: pd.DataFrame) -> pd.DataFrame:
+    """Return each estimator's progress beside that of the gold standard.
 
-    Columns also: gold, progress (the estimator's), doubt (the variance that the gold standard's own
-    draws leave in it) and spread (the variance that K answers must show).
+    Columns: TRACE, j, answers, gold, progress, and variances by exact J: gold_variance of the gold
+    standard's own draws, draw_variance of K answers.
     """
+    place = [*TRACE, "j"]
     table = table.sort_values([*TRACE, "answers", "j"])
-    part = table.assign(noise=table["J"] * (1 - table["J"]))
-    part["both"] = part["noise"] + part.groupby([*TRACE, "answers"])["noise"].shift()
-    part = part[part["j"] > 0]
-    gold = part[part["answers"] == GOLD].rename(columns={"progress": "gold"})
-    exact = part[part["answers"] == 0].rename(columns={"both": "true"})
-    found = part[part["answers"] != GOLD].merge(gold[[*TRACE, "j", "gold"]], on=[*TRACE, "j"])
-    found = found.merge(exact[[*TRACE, "j", "true"]], on=[*TRACE, "j"])
+    table = table.assign(one=table["J"] * (1 - table["J"]))  # of one answer at a boundary
+    table["variance"] = table["one"] + table.groupby([*TRACE, "answers"])["one"].shift()
+    table = table[table["j"] > 0].set_index(place)
+    gold = table.loc[table["answers"] == GOLD, "progress"].rename("gold")
+    exact = table.loc[table["answers"] == 0, "variance"].rename("exact")
+    found = table.loc[table["answers"] != GOLD, ["answers", "progress"]].join([gold, exact])
     return found.assign(
-        doubt=found["true"] / GOLD, spread=found["true"] / found["answers"].clip(lower=1)
-    )[[*TRACE, "j", "answers", "gold", "progress", "doubt", "spread"]]
+        gold_variance=found["exact"] / GOLD,
+        draw_variance=found["exact"] / found["answers"].clip(lower=1),
+    ).reset_index()
 
 
 def errors(table: pd.DataFrame, cost: dict[str, float]) -> pd.DataFrame:
-    """Return what each estimator's progress is off by, and its price: a row an estimator.
+    """Return the error of each estimator's progress, and its cost: a row for each estimator.
 
-    Columns: way, answers, tokens (through the model, of a trace), error (root mean square from the
-    gold standard) with low and high over problems, floor (what the gold standard's own draws make
-    of it), predicted (floor and K draws together), correlation with the gold standard.
+    Columns: way, answers, tokens (through the model, of a trace), error (root mean square distance
+    from the gold standard) with low and high over problems, floor (the part of the error that the
+    gold standard's own draws make), predicted (floor and K draws together), correlation with the
+    gold standard.
     """
     rows = []
-    for k, part in compared(table).groupby("answers"):
-        off = part.assign(square=(part["progress"] - part["gold"]) ** 2)
-        error, low, high = vars(root_mean_square(*by_problem(off, "square"))).values()
+    for k, part in against_gold(table).groupby("answers"):
+        part = part.assign(square=(part["progress"] - part["gold"]) ** 2)
+        error, low, high = vars(root_mean_square(*by_problem(part, "square"))).values()
         # Each problem counts once, as in the error, however many boundaries its trace has.
-        doubt, spread = part.groupby("problem")[["doubt", "spread"]].mean().mean()
+        variances = part.groupby("problem")[["gold_variance", "draw_variance"]].mean()
+        floor, own = variances.mean()
         rows.append({
             "way": sampled_name(k) if k else EXACT, "answers": k, "tokens": cost[str(k)],
-            "error": error, "low": low, "high": high, "floor": float(np.sqrt(doubt)),
-            "predicted": float(np.sqrt(doubt + (spread if k else 0.0))),
+            "error": error, "low": low, "high": high, "floor": float(np.sqrt(floor)),
+            "predicted": float(np.sqrt(floor + (own if k else 0.0))),
             "correlation": part["progress"].corr(part["gold"]),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def needed(table: pd.DataFrame, cost: dict[str, float]) -> tuple[float, float]:
-    """Return what sampled J takes to be as good as exact J: answers, and times exact J's tokens.
+def sampling_needed(table: pd.DataFrame, cost: dict[str, float]) -> tuple[float, float]:
+    """Return what makes sampled J as good as exact J: answers, and times exact J's tokens.
 
-    Both are lower bounds at 97.5 %: what the gold standard cannot tell from its own noise is
-    counted as an error of exact J, up to the end of its interval, and no more than the answers of
-    the gold standard are ever said to be needed. Tokens are a straight line in the answers.
+    Both are lower bounds at 97.5 %. Noise of the gold standard counts as an error of exact J, up to
+    the end of the error's interval, and never are more answers needed than the gold standard has.
+    Tokens are linear in the answers.
 
     Args:
         table: from `errors`.
@@ -148,19 +152,20 @@ def needed(table: pd.DataFrame, cost: dict[str, float]) -> tuple[float, float]:
 def errors_in_words(table: pd.DataFrame, cost: dict[str, float]) -> str:
     """Return what the comparison says, with its numbers: Markdown."""
     rows = table.set_index("answers")
-    exact, (answers, times) = rows.loc[0], needed(table, cost)
+    exact, (answers, times) = rows.loc[0], sampling_needed(table, cost)
     near = min(ANSWERS, key=lambda k: abs(rows.loc[k, "tokens"] - exact["tokens"]))
     other = rows.loc[near]
-    own = "an error of its own" if exact["low"] > exact["floor"] else "no error of its own"
-    limit = ", the most that this gold standard could show" if answers >= GOLD - 0.5 else ""
+    own = "an" if exact["low"] > exact["floor"] else "no"
+    limit = ", the most that this gold standard can show" if answers >= GOLD - 0.5 else ""
     return (
-        f"Exact progress lies {exact['error']:.3f} [{exact['low']:.3f}, {exact['high']:.3f}] from "
-        f"the gold standard of {GOLD} answers, whose noise alone makes {exact['floor']:.3f}: {own} "
-        f"is seen (correlation {exact['correlation']:.3f}). Sampled progress at about its cost, "
-        f"K = {near} with {other['tokens'] / exact['tokens']:.2f} times the tokens, lies "
-        f"{other['error']:.2f} [{other['low']:.2f}, {other['high']:.2f}] from it (correlation "
-        f"{other['correlation']:.2f}). To be as good as exact, sampling takes at least "
-        f"{answers:.0f} answers a boundary, and {times:.0f} times the tokens of exact J{limit}."
+        f"The error of exact progress against the gold standard of {GOLD} answers is "
+        f"{exact['error']:.3f} [{exact['low']:.3f}, {exact['high']:.3f}]. The noise of the gold "
+        f"standard alone makes {exact['floor']:.3f}, so {own} error of exact progress itself is "
+        f"seen (correlation {exact['correlation']:.3f}). Sampled progress at about the same cost, "
+        f"K = {near} with {other['tokens'] / exact['tokens']:.2f} times the tokens, has an error "
+        f"of {other['error']:.2f} [{other['low']:.2f}, {other['high']:.2f}] (correlation "
+        f"{other['correlation']:.2f}). To be as good as exact, sampling needs at least "
+        f"{answers:.0f} answers a boundary and {times:.0f} times the tokens of exact J{limit}."
     )
 
 
@@ -169,7 +174,7 @@ def sampled_name(answers: int) -> str:
     return f"sampled, K = {answers}"
 
 
-def exact_variant(profile: Profile) -> Profile:
+def with_exact(profile: Profile) -> Profile:
     """Return the profile with the exact reward: itself, or one with a folder of its own."""
     if profile.prover.estimator == EXACT:
         return profile
@@ -177,7 +182,7 @@ def exact_variant(profile: Profile) -> Profile:
     return replace(profile, name=name, prover=prover)
 
 
-def variant(profile: Profile, answers: int, steps: int) -> Profile:
+def with_sampled(profile: Profile, answers: int, steps: int) -> Profile:
     """Return the profile with the reward from `answers` answers a boundary, in its own folder."""
     prover = replace(profile.prover, estimator="sampled", samples=answers)
     training = replace(profile.training, tokens=10**9, most_steps=steps)
@@ -186,34 +191,35 @@ def variant(profile: Profile, answers: int, steps: int) -> Profile:
 
 
 def runs(profile: Profile, seeds: range) -> pd.DataFrame:
-    """Train every estimator at every seed, or read it; return the steps with what they cost.
+    """Train with every estimator at every seed, or read it; return the steps.
 
     Returns:
-        A row a step: estimator, seed, step, generated_tokens, prover_tokens, reward, regret, and
-        total: tokens through the model so far, in rollouts, answers, and what the prover read.
+        A row for each step: estimator, seed, step, generated_tokens, prover_tokens, reward, regret,
+        and total: the tokens through the model so far, of rollouts, answers, and what the prover
+        read.
     """
     from mrtlib.training.runs import train  # heavy, and not needed by the tables below
 
+    def steps_of(variant: Profile, seed: int, name: str) -> pd.DataFrame:
+        steps = read_table(train(variant, METHOD, seed) / "steps.parquet", "steps")
+        return steps.assign(estimator=name)
+
     parts = []
     for seed in seeds:
-        exact = read_table(train(exact_variant(profile), METHOD, seed) / "steps.parquet", "steps")
-        parts.append(exact.assign(estimator=EXACT))
-        for answers in SAMPLED:
-            folder = train(variant(profile, answers, len(exact)), METHOD, seed)
-            steps = read_table(folder / "steps.parquet", "steps")
-            parts.append(steps.assign(estimator=sampled_name(answers)))
+        parts.append(steps_of(with_exact(profile), seed, EXACT))
+        steps = len(parts[-1])
+        parts += [steps_of(with_sampled(profile, k, steps), seed, sampled_name(k)) for k in SAMPLED]
     return with_totals(pd.concat(parts, ignore_index=True)[list(COLUMNS)])
 
 
 def with_totals(steps: pd.DataFrame) -> pd.DataFrame:
     """Add the column total to steps that have estimator, seed, step and the tokens of a step."""
-    steps = steps.sort_values(["estimator", "seed", "step"])
-    read = steps.groupby(["estimator", "seed"])["prover_tokens"].cumsum()
-    return steps.assign(total=steps["generated_tokens"] + read).sort_index()
+    read = steps.sort_values("step").groupby(["estimator", "seed"])["prover_tokens"].cumsum()
+    return steps.assign(total=steps["generated_tokens"] + read)
 
 
 def common_total(steps: pd.DataFrame) -> int:
-    """Return the tokens that every run has put through the model."""
+    """Return the largest total that every run has reached."""
     return int(steps.groupby(["estimator", "seed"])["total"].max().min())
 
 
@@ -221,29 +227,22 @@ def by_tokens(steps: pd.DataFrame) -> pd.DataFrame:
     """Return the learning of each run by tokens: estimator, seed, total, reward, regret.
 
     A value is the mean of the last steps up to that total, at most five, and NaN before a run's
-    first step. Totals run in equal distances from where every run has a step to where the
-    shortest one ends.
+    first step. Totals are equally spaced, from where every run has a step to where the shortest
+    one ends.
     """
     last = common_total(steps)
     first = int(steps.groupby(["estimator", "seed"])["total"].min().max())
     grid = np.unique(np.linspace(min(first, last), last, POINTS))
-    rows = []
-    for (name, seed), run in steps.sort_values("step", kind="stable").groupby(
-        ["estimator", "seed"], sort=False
-    ):
-        smooth = run[list(QUANTITIES)].rolling(WINDOW, min_periods=1).mean().to_numpy()
-        smooth = np.vstack([np.full(len(QUANTITIES), np.nan), smooth])
-        at = np.searchsorted(run["total"].to_numpy(), grid, side="right")  # steps done by then
-        rows += [
-            {"estimator": name, "seed": seed, "total": total,
-             **dict(zip(QUANTITIES, smooth[i], strict=True))}
-            for total, i in zip(grid, at, strict=True)
-        ]  # fmt: skip
-    return pd.DataFrame(rows)
+    runs = steps.sort_values("step", kind="stable").groupby(["estimator", "seed"], sort=False)
+    parts = {}
+    for key, run in runs:
+        smooth = run.set_index("total")[list(QUANTITIES)].rolling(WINDOW, min_periods=1).mean()
+        parts[key] = smooth.reindex(grid, method="ffill")
+    return pd.concat(parts, names=["estimator", "seed", "total"]).reset_index()
 
 
-def curves(points: pd.DataFrame) -> pd.DataFrame:
-    """Return what `figures.estimator_curves` draws: means over seeds with 95 % t intervals.
+def mean_curves(points: pd.DataFrame) -> pd.DataFrame:
+    """Return what `plotting.estimator_curves` draws: means over seeds with 95 % t intervals.
 
     Columns: estimator, total, quantity, estimate, low, high (NaN with one seed).
     """
@@ -256,10 +255,10 @@ def curves(points: pd.DataFrame) -> pd.DataFrame:
     ])  # fmt: skip
 
 
-def at_equal_tokens(steps: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """Return where each estimator has come at equal tokens, and how far it is from exact there.
+def gaps_at_equal_tokens(steps: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """Return each estimator's reward and regret at equal tokens, and the gaps to exact.
 
-    Columns: estimator, step (that the total allowed it, mean over seeds), and those of `_gaps`.
+    Columns: estimator, step (the last before that total, mean over seeds), and those of `_gaps`.
     """
     last = points[points["total"] == points["total"].max()].set_index(["estimator", "seed"])
     done = steps[steps["total"] <= common_total(steps)]
@@ -267,8 +266,8 @@ def at_equal_tokens(steps: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     return _gaps(last, reached.reindex(last.index, fill_value=0))
 
 
-def at_equal_steps(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return the same where all have taken as many steps: the last, of which all seeds have one."""
+def gaps_at_equal_steps(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the same at equal steps: at the last step that all runs have."""
     count = int(steps.groupby(["estimator", "seed"])["step"].max().min())
     runs = steps[steps["step"] <= count].groupby(["estimator", "seed"], sort=False)
     last = runs.apply(lambda run: run.sort_values("step")[list(QUANTITIES)].tail(WINDOW).mean())
@@ -278,36 +277,33 @@ def at_equal_steps(steps: pd.DataFrame) -> pd.DataFrame:
 def _gaps(last: pd.DataFrame, step: pd.Series) -> pd.DataFrame:
     """Return for each estimator, and for reward and regret, mean over seeds and gap to exact.
 
-    The gap is the mean difference at the same seeds, low and high its 95 % t interval over
-    them.
-    With fewer than `FEWEST` seeds there is none to give, and both are NaN. `reward_least` is the
-    reward of the worst seed: a run that fell apart shows there.
+    The gap is the mean difference at the same seeds, low and high its 95 % t interval over them;
+    both are NaN with fewer than `FEWEST` seeds. `reward_least` is the reward of the worst seed,
+    where a run that collapsed shows.
     """
     rows = []
     for name in last.index.unique("estimator"):
         row: dict[str, object] = {"estimator": name, "step": step.loc[name].mean()}
         for quantity in QUANTITIES:
             gap = (last.loc[name, quantity] - last.loc[EXACT, quantity]).to_numpy()
-            ends = vars(over_seeds(gap))
-            if len(gap) < FEWEST:
-                ends |= {"low": np.nan, "high": np.nan}
-            row |= {quantity: last.loc[name, quantity].mean(), f"{quantity}_gap": ends["estimate"],
-                    f"{quantity}_low": ends["low"], f"{quantity}_high": ends["high"]}  # fmt: skip
-        row["reward_least"] = last.loc[name, "reward"].min()
-        rows.append(row)
+            middle, *ends = vars(over_seeds(gap)).values()
+            low, high = ends if len(gap) >= FEWEST else (np.nan, np.nan)
+            row |= {quantity: last.loc[name, quantity].mean(), f"{quantity}_gap": middle,
+                    f"{quantity}_low": low, f"{quantity}_high": high}  # fmt: skip
+        rows.append(row | {"reward_least": last.loc[name, "reward"].min()})
     return pd.DataFrame(rows)
 
 
 def learning_in_words(tokens: pd.DataFrame, steps: pd.DataFrame, total: int) -> str:
-    """Return who has learned what at equal tokens and at equal steps: Markdown."""
+    """Return the rewards at equal tokens and at equal steps, and their gaps to exact: Markdown."""
     return (
-        f"Mean reward in training by the estimator of $J$, and the difference to exact: after "
-        f"{total / 1e6:.2f} million tokens through the model, {_said(tokens)}; after "
-        f"{steps['step'].iloc[0]:.0f} steps each, {_said(steps)}."
+        "Mean training reward by the estimator of $J$, and its difference to exact: after "
+        f"{total / 1e6:.2f} million tokens through the model, {_gaps_in_words(tokens)}; after "
+        f"{steps['step'].iloc[0]:.0f} steps each, {_gaps_in_words(steps)}."
     )
 
 
-def _said(table: pd.DataFrame) -> str:
+def _gaps_in_words(table: pd.DataFrame) -> str:
     rows = table.set_index("estimator")
     parts = [f"exact {rows.loc[EXACT, 'reward']:.3f}"]
     for name, row in rows.drop(EXACT).iterrows():

@@ -1,13 +1,13 @@
-"""The work that the benchmark times: a training step, and a model of a stated shape for it.
+"""The work that the benchmark times: training steps, and a model of a given shape for them.
 
 A step is the trainer's own, on the same problems with the same seed each time and at a learning
-rate of 0, so that two steps differ in nothing but what is compared.
+rate of 0, so that two steps differ only in what is compared.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,13 +56,14 @@ class Spent:
 
 
 Work = Callable[[], Spent]
+Pairs = list[tuple[Spent, Spent]]  # ours and the other's, measured in turn
 
 
-def endless(shape: Shape, vocabulary: int, never: list[int], seed: int = 0) -> Qwen2ForCausalLM:
+def endless_model(shape: Shape, vocabulary: int, never: list[int]) -> Qwen2ForCausalLM:
     """Build a random Qwen2 that never writes the tokens `never`: its traces have a known length.
 
-    The first number of the residual stream is 10 behind every token and no layer writes to it; in
-    the last matrix it counts -100 for the tokens that shall not come, and nothing for the others.
+    The first number of the residual stream is 10 behind every token, and no layer writes to it. In
+    the last matrix its weight is -100 for the tokens that must not come, and 0 for the others.
     """
     config = Qwen2Config(
         vocab_size=vocabulary, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
@@ -71,7 +72,7 @@ def endless(shape: Shape, vocabulary: int, never: list[int], seed: int = 0) -> Q
         pad_token_id=0, bos_token_id=None, eos_token_id=never[0], tie_word_embeddings=False,
     )  # fmt: skip
     with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = Qwen2ForCausalLM(config)
         model.model.embed_tokens.weight[:, 0] = 10.0
         for layer in model.model.layers:
@@ -86,7 +87,7 @@ def long_profile(base: Profile, shape: Shape, folder: Path) -> Profile:
     """Write the model of a shape and one problem with one reference; return a profile of them."""
     tokenizer = build_tokenizer()
     never = [tokenizer.eos_token_id, *think_ids(tokenizer, base.thinking)[1]]
-    endless(shape, len(tokenizer), never).save_pretrained(folder / "model")
+    endless_model(shape, len(tokenizer), never).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     problem = replace(countdown((3, 5, 7), 22, "three"), references=("3 * 5 + 7",))
     write_text(folder / "train.jsonl", json.dumps(as_record(problem)) + "\n")
@@ -108,14 +109,14 @@ def long_profile(base: Profile, shape: Shape, folder: Path) -> Profile:
 
 
 class Stepper:
-    """A trainer whose single steps can be taken again and again, each with the same rollouts."""
+    """A trainer that can take a step again and again, each time with the same rollouts."""
 
     def __init__(self, profile: Profile, folder: Path) -> None:
         never = replace(profile.training, watch_every=10**9)  # GRPO alone does not look at J
         profile = replace(profile, training=never)
         self.profile, self.trainer = profile, MRTTrainer(profile, "outcome", 0, folder)
         trainer, size = self.trainer, profile.training.group_size
-        trainer.compared = True  # once in a run, and no part of a step
+        trainer.compared = True  # the comparison of exact with sampled J is no part of a step
         trainer.create_optimizer()
         for group in trainer.optimizer.param_groups:
             group["lr"] = 0.0
@@ -135,30 +136,30 @@ class Stepper:
         return self.trainer.rollouts
 
     def step(self, method: str, samples: int = 0) -> Spent:
-        """Sample, measure J as the method needs, learn; J from `samples` answers, exact with 0."""
+        """Sample, measure J as the method needs, learn; J from `samples` answers, 0 is exact."""
         trainer, prover = self.trainer, self.profile.prover
-        way = {"estimator": "sampled", "samples": samples} if samples else {}
-        own = replace(self.profile, prover=replace(prover, **way))
+        changes = {"estimator": "sampled", "samples": samples} if samples else {}
+        own = replace(self.profile, prover=replace(prover, **changes))
         trainer.method, trainer.prover = method, Prover(self.model, trainer.tokenizer, own)
         models = {id(m): m for m in (trainer.accelerator.unwrap_model(trainer.model), self.model)}
-        with timed(*models.values()) as spent:
+
+        def run() -> None:
             trainer.model.train()
             for _ in range(trainer.args.gradient_accumulation_steps):
                 trainer.training_step(trainer.model, self.inputs, None)
             trainer.optimizer.step()
             trainer.optimizer.zero_grad()
-        return spent[0]
+
+        return timed(run, *models.values())
 
 
-@contextmanager
-def timed(*models: torch.nn.Module) -> Iterator[list[Spent]]:
-    """Measure the block: seconds, and tokens through the models with padding, as one `Spent`."""
-    spent: list[Spent] = []
+def timed(run: Callable[[], object], *models: torch.nn.Module) -> Spent:
+    """Run something; return its seconds, and the tokens through the models with padding."""
     with ExitStack() as stack:
-        fed = [stack.enter_context(counted(model)) for model in models]
+        tokens = [stack.enter_context(counted(model)) for model in models]
         began = _now()
-        yield spent
-        spent.append(Spent(_now() - began, sum(map(sum, fed))))
+        run()
+        return Spent(_now() - began, sum(map(sum, tokens)))
 
 
 def _now() -> float:
@@ -169,13 +170,13 @@ def _now() -> float:
 
 
 def check_pairs(pairs: int) -> None:
-    """Raise BenchError for fewer pairs than a range can be read from."""
+    """Raise BenchError for too few pairs for a range."""
     if pairs < FEWEST:
         raise BenchError(f"{pairs} pairs say little about a ratio; take {FEWEST} or more")
 
 
-def in_turn(ours: Work, other: Work, pairs: int) -> list[tuple[Spent, Spent]]:
-    """Run two works in turn, each once before it counts; every second pair begins with the other.
+def in_turn(ours: Work, other: Work, pairs: int) -> Pairs:
+    """Run two works in turn, after one run of each; every second pair begins with the other.
 
     Raises:
         BenchError: fewer than five pairs.
