@@ -41,6 +41,12 @@ LABELS = {
     "mrt_star": "MRT (STaR)",
 }
 
+# What opens a new episode in the authors' analysis notebooks (github.com/CMU-AIRe/MRT).
+WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON = "Wait", "But wait", "Alternatively", "But hold on"
+CHECK = "But let me double-check"
+ANOTHER_WAY = "Is there another way to think about this?"
+MARKERS = (WAIT, BUT_WAIT, ALTERNATIVELY, ANOTHER_WAY, CHECK, HOLD_ON)
+
 
 class ProfileError(ValueError):
     """A profile that does not exist, or values in one that contradict each other."""

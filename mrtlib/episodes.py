@@ -13,19 +13,9 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from mrtlib.config import Thinking
+from mrtlib.config import MARKERS, Thinking
 
 Decode = Callable[[list[int]], str]  # ids to text, special tokens kept
-
-# What opens a new episode in the authors' analysis notebooks (github.com/CMU-AIRe/MRT).
-MARKERS = (
-    "Wait",
-    "But wait",
-    "Alternatively",
-    "Is there another way to think about this?",
-    "But let me double-check",
-    "But hold on",
-)
 
 
 def official(

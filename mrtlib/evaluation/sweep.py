@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mrtlib.config import Profile
+from mrtlib.config import ALTERNATIVELY, BUT_WAIT, HOLD_ON, WAIT, Profile
 from mrtlib.models.loading import check_context, load_policy, work_key
 from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample
@@ -22,7 +22,7 @@ from mrtlib.store import Shards, complete, content_key, read_json, write_json
 from mrtlib.tasks.problems import Problem, load_problems
 
 # Words that force the model to think on, in turn (the paper's budget-forced extrapolation).
-EXTENSIONS = ("Wait", "But wait", "Alternatively", "But hold on")
+EXTENSIONS = (WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON)
 SHARD = 64  # problems
 TABLES = ("rollouts", "progress", "budgets")
 
