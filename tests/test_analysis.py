@@ -79,7 +79,7 @@ def test_waste_is_what_comes_after_the_stop_point():
     assert "0.50 [0.05, 0.95]" in tables.said(found.iloc[1])  # one problem says little
 
 
-def test_the_story_is_the_trace_that_gains_in_the_middle():
+def test_the_telling_trace_gains_in_the_middle():
     rows = curve("flat", [0.5, 0.5, 0.5]) + curve("late", [0.1, 0.1, 0.9])
     rows += curve("middle", [0.1, 0.9, 0.9])
     assert episode_analysis.telling_trace(pd.DataFrame(rows)) == ("middle", 0)
@@ -136,11 +136,11 @@ def test_answers_are_drawn_once_at_every_boundary(toy_profile, tmp_path, monkeyp
         evaluation=replace(profile.evaluation, budgets=(24,), extensions=0, samples=2),
     )  # fmt: skip
     tables = sweep.load_tables(sweep.evaluate(profile, "base", 0))
-    some = answers.subset(profile, tables["rollouts"], 5)
+    some = answers.first_rollouts(profile, tables["rollouts"], 5)
     assert len(some) == 2 and (some["sample"] == 0).all()
-    drawn = answers.everywhere(profile, some, 0)
+    drawn = answers.at_every_boundary(profile, some, 0)
     assert len(drawn) == 3 * (some["episodes"] + 1).sum()
     monkeypatch.setattr(sweep.Evaluator, "load", lambda *_: pytest.fail("loaded again"))
-    assert answers.everywhere(profile, some, 0).equals(drawn)
+    assert answers.at_every_boundary(profile, some, 0).equals(drawn)
     with pytest.raises(ValueError, match="no rollout"):
-        answers.subset(profile, tables["rollouts"].iloc[:0], 5)
+        answers.first_rollouts(profile, tables["rollouts"].iloc[:0], 5)

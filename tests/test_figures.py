@@ -46,8 +46,7 @@ def a_trace(**changes):
     J = [0.08, 0.11, 0.07, 0.83, 0.81]
     whole = episode_analysis.TraceView(
         question="Reach 22 with 3, 5, 7.", method="outcome", problem="three-3.5.7-22", sample=2,
-        episodes=EPISODES, tokens=[0, 16, 31, 56, 78], J=J, progress=list(np.diff(J)),
-        stop_at=3, correct=True,
+        episodes=EPISODES, tokens=[0, 16, 31, 56, 78], J=J, correct=True,
     )  # fmt: skip
     return replace(whole, **changes)
 
@@ -421,7 +420,7 @@ def test_hostile_and_long_words_are_drawn_as_words():
     words = "$x_{ \\frac{ \u4e2d\u6587 \U0001f600 \x00 % ^ $ " + "very long indeed " * 200
     view = a_trace(
         episodes=[words] * 30, tokens=list(range(0, 3100, 100)), J=[0.5] * 31,
-        progress=[0.0] * 30, stop_at=0, question=words,
+        question=words,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -448,8 +447,8 @@ def test_the_curve_of_a_trace_holds_each_J_until_the_next_boundary():
 def test_a_trace_whose_parts_do_not_fit_is_refused():
     with pytest.raises(ValueError, match="k \\+ 1 tokens and J"):
         a_trace(J=[0.1])
-    with pytest.raises(ValueError, match="stop_at"):
-        a_trace(stop_at=5)
+    with pytest.raises(ValueError, match="k >= 1"):
+        a_trace(episodes=[])
 
 
 @pytest.mark.parametrize("stem", [s for s in CASES if s != "annotated_trace"])

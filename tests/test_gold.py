@@ -7,7 +7,7 @@ import pytest
 from mrtlib.config import load_profile
 from mrtlib.evaluation.sweep import load_tables
 from mrtlib.experiments import claims, estimators
-from mrtlib.experiments.answers import subset
+from mrtlib.experiments.answers import first_rollouts
 
 PLACE = {"method": "base", "seed": 0, "level": "three", "sample": 0, "kind": "forced", "right": 0}
 COST = {"0": 500.0, "1": 400.0, "2": 440.0, "4": 520.0, "8": 680.0, "16": 1000.0, "256": 10600.0}
@@ -80,7 +80,7 @@ def test_words_and_claims():
 def test_measured_once_on_a_real_model(records, monkeypatch, tmp_path):
     profile = load_profile("tiny")
     rollouts = load_tables(records / "evaluation" / "base-0")["rollouts"]
-    few = subset(profile, rollouts, 1)
+    few = first_rollouts(profile, rollouts, 1)
     monkeypatch.setenv("MRT_RUNS", str(tmp_path))
     monkeypatch.setattr(estimators, "GOLD", 32)
     table, cost = estimators.progress_by_estimator(profile, few, 0)

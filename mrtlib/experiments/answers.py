@@ -1,11 +1,10 @@
 """Answers of the meta-prover, one by one: drawn at boundaries of recorded rollouts, and stored.
 
-Where `Prover.sampled` keeps counts, the votes of several answers need each of them. Everything is
-stored in shards keyed by the rollouts themselves, so a second call only reads.
+They are stored in shards whose keys depend on the rollouts themselves, so a second call only reads.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -26,7 +25,7 @@ def problems_by_id(profile: Profile, limit: int | None = None) -> dict[str, Prob
     return {p.id: p for p in load_problems(profile.problems / "test.jsonl", limit)}
 
 
-def subset(profile: Profile, rollouts: pd.DataFrame, per_level: int) -> pd.DataFrame:
+def first_rollouts(profile: Profile, rollouts: pd.DataFrame, per_level: int) -> pd.DataFrame:
     """Return the first rollout of the first `per_level` evaluated problems of each level.
 
     Raises:
@@ -40,14 +39,11 @@ def subset(profile: Profile, rollouts: pd.DataFrame, per_level: int) -> pd.DataF
     return first.loc[wanted].reset_index(drop=True)
 
 
-def draw(
-    evaluator: Evaluator,
-    rollouts: pd.DataFrame,
-    places: Sequence[Sequence[int]],
-    answers: int,
+def draw_answers(
+    evaluator: Evaluator, rollouts: pd.DataFrame, places: Sequence[Sequence[int]], answers: int,
     seed: int,
-) -> list[dict]:
-    """Draw answers of mu at boundaries of recorded rollouts; return rows of `answers`.
+) -> list[dict]:  # fmt: skip
+    """Draw answers of mu at boundaries of recorded rollouts; return rows of the `answers` schema.
 
     Args:
         rollouts: records of the `rollouts` schema, N of them.
@@ -69,8 +65,8 @@ def draw(
     rows = []
     for (row, probe, j), group in zip(spots, drawn, strict=True):
         for k, sample in enumerate(group):
-            words = termination.answer(sample.token_ids)
-            result, size = grade(problems[row["problem"]], words), len(sample.token_ids)
+            text = termination.answer(sample.token_ids)
+            result, size = grade(problems[row["problem"]], text), len(sample.token_ids)
             rows.append({name: row[name] for name in TRACE} | {
                 "j": j, "tokens": probe.ends[j], "k": k, "answer": result.answer,
                 "correct": result.correct, "logprob": sum(sample.logprobs) / size,
@@ -79,27 +75,23 @@ def draw(
     return rows
 
 
-def everywhere(profile: Profile, rollouts: pd.DataFrame, seed: int) -> pd.DataFrame:
+def at_every_boundary(profile: Profile, rollouts: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Return `profile.prover.samples` answers at every boundary of the base's rollouts.
 
-    Reads what is stored and draws the rest, with the time it will still take.
+    Reads what is stored and draws the rest, with an estimate of the time left.
 
     Args:
-        rollouts: records of the base, as `subset` gives them.
+        rollouts: records of the base, as `first_rollouts` gives them.
     """
     parts = [rollouts[i : i + SHARD] for i in range(0, len(rollouts), SHARD)]
     keys = [work_key(profile, "model thinking prover", **drawn_from(part, seed)) for part in parts]
-
-    @cache
-    def evaluator() -> Evaluator:
-        """Load the model when there is something to draw."""
-        return Evaluator.load(profile, "base", 0, None)
+    load = cache(partial(Evaluator.load, profile, "base", 0, None))  # if there is something to draw
 
     def answers(i: int) -> dict[str, list[dict]]:
         """Draw the answers of a part, with a seed of its own."""
         places = [range(len(ends) + 1) for ends in parts[i]["boundaries"]]
-        at = draw_seed(profile, parts[i], seed)
-        return {"answers": draw(evaluator(), parts[i], places, profile.prover.samples, at)}
+        own = draw_seed(profile, parts[i], seed)
+        return {"answers": draw_answers(load(), parts[i], places, profile.prover.samples, own)}
 
     shards = Shards(profile.runs / "answers", "answers")
     complete({"answers": shards}, keys, answers, "answers")

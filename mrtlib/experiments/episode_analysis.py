@@ -1,10 +1,10 @@
-"""What the base does while it thinks: how many episodes, what they bring, what is wasted.
+"""What the base does while it thinks: how many episodes there are, and what they bring.
 
 Input are the records of an evaluation (`rollouts`, `progress`); output are tables with intervals
 over problems, as the figures take them. k episodes of a trace.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -20,6 +20,8 @@ from mrtlib.stats import by_problem, proportion, two_way
 from mrtlib.store import TRACE
 from mrtlib.tasks.problems import Problem
 
+SEGMENTERS = {"official": "official rule", "markers": "every marker", "tokens": "equal tokens"}
+
 
 @dataclass(frozen=True)
 class TraceView:
@@ -32,19 +34,25 @@ class TraceView:
     episodes: list[str]  # (k,) joined they are the trace
     tokens: list[int]  # (k + 1,) boundaries t_0 = 0 .. t_k
     J: list[float]  # (k + 1,)
-    progress: list[float]  # (k,)
-    stop_at: int  # index of the boundary where it could have stopped
     correct: bool
 
     def __post_init__(self) -> None:
         k = len(self.episodes)
-        if not k or (len(self.tokens), len(self.J), len(self.progress)) != (k + 1, k + 1, k):
+        if not k or (len(self.tokens), len(self.J)) != (k + 1, k + 1):
             raise ValueError(
-                f"a trace of {k} episodes needs k >= 1, k + 1 tokens and J, and k progress; got "
-                f"{len(self.tokens)}, {len(self.J)} and {len(self.progress)}"
+                f"a trace of {k} episodes needs k >= 1 and k + 1 tokens and J; got "
+                f"{len(self.tokens)} and {len(self.J)}"
             )
-        if not 0 <= self.stop_at <= k:
-            raise ValueError(f"stop_at must be a boundary from 0 to {k}, not {self.stop_at}")
+
+    @property
+    def progress(self) -> list[float]:
+        """J_j - J_{j-1} of each episode, (k,)."""
+        return [b - a for a, b in pairwise(self.J)]
+
+    @property
+    def stop_at(self) -> int:
+        """The boundary at which it could have stopped, `stop_point`."""
+        return stop_point(self.J)
 
 
 def trace_rows(view: TraceView) -> pd.DataFrame:
@@ -66,10 +74,10 @@ def trace_view(
     decode: Decode,
     seed: int | None = None,
 ) -> TraceView:
-    """Gather one trace: its episodes in words, J at every boundary, and where it could stop.
+    """Return one trace with its episodes as texts and J at every boundary.
 
     Args:
-        rollouts, progress: records of those schemas; exact J is taken where both kinds are there.
+        rollouts, progress: records of those schemas; of exact and sampled J the exact one is taken.
         problem: its id.
         decode: ids to text, special tokens kept.
         seed: training seed; the lowest recorded if not given.
@@ -83,14 +91,12 @@ def trace_view(
     rollout = _find(rollouts, method, problem, sample, seed).sort_values("seed").iloc[0]
     measured = _find(progress, method, problem, sample, int(rollout["seed"]))
     tokens = [0, *(int(t) for t in rollout["boundaries"])]
-    J = _worth(measured, tokens)
     ids = [int(i) for i in rollout["token_ids"]]
     prefixes = [decode(ids[:t]) if t else "" for t in tokens]
     return TraceView(
         question=questions[problem], method=method, problem=problem, sample=sample,
         episodes=[b[len(a):] for a, b in pairwise(prefixes)],
-        tokens=tokens, J=J, progress=[b - a for a, b in pairwise(J)],
-        stop_at=stop_point(J), correct=bool(rollout["correct"]),
+        tokens=tokens, J=_J_at(measured, tokens), correct=bool(rollout["correct"]),
     )  # fmt: skip
 
 
@@ -109,7 +115,7 @@ def _find(
     return rows
 
 
-def _worth(measured: pd.DataFrame, tokens: list[int]) -> list[float]:
+def _J_at(measured: pd.DataFrame, tokens: list[int]) -> list[float]:
     """Return J at each boundary; ValueError when one is missing or measured twice."""
     # "exact" sorts before "sampled": the same rollout may have been measured both ways.
     rows = measured[measured["estimator"] == measured["estimator"].min()].sort_values("j")
@@ -120,28 +126,23 @@ def _worth(measured: pd.DataFrame, tokens: list[int]) -> list[float]:
         )
     return [float(value) for value in rows["J"]]
 
-SEGMENTERS = {"official": "official rule", "markers": "every marker", "tokens": "equal tokens"}
 
-
-def episode_counts(
-    rollouts: pd.DataFrame, decode: Callable[[list[int]], str], thinking: Thinking
-) -> pd.DataFrame:
+def count_episodes(rollouts: pd.DataFrame, decode: Decode, thinking: Thinking) -> pd.DataFrame:
     """Return how many episodes traces have by each segmenter, as shares of the traces.
 
     Columns method, level, episodes, estimate, low, high; `level` names the segmenter, so that
-    `figures.episode_counts` gives each a panel.
+    `plotting.episode_counts` draws a panel for each.
     """
     rows = []
-    for name, words in SEGMENTERS.items():
-        way = replace(thinking, segmenter=name)
+    for name, label in SEGMENTERS.items():
+        settings = replace(thinking, segmenter=name)
         counts = rollouts.assign(episodes=[
-            len(segment([int(i) for i in row.token_ids[: row.trace_tokens]], decode, way))
+            len(segment([int(i) for i in row.token_ids[: row.trace_tokens]], decode, settings))
             for row in rollouts.itertuples()
         ])  # fmt: skip
         for k in sorted(counts["episodes"].unique()):
-            as_many = by_problem(counts.assign(as_many=counts["episodes"] == k), "as_many")
-            rows.append({"method": "base", "level": words, "episodes": k,
-                         **proportion(*as_many).row()})  # fmt: skip
+            share = proportion(*by_problem(counts.assign(equal=counts["episodes"] == k), "equal"))
+            rows.append({"method": "base", "level": label, "episodes": k, **share.row()})
     return pd.DataFrame(rows)
 
 
@@ -149,7 +150,7 @@ def waste(progress: pd.DataFrame) -> pd.DataFrame:
     """Return what the base's thinking brings and wastes: name, estimate, low, high.
 
     Tokens after the stop point are those behind the first boundary from which J never rises by
-    more than 0.05 (`traces.stop_point`).
+    more than 0.05 (`regret.stop_point`).
     """
     found = []
     for key, trace in progress.sort_values("j").groupby(TRACE):
@@ -160,10 +161,10 @@ def waste(progress: pd.DataFrame) -> pd.DataFrame:
     names = ["J without thinking", "J at the end", "share of tokens after the stop point",
              "share of traces that end below their best J", "episodes"]  # fmt: skip
     table = pd.DataFrame(found, columns=["level", "problem", *names])
-    ways = [proportion] * 4 + [two_way]  # episodes are a count
+    intervals = [proportion] * 4 + [two_way]  # episodes are a count
     return pd.DataFrame([
-        {"name": name, **way(*by_problem(table, name)).row()}
-        for name, way in zip(names, ways, strict=True)
+        {"name": name, **interval(*by_problem(table, name)).row()}
+        for name, interval in zip(names, intervals, strict=True)
     ])
 
 
@@ -173,33 +174,33 @@ def telling_trace(progress: pd.DataFrame) -> tuple[str, int]:
     max (J_s - J_0) · u (1 - u), s the stop point and u = t_s / t_k: thinking that helps up to
     the middle of the trace and is wasted from there on.
     """
-    best, chosen = -np.inf, ("", 0)
-    for key, trace in progress.sort_values("j").groupby(TRACE):
+    found = {}
+    for (*_, problem, sample), trace in progress.sort_values("j").groupby(TRACE):
         J, t = trace["J"].to_numpy(), trace["tokens"].to_numpy()
-        stop, share = stop_point(J), t[stop_point(J)] / max(t[-1], 1)
-        worth = (J[stop] - J[0]) * share * (1 - share)
-        if len(J) > 1 and worth > best:
-            best, chosen = worth, (str(key[3]), int(key[4]))
-    if not chosen[0]:
+        stop = stop_point(J)
+        u = t[stop] / max(t[-1], 1)
+        if len(J) > 1:
+            found[str(problem), int(sample)] = (J[stop] - J[0]) * u * (1 - u)
+    if not found:
         raise ValueError("no trace has an episode; evaluate the base with a larger budget")
-    return chosen
+    return max(found, key=found.get)
 
 
-def episodes_in_words(found: pd.DataFrame, contest: pd.DataFrame) -> str:
+def episodes_in_words(found: pd.DataFrame, comparison: pd.DataFrame) -> str:
     """Return notebook 01's answer in words, with its numbers: Markdown.
 
     Args:
-        found, contest: from `waste` and `votes.contest`.
+        found, comparison: from `waste` and `voting.vote_or_think`.
     """
-    value, race = found.set_index("name"), contest.set_index("name")
+    value = found.set_index("name")
     start, end, after, below, episodes = (value.loc[name] for name in value.index)
-    difference = race.loc["votes less end"]
+    difference = comparison.set_index("name").loc["votes less end"]
     return (
-        f"**Answer.** A trace has {said(episodes)} episodes. J, the chance that the model answers "
-        f"rightly when stopped, is {said(start)} without thinking and {said(end)} at the end. "
-        f"{said(after)} of the thinking tokens come after the point from which J no longer "
-        f"rises, and {said(below)} of the traces end below their own best J. Voting half-way "
-        f"{against(difference)} thinking on to the end: a difference in accuracy of "
+        f"**Answer.** A trace has {said(episodes)} episodes. J, the probability of a right answer "
+        f"when the model is stopped, is {said(start)} without thinking and {said(end)} at the end. "
+        f"{said(after)} of the thinking tokens come after the point from which J no longer rises, "
+        f"and {said(below)} of the traces end below their own best J. A vote half-way "
+        f"{against(difference)} thinking on to the end: the difference in accuracy is "
         f"{said(difference)}, at {difference['tokens']:+z.0f} tokens. "
         "(95 % intervals, over problems.)"
     )
@@ -207,7 +208,7 @@ def episodes_in_words(found: pd.DataFrame, contest: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Example:
-    """One rollout in words."""
+    """One rollout as texts."""
 
     title: str
     episodes: list[str]

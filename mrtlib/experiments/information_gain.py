@@ -1,8 +1,7 @@
-"""The paper's information gain, looked at closely: where it is made, how well it is measured,
-and what each form of credit makes of it.
+"""The paper's information gain: where it is made, how well it is measured, and what is paid for it.
 
-Input are records: `progress` (exact J of the base), `answers` (K sampled at each boundary of
-some traces) and `rollouts`. No model is loaded.
+Input are records: `progress` (exact J of the base), `answers` (K drawn at each boundary of some
+traces) and `rollouts`. No model is loaded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +22,13 @@ from mrtlib.store import TRACE
 from mrtlib.tasks.problems import Problem
 
 ROUNDING = 1e-9  # at most, between two ways to compute one number
-FEWEST = 0.1  # share of a level's problems that an episode index needs to be drawn
+FEWEST = 0.1  # share of a level's problems that must reach an episode index
 
 
 def by_episode(progress: pd.DataFrame) -> pd.DataFrame:
     """Return mean progress by episode index: method, level, j, estimate, low, high, problems.
 
-    The traces that have an episode j are fewer and harder as j grows; indices that less than a
+    As j grows, the traces that have an episode j are fewer and harder; indices that less than a
     tenth of a level's problems reach are left out.
     """
     rows = []
@@ -47,7 +46,7 @@ def by_episode(progress: pd.DataFrame) -> pd.DataFrame:
 def paired(answers: pd.DataFrame, progress: pd.DataFrame) -> pd.DataFrame:
     """Return exact and sampled J of the same boundaries: TRACE, j, exact, sampled, answers, ...
 
-    `low`, `high`: Wilson's 95 % interval of the sampled J; `inside`: it holds the exact one.
+    `low`, `high`: Wilson's 95 % interval of the sampled J; `inside`: it covers the exact one.
 
     Raises:
         ValueError: a boundary with answers has no exact J.
@@ -59,32 +58,32 @@ def paired(answers: pd.DataFrame, progress: pd.DataFrame) -> pd.DataFrame:
     table = table.rename(columns={"size": "answers", "sum": "right", "J": "exact"})
     low, high = wilson(table["right"], table["answers"])
     table = table.assign(sampled=table["right"] / table["answers"], low=low, high=high)
-    # Rounding may put an exact 1 a hair above Wilson's end of exactly 1.
+    # Rounding may put an exact 1 a little above Wilson's end of 1.
     return table.assign(inside=table["exact"].between(low - 1e-6, high + 1e-6))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far sampled J agrees with exact J."""
+    """How well sampled J agrees with exact J."""
 
     correlation: float  # NaN where one of them does not vary
     bias: Interval  # mean of sampled - exact, over problems
-    inside: Interval  # share of Wilson intervals that hold the exact J, over problems
+    inside: Interval  # share of Wilson intervals that cover the exact J, over problems
     noise: float  # root mean square of sampled - exact
-    expected_noise: float  # sqrt(mean J (1 - J) / K): what K honest draws would show
+    expected_noise: float  # sqrt(mean J (1 - J) / K), of K draws with exact J
 
 
 def agreement(table: pd.DataFrame) -> Agreement:
-    """Return the agreement of `paired` values. Bias near 0 and noise as expected: both are J."""
+    """Return the agreement of `paired` values: both are J if bias is near 0, noise as expected."""
     gap = (table["sampled"] - table["exact"]).to_numpy()
-    spread = (table["exact"] * (1 - table["exact"]) / table["answers"]).clip(lower=0)
+    variance = (table["exact"] * (1 - table["exact"]) / table["answers"]).clip(lower=0)
     varies = min(table["exact"].nunique(), table["sampled"].nunique()) > 1
     return Agreement(
         correlation=float(table["exact"].corr(table["sampled"])) if varies else float("nan"),
         bias=two_way(*by_problem(table.assign(gap=gap), "gap")),
         inside=proportion(*by_problem(table, "inside")),
         noise=float(np.sqrt(np.mean(gap**2))),
-        expected_noise=float(np.sqrt(spread.mean())),
+        expected_noise=float(np.sqrt(variance.mean())),
     )
 
 
@@ -94,18 +93,18 @@ def reference_sizes(
     """Return the tokens of each reference answer, its closing included, by problem id."""
     joiner = Joiner(tokenizer)
     return {
-        problem.id: [max(len(way.tokens) for way in ways) + 1  # and the token that ends it
-                     for ways in references_of(problem, joiner, thinking)]
+        problem.id: [max(len(one.tokens) for one in spellings) + 1  # and the token that ends it
+                     for spellings in references_of(problem, joiner, thinking)]
         for problem in problems
     }  # fmt: skip
 
 
-def cost(
+def tokens_and_noise(
     answers: pd.DataFrame, sizes: Mapping[str, Sequence[int]], found: Agreement
 ) -> pd.DataFrame:
-    """Return tokens a boundary and the noise of J of both ways: way, tokens, noise.
+    """Return the tokens of a boundary and the noise of J, sampled and exact: way, tokens, noise.
 
-    Only what comes behind the termination text is counted; the prefix is shared in both.
+    Only the tokens behind the termination text count; both share the prefix.
 
     Args:
         sizes: from `reference_sizes`.
@@ -120,14 +119,13 @@ def cost(
 def probability_mass(
     answers: pd.DataFrame, progress: pd.DataFrame, problems: Mapping[str, Problem]
 ) -> pd.DataFrame:
-    """Return whether the references hold all the mass of being right: quantity, value.
+    """Return whether the references have all the probability of being right: quantity, value.
 
-    Exact J adds up the references, so a right answer outside them would be missed, and a sum
-    over 1 would show one that is counted twice.
+    Exact J adds up the references. So it would miss a right answer that is none of them, and a sum
+    over 1 would show that one is counted twice.
     """
     right = answers[answers["correct"]]
-    listed = [a in problems[p].references for p, a in zip(right["problem"], right["answer"],
-                                                          strict=True)]  # fmt: skip
+    listed = [row.answer in problems[row.problem].references for row in right.itertuples()]
     return pd.DataFrame([
         ("largest exact J", progress["J"].max()),
         ("smallest exact J", progress["J"].min()),
@@ -137,7 +135,7 @@ def probability_mass(
 
 
 def credit_table(J: Sequence[float], t: Sequence[int], budget: int) -> pd.DataFrame:
-    """Return what each form gives the episodes of one trace: a row an episode.
+    """Return what each form of credit gives the episodes of one trace: a row for each episode.
 
     Columns: j, tokens (t_j), J, episode_progress, discounted (g_j), regret_to_go.
     """
@@ -164,19 +162,18 @@ def shaped_gaps(
 ) -> pd.DataFrame:
     """Return how far `shaped_constant` is from plain GRPO on the recorded groups: alpha, gap.
 
-    gap = max |A(f + α (f - J_0)) - A(f)| over all rollouts, A the group-normalised advantage;
-    not 0 only by the 1e-4 that is added to the deviation.
+    gap = max |A(f + α (f - J_0)) - A(f)| over all rollouts, A the group-normalised advantage. It is
+    not 0 because 1e-4 is added to the deviation.
     """
     start = progress[progress["j"] == 0].groupby("problem")["J"].first()
-    groups = [(start[name], group.to_numpy(float)) for name, group in
-              rollouts.groupby("problem")["correct"]]  # fmt: skip
-    rows = [
-        (alpha, max(
-            np.abs(credit.outcome(credit.shaped_constant(f, c, alpha)) - credit.outcome(f)).max()
-            for c, f in groups
-        ))
-        for alpha in alphas
-    ]  # fmt: skip
+    groups = [(start[name], group.to_numpy(float))
+              for name, group in rollouts.groupby("problem")["correct"]]  # fmt: skip
+
+    def gap(f: np.ndarray, c: float, alpha: float) -> float:
+        shaped = credit.outcome(credit.shaped_constant(f, c, alpha))
+        return np.abs(shaped - credit.outcome(f)).max()
+
+    rows = [(alpha, max(gap(f, c, alpha) for c, f in groups)) for alpha in alphas]
     return pd.DataFrame(rows, columns=["alpha", "gap"])
 
 
@@ -186,7 +183,7 @@ def gain_in_words(
     """Return notebook 02's answer in words, with its numbers: Markdown.
 
     Args:
-        gain, price, gaps: from `by_episode`, `cost` and `identity_gaps`.
+        gain, price, gaps: from `by_episode`, `tokens_and_noise` and `identity_gaps`.
     """
     lines = [
         f"{level}: {said(part.iloc[0])} in episode 1 and {said(part.iloc[-1])} in episode "
@@ -196,10 +193,10 @@ def gain_in_words(
     tokens, bias = price.set_index("way")["tokens"], vars(found.bias)
     return (
         f"**Answer.** Mean progress by level is {'; '.join(lines)}. Sampled J agrees with exact J "
-        f"(correlation {found.correlation:.2f}, bias {said(bias)}) but carries a noise of "
-        f"{found.noise:.2f} where {found.expected_noise:.2f} is what its draws must show; exact J "
-        f"has none and takes {tokens['exact']:.0f} tokens a boundary instead of "
-        f"{tokens['sampled']:.0f}. Credit g_j adds up to the regret that a trace removed on all "
-        f"{len(gaps)} traces, with gaps {small(gaps.max(), ROUNDING)}. "
+        f"(correlation {found.correlation:.2f}, bias {said(bias)}), but has a noise of "
+        f"{found.noise:.2f}; {found.expected_noise:.2f} is to be expected of its draws. Exact J "
+        f"has none, and takes {tokens['exact']:.0f} tokens a boundary instead of "
+        f"{tokens['sampled']:.0f}. On all {len(gaps)} traces the credit g_j adds up to the regret "
+        f"that the trace removed, with gaps {small(gaps.max(), ROUNDING)}. "
         "(95 % intervals, over problems.)"
     )

@@ -1,7 +1,7 @@
-"""The same small search of the learning rate for every method, on the validation problems.
+"""A small search for the learning rate of every method, on the validation problems.
 
-Every run is recorded in `tuning.csv`. The rate of a method is the one with the least regret at half
-the budget: the measure that the comparison reports, chosen the same way for all methods.
+Every run is recorded in `tuning.csv`. A method gets the rate with the least regret at half the
+budget. That is a measure that the comparison of the methods reports.
 """
 
 from dataclasses import replace
@@ -17,17 +17,14 @@ from mrtlib.store import write_csv
 from mrtlib.training.runs import train
 
 
-def variant(profile: Profile, rate: float, tokens: int) -> Profile:
+def with_rate(profile: Profile, rate: float, tokens: int) -> Profile:
     """Return the profile with one learning rate and total of tokens for all methods.
 
     It has a folder of its own.
     """
     rates = dict.fromkeys(profile.training.methods, rate)
-    return replace(
-        profile,
-        name=f"{profile.name}/tuning/{rate:g}",
-        training=replace(profile.training, learning_rate=rates, tokens=tokens),
-    )
+    training = replace(profile.training, learning_rate=rates, tokens=tokens)
+    return replace(profile, name=f"{profile.name}/tuning/{rate:g}", training=training)
 
 
 def search(
@@ -36,14 +33,14 @@ def search(
     """Train and validate every method at every rate and seed; return and write the table.
 
     Columns: method, learning_rate, seed, generated (tokens of the run), accuracy (at C0), regret,
-    low, high (at C0 / 2), tokens (of a trace). Resumable: what is trained and measured is read.
+    low, high (at C0 / 2), tokens (of a trace). What is trained and measured already is read.
 
     Args:
         tokens: generated in one run of the search; fewer than the profile's make it cheaper.
     """
     rows = []
     for rate in rates:
-        own = variant(profile, rate, tokens)
+        own = with_rate(profile, rate, tokens)
         for seed in seeds:
             for method in profile.training.methods:
                 folder = evaluate(own, method, seed, train(own, method, seed), "validation")

@@ -1,10 +1,10 @@
-"""Made-up models whose true accuracy is known, and that vary as those on record do.
+"""Simulated models whose true accuracy is known, and which vary as those on record do.
 
-A rollout has a liability, normal with variance 1: the sum of what its seed, its problem, its
-problem under its method, its seed and problem together, and its own sample add. It is right at a
-budget if the liability is below Φ⁻¹ of the expected accuracy there. So the expected accuracy is
-exactly what was asked for, however the variance is shared out, and a rollout that is right at one
-budget stays right at the next. R repetitions, B budgets, S seeds, P problems, L levels.
+A rollout has a liability, normal with variance 1: the sum of terms of its seed, its problem, its
+method and problem together, its seed and problem together, and its sample. It is right at a budget
+if the liability is below Φ⁻¹ of the expected accuracy there. So the expected accuracy is exactly
+the given one, however the variance is divided, and a rollout that is right at one budget is right
+at the next. R repetitions, B budgets, S seeds, P problems, L levels.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from mrtlib.config import ROOT
 from mrtlib.stats import mean_squares
 from mrtlib.store import read_csv
 
-PARTS = ("seed", "problem", "method_problem", "cell")  # what is left is a sample's own
+PARTS = ("seed", "problem", "method_problem", "cell")  # of the variance; the rest is of samples
 ON_RECORD = ROOT / "data" / "runs" / "tiny" / "components.csv"
 OURS, OTHER = "episode_progress", "outcome"
 QUARTERS = 4  # of C0: the budgets that are simulated
@@ -46,14 +46,14 @@ class Population:
         return np.arange(problems) % self.accuracy.shape[1]
 
     def alike(self) -> "Population":
-        """Return the same with both methods as good as the other."""
+        """Return the same with both methods as good as the other one."""
         return replace(self, accuracy=self.accuracy[[1, 1]])
 
     def draw(
         self, rng: np.random.Generator, repetitions: int, seeds: int, problems: int,
         samples: int = 4,
-    ) -> NDArray[np.float32]:
-        """Return the share of right samples, (2, R, B, S, P); problem p is of level p modulo L."""
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Return the share of right samples, (2, R, B, S, P)."""
         parts = [
             (self.seed, (2, repetitions, seeds, 1)),
             (self.problem, (1, repetitions, 1, problems)),
@@ -79,11 +79,11 @@ def _normal(
 
 
 def components(budgets: pd.DataFrame, c0: int) -> pd.DataFrame:
-    """Return what the records say of a population: name, level, budget, value.
+    """Return the table of a population by the records: name, level, budget, value.
 
-    Rows named as a method hold its mean accuracy at the quarters of C0; those named as PARTS the
-    share of the liability's variance. A variance of shares is one of liabilities times the squared
-    normal density at the bound.
+    Rows with the name of a method have its mean accuracy at the quarters of C0, those with a name
+    of PARTS its share of the liability's variance. A variance of shares is one of liabilities times
+    the squared normal density at the bound.
 
     Args:
         budgets: records of the `budgets` schema, several seeds of OURS, OTHER and perhaps more.
@@ -122,7 +122,7 @@ def _variances(methods: dict[str, pd.DataFrame]) -> dict[str, float]:
 
 
 def _grid(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.str_], float]:
-    """Return (S, P) mean accuracy, (P,) levels, and the mean variance that samples leave in it."""
+    """Return (S, P) mean accuracy, (P,) levels, and the mean variance of it by samples."""
     cells = table.groupby(["seed", "level", "problem"])["accuracy"].agg(["mean", "var", "size"])
     grid = cells["mean"].unstack(["level", "problem"]).sort_index(axis=1)
     levels = grid.columns.get_level_values("level").to_numpy()

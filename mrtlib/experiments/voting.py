@@ -1,6 +1,6 @@
 """Votes of several answers against further thinking: [maj@p]_j, the paper's figure 3.
 
-Input are `answers` drawn at every boundary of some traces; intervals are over problems. p votes,
+Input are answers drawn at every boundary of some traces; intervals are over problems. p votes,
 K answers at each boundary.
 """
 
@@ -17,14 +17,12 @@ from mrtlib.tasks.grading import candidates
 VOTES = (1, 2, 4, 8)
 
 
-def vote_table(
-    answers: pd.DataFrame, family: str, votes: Sequence[int] = VOTES
-) -> pd.DataFrame:
+def vote_table(answers: pd.DataFrame, family: str, votes: Sequence[int] = VOTES) -> pd.DataFrame:
     """Return [maj@p]_j of every trace: TRACE, j, tokens, votes, accuracy, spent.
 
     Votes are weighted by their likelihood, exp of the mean token log-probability, as in the
-    authors' analysis; `candidates` says which count as the same. `spent` is t_j and the tokens of
-    p answers of mean length.
+    authors' analysis; `grading.candidates` says which answers vote together. `spent` is t_j plus
+    the tokens of p answers of mean length.
 
     Args:
         answers: records of the `answers` schema, K >= max(votes) at each boundary.
@@ -40,18 +38,17 @@ def vote_table(
         weights = [np.exp(spot["logprob"].to_numpy()) for spot in spots]
         for p in votes:
             accuracy = maj_at_p_j(texts, right, p, weights=weights)
-            found += [
-                (*key, int(spot["j"].iloc[0]), int(spot["tokens"].iloc[0]), p, share,
-                 spot["tokens"].iloc[0] + p * spot["answer_tokens"].mean())
-                for spot, share in zip(spots, accuracy, strict=True)
-            ]  # fmt: skip
+            for spot, share in zip(spots, accuracy, strict=True):
+                j, tokens = (int(spot[name].iloc[0]) for name in ("j", "tokens"))
+                spent = tokens + p * spot["answer_tokens"].mean()
+                found.append((*key, j, tokens, p, share, spent))
     return pd.DataFrame(found, columns=[*TRACE, "j", "tokens", "votes", "accuracy", "spent"])
 
 
 def buckets(votes: pd.DataFrame, parts: int = 3) -> pd.Series:
-    """Return the bucket of each row: its trace's count of episodes, in `parts` groups or fewer.
+    """Return the bucket of each row, by its trace's number of episodes: at most `parts` buckets.
 
-    The groups are cut at quantiles of the counts and named by counts and size.
+    Buckets are cut at quantiles of these numbers, and named by numbers and size.
     """
     counts = votes.groupby(TRACE)["j"].max()
     edges = np.unique(np.quantile(counts, np.arange(1, parts) / parts, method="lower"))
@@ -62,23 +59,16 @@ def buckets(votes: pd.DataFrame, parts: int = 3) -> pd.Series:
         low, high = inside.min(), inside.max()
         names[g] = f"{low if low == high else f'{low}–{high}'} episodes (n = {len(inside)})"
     named = pd.Series([names[g] for g in group], index=counts.index, name="bucket")
-    # The order of panels is the order of first appearance, so short traces come first.
+    # Panels have the order of the categories: short traces come first.
     return votes.join(named, on=TRACE)["bucket"].astype(pd.CategoricalDtype(names.values()))
 
 
-def held_at_end(trace_table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return (traces, J + 1) of a column by j, a trace that has ended held at its last value."""
-    return trace_table.pivot(index=TRACE, columns="j", values=column).ffill(axis=1)
-
-
-def scaling_curves(
-    votes: pd.DataFrame, answers: pd.DataFrame, axis: str
-) -> pd.DataFrame:
+def scaling_curves(votes: pd.DataFrame, answers: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Return the curves of the paper's figure 3: curve, x, estimate, low, high, bucket.
 
-    [maj@p]_j for each p, and `direct`, pass@k without thinking, k = 1 ... K. Over "episodes" a
-    further answer counts as one episode: x = j + p - 1, for direct k - 1. Over "tokens" x is all
-    that is spent, thinking and answers. In a bucket a trace that has ended keeps its last value.
+    [maj@p]_j for each p, and `direct`: pass@k without thinking, k = 1 ... K. Over "episodes" a
+    further answer counts as one episode: x = j + p - 1, and k - 1 for `direct`. Over "tokens" x is
+    all that is spent, on thinking and answers. A trace that has ended keeps its last value.
 
     Args:
         votes: from `vote_table`.
@@ -91,7 +81,8 @@ def scaling_curves(
     for name in bucket.cat.categories:
         part = votes[bucket == name]
         for p, curve in part.groupby("votes"):
-            accuracy, spent = held_at_end(curve, "accuracy"), held_at_end(curve, "spent")
+            accuracy, spent = (curve.pivot(index=TRACE, columns="j", values=column).ffill(axis=1)
+                               for column in ("accuracy", "spent"))  # fmt: skip
             rows += [
                 {"curve": f"maj@{p}", "bucket": name,
                  "x": float(j + p - 1 if axis == "episodes" else spent[j].mean()),
@@ -104,37 +95,33 @@ def scaling_curves(
 
 
 def _direct(answers: pd.DataFrame, axis: str) -> list[dict]:
-    """Return pass@k of answers without thinking; the best that choosing among k can do."""
-    tally = answers.groupby(TRACE)["correct"].agg(["size", "sum"])
+    """Return pass@k of answers without thinking: the best that a choice among k can reach."""
+    counts = answers.groupby(TRACE)["correct"].agg(["size", "sum"])
     size = answers["answer_tokens"].mean()
     return [
         {"curve": "direct", "x": float(k - 1 if axis == "episodes" else k * size),
-         **proportion(pass_at_k(tally["size"], tally["sum"], k)[None]).row()}
-        for k in range(1, int(tally["size"].min()) + 1)
+         **proportion(pass_at_k(counts["size"], counts["sum"], k)[None]).row()}
+        for k in range(1, int(counts["size"].min()) + 1)
     ]  # fmt: skip
 
 
 def vote_or_think(votes: pd.DataFrame) -> pd.DataFrame:
-    """Compare voting half-way with thinking on to the end: name, estimate, low, high, tokens.
+    """Compare a vote half-way with thinking on to the end: name, estimate, low, high, tokens.
 
     Half-way is boundary ⌈k/2⌉ of each trace. The last row is the paired difference over problems,
-    votes half-way less one answer at the end.
+    the vote half-way less one answer at the end.
     """
     most, last = int(votes["votes"].max()), votes.groupby(TRACE)["j"].transform("max")
-    ways = {
-        "one answer without thinking": (votes["j"] == 0) & (votes["votes"] == 1),
-        "one answer half-way": (votes["j"] == -(-last // 2)) & (votes["votes"] == 1),
-        f"{most} votes half-way": (votes["j"] == -(-last // 2)) & (votes["votes"] == most),
-        "one answer at the end": (votes["j"] == last) & (votes["votes"] == 1),
-    }
-    values = {name: votes[mask].set_index(TRACE).sort_index() for name, mask in ways.items()}
-    levels = next(iter(values.values())).index.get_level_values("level")
-    rows = [
-        {"name": name, **proportion(v["accuracy"].to_numpy()[None], levels).row(),
-         "tokens": v["spent"].mean()}
-        for name, v in values.items()
-    ]  # fmt: skip
-    _, _, ours, other = values.values()
+    rows, found = [], {}
+    for name, j, count in (
+        ("one answer without thinking", 0 * last, 1), ("one answer half-way", -(-last // 2), 1),
+        (f"{most} votes half-way", -(-last // 2), most), ("one answer at the end", last, 1),
+    ):  # fmt: skip
+        part = votes[(votes["j"] == j) & (votes["votes"] == count)].set_index(TRACE).sort_index()
+        found[name], levels = part, part.index.get_level_values("level")
+        accuracy = proportion(part["accuracy"].to_numpy()[None], levels)
+        rows.append({"name": name, **accuracy.row(), "tokens": part["spent"].mean()})
+    *_, ours, other = found.values()
     gap = ours["accuracy"] - other["accuracy"]  # aligned by trace
     difference = two_way(gap.to_numpy()[None], levels)
     spent = ours["spent"].mean() - other["spent"].mean()
