@@ -44,13 +44,9 @@ class _Plan:
 
 
 def packed(
-    model: PreTrainedModel,
-    probes: Sequence[Probe],
-    termination: Termination,
-    temperature: float = 1.0,
-    pack_tokens: int = 16384,
-    kept: Sequence[Kept] | None = None,
-) -> list[np.ndarray]:
+    model: PreTrainedModel, probes: Sequence[Probe], termination: Termination,
+    temperature: float = 1.0, pack_tokens: int = 16384, kept: Sequence[Kept] | None = None,
+) -> list[np.ndarray]:  # fmt: skip
     """Return the probability that mu writes a reference answer, at every boundary.
 
     J_j = Σ_y Π_i p(y_i | prompt, z_{0:j}, termination text, y_{<i}), y a spelling of a reference
@@ -76,12 +72,9 @@ def packed(
 
 
 def unpacked(
-    model: PreTrainedModel,
-    probes: Sequence[Probe],
-    termination: Termination,
-    temperature: float = 1.0,
-    pack_tokens: int = 16384,
-) -> list[np.ndarray]:
+    model: PreTrainedModel, probes: Sequence[Probe], termination: Termination,
+    temperature: float = 1.0, pack_tokens: int = 16384,
+) -> list[np.ndarray]:  # fmt: skip
     """Return what `packed` returns from one plain row per boundary and reference: any model."""
     return _success(model, probes, termination, temperature, pack_tokens, False)
 

@@ -165,7 +165,7 @@ class _Comparison:
             return a.bars == b.bars and self.rows(a, b)
         if isinstance(a, Relation):
             return self.relations(a, b)
-        return a == b  # words, infinity, an integer in a base
+        return a == b  # words, infinity
 
     # --- numbers and expressions ---
 
