@@ -97,7 +97,7 @@ def _success(
     totals = [np.zeros(len(probe.ends)) for probe in probes]
     with packing.evaluating(model):
         for rows in packing.by_length([len(plan.trie) for _, plan in owned], pack_tokens):
-            scores = _score(model, [owned[row][1] for row in rows], temperature, packed)
+            scores = _log_probabilities(model, [owned[row][1] for row in rows], temperature, packed)
             for row, logp in zip(rows, scores, strict=True):
                 for (j, _), value in logp.items():
                     totals[owned[row][0]][j] += np.exp(value)
@@ -128,7 +128,7 @@ def _plans(
     return [_Plan(trie, spellings, kept, min(known, *openings.values()))]
 
 
-def _score(
+def _log_probabilities(
     model: PreTrainedModel, plans: list[_Plan], temperature: float, packed: bool
 ) -> list[dict[Job, float]]:
     """Return log p of every job's reference for each plan."""

@@ -52,7 +52,7 @@ from mrtlib.tasks.math.values import (
 
 Ask = Callable[[Tree, Tree], bool]
 MAX_ITEMS = 50  # members of a set or list whose order is free
-MAX_ASKED_BITS = 512  # of a number in a question about algebra; the worker's digits tell it apart
+MAX_ASKED_BITS = 512  # of a number in a question about algebra; the worker has enough digits
 WORK = 20_000  # products of terms, for one comparison
 
 
