@@ -216,10 +216,10 @@ def _expected(
         gain = gains[o][ended] if ended < len(gains[o]) else 0.0
         gained, lost = gained + max(gain, 0.0), lost + max(-gain, 0.0)
         failure, success = failure + 1 - curve[ended], success + curve[ended]
-    return (1 - J) * _ratio(gained, failure) - J * _ratio(lost, success)
+    return (1 - J) * _fraction(gained, failure) - J * _fraction(lost, success)
 
 
-def _ratio(part: float, whole: float) -> float:
+def _fraction(part: float, whole: float) -> float:
     """Return part / whole, in [0, 1] whatever rounding has done to a J at 0 or 1."""
     return min(1.0, part / whole) if whole > 1e-9 else 0.0
 

@@ -66,13 +66,9 @@ def by_markers(
 
 
 def _ends(
-    length: int,
-    starts: list[int],
-    opens: list[bool],
-    min_paragraphs: int,
-    max_cuts: int,
+    length: int, starts: list[int], opens: list[bool], min_paragraphs: int, max_cuts: int,
     group_size: int,
-) -> list[int]:
+) -> list[int]:  # fmt: skip
     """Return the episodes' ends, given where paragraphs start and which open an episode."""
     if min(min_paragraphs, group_size) < 1 or max_cuts < 0:
         raise ValueError("min_paragraphs and group_size must be 1 or more, max_cuts 0 or more")

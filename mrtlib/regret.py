@@ -95,17 +95,11 @@ def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: float) -> floa
     if x.shape != y.shape or (x < 0).any() or not np.isfinite([x, y]).all():
         raise ValueError("accuracy and tokens must have one shape, be finite, and tokens be >= 0")
     x, y = np.append(x, max(budget, x[-1])), np.append(y, y[-1])
-    area = sum(map(_within, x[:-1], y[:-1], x[1:], y[1:], np.full(len(x) - 1, budget)))
-    return float(1.0 - area / budget)
-
-
-def _within(x0: float, y0: float, x1: float, y1: float, budget: float) -> float:
-    """Return the signed area under a straight line, as far as it lies before the budget."""
-    if min(x0, x1) >= budget:
-        return 0.0
-    slope = (y1 - y0) / (x1 - x0) if x1 != x0 else 0.0
-    a, b = min(x0, budget), min(x1, budget)
-    return (b - a) * (y0 + slope * (a - x0) + y0 + slope * (b - x0)) / 2
+    run, cut = np.diff(x), np.minimum(x, budget)
+    slope = np.divide(np.diff(y), run, out=np.zeros_like(run), where=run != 0)
+    (x0, y0), (a, b) = (x[:-1], y[:-1]), (cut[:-1], cut[1:])
+    areas = (b - a) * (y0 + slope * (a - x0) + y0 + slope * (b - x0)) / 2  # signed, of each line
+    return float(1.0 - sum(areas) / budget)
 
 
 def extrapolate(

@@ -157,5 +157,5 @@ def test_claims_hold_and_can_fail(models, tables, profile):
     assert list(bad.loc[~bad["holds"], "claim"]) == [
         "intervals without their estimate",
         "rollouts that think past their budget",
-        "largest gap between accuracy at C0 and J at the end of the trace",
+        "largest gap of accuracy at C0 to the last J",
     ]

@@ -92,5 +92,5 @@ def test_claims_hold_and_can_fail(steps):
     assert list(bad.loc[~bad["holds"], "claim"]) == [
         "runs, one of each method at each seed",
         "fewest tokens of a run",
-        "largest difference between the methods' first batches at one seed",
+        "largest difference of first batches at a seed",
     ]

@@ -31,11 +31,11 @@ def test_padding_neither_sees_nor_is_seen():
     long, short = Trie(), Trie()
     long.extend(ROOT, [4, 5, 6])
     short.extend(ROOT, [7])
-    rows = collate([long, short], pad_id=9)
-    np.testing.assert_array_equal(rows.ids, [[4, 5, 6], [7, 9, 9]])
-    np.testing.assert_array_equal(rows.positions[0], [0, 1, 2])
-    np.testing.assert_array_equal(rows.seen[0], np.tril(np.ones((3, 3), dtype=bool)))
-    np.testing.assert_array_equal(rows.seen[1], np.eye(3, dtype=bool))
+    ids, positions, seen = collate([long, short], pad_id=9)
+    np.testing.assert_array_equal(ids, [[4, 5, 6], [7, 9, 9]])
+    np.testing.assert_array_equal(positions[0], [0, 1, 2])
+    np.testing.assert_array_equal(seen[0], np.tril(np.ones((3, 3), dtype=bool)))
+    np.testing.assert_array_equal(seen[1], np.eye(3, dtype=bool))
 
 
 def test_groups_stay_within_the_limit():

@@ -90,28 +90,3 @@ def _wins(ballots: Array, subsets: NDArray[np.int64]) -> Array:
     # Sums of weights in another order differ in the last bits; that is still a tie.
     tied = np.isclose(counts, best, rtol=1e-9, atol=0.0) & (best > 0)
     return tied[:, 0] / np.maximum(tied.sum(1), 1)
-
-
-def maj_at_p_j(
-    answers: Sequence[Sequence[Hashable | None]],
-    correct: Sequence[Sequence[bool]],
-    p: int,
-    rng: np.random.Generator | None = None,
-    weights: Sequence[ArrayLike] | None = None,
-) -> Array:
-    """Return [maj@p]_j for j = 0 ... k: voting over p forced answers at each boundary.
-
-    It compares p answers after episode j with further episodes. With p = 1 it is the sampled J_j.
-    Every vote counts 1; in the paper's own curves it counts by its likelihood, as with `weights`.
-
-    Args:
-        answers, correct: (k + 1) lists of the forced answers drawn at each boundary.
-        p: votes.
-        rng: needed only where the subsets of an n are too many to enumerate.
-        weights: (k + 1) arrays, one weight an answer, or None.
-
-    Source: arXiv 2503.07572, figure 3 and appendix D.
-    """
-    weights = [None] * len(answers) if weights is None else weights
-    rows = zip(answers, correct, weights, strict=True)
-    return np.array([maj_at_k(a, c, p, rng, w) for a, c, w in rows])

@@ -1,8 +1,8 @@
 """What the notebooks claim, as tables that say whether each claim holds.
 
-A claim is a number and the bounds between which it has to lie, ±inf for an open side. Where
-something must hold everywhere, the number counts the exceptions. No claim says which method wins:
-that is reported with its interval, whichever way it comes out.
+A claim is a number and its bounds, ±inf for an open side. Where something must hold everywhere,
+the number counts the exceptions. No claim says which method wins: that is reported with its
+interval, whichever way it comes out.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,17 @@ import pandas as pd
 from mrtlib.evaluation.learning import first_batch
 from mrtlib.evaluation.tables import overall
 from mrtlib.experiments.estimators import EXACT, MARGIN, sampling_needed
-from mrtlib.experiments.information_gain import ROUNDING, Agreement
+from mrtlib.experiments.information_gain import Agreement
 
 Claim = tuple[str, float, float, float]  # claim, value, at_least, at_most
 SLACK = 1e-9  # of rounding
 
 
 def checked(rows: Sequence[Claim]) -> pd.DataFrame:
-    """Return claims as a table: claim, value, at_least, at_most, holds (not where value is NaN)."""
+    """Return claims as a table: claim, value, at_least, at_most, holds; NaN does not hold."""
     table = pd.DataFrame(rows, columns=["claim", "value", "at_least", "at_most"])
-    return table.assign(holds=table["value"].between(table["at_least"], table["at_most"]))
+    inside = table["value"].between(table["at_least"] - SLACK, table["at_most"] + SLACK)
+    return table.assign(holds=inside)
 
 
 def of_reasoner(table: pd.DataFrame) -> pd.DataFrame:
@@ -35,8 +36,8 @@ def of_reasoner(table: pd.DataFrame) -> pd.DataFrame:
     bound = table.dropna(subset=["at_least", "at_most"], how="all")
     bound = bound.fillna({"at_least": -np.inf, "at_most": np.inf})
     return checked([
-        ("smallest end of an interval", ends["low"].min(), -1.0, 1.0),
-        ("largest end of an interval", ends["high"].max(), -1.0, 1.0),
+        ("smallest end of an interval of a share", ends["low"].min(), -1.0, 1.0),
+        ("largest end of an interval of a share", ends["high"].max(), -1.0, 1.0),
         *bound[["name", "estimate", "at_least", "at_most"]].itertuples(index=False, name=None),
     ])  # fmt: skip
 
@@ -53,7 +54,7 @@ def of_episodes(
     value = found.set_index("name")["estimate"]
     total = counts.groupby("level")["estimate"].sum()
     rows = [
-        ("smallest sum of the shares of episode counts", total.min(), 1 - SLACK, 1 + SLACK),
+        ("smallest sum of the shares of episode counts", total.min(), 1.0, 1.0),
         ("lowest vote accuracy", votes["accuracy"].min(), 0.0, 1.0),
         ("highest vote accuracy", votes["accuracy"].max(), 0.0, 1.0),
     ]
@@ -81,7 +82,7 @@ def of_information_gain(
     """
     value = mass.set_index("quantity")["value"]
     rows = [
-        ("largest gap of the identity", gaps.max(), 0.0, ROUNDING),
+        ("largest gap of the identity", gaps.max(), 0.0, 0.0),
         ("largest gap of shaped_constant to GRPO", shaped["gap"].max(), 0.0, 1e-3),
         ("largest exact J", value["largest exact J"], 0.0, 1 + 1e-5),
         ("smallest exact J", value["smallest exact J"], 0.0, 1.0),
@@ -103,10 +104,10 @@ def of_gold(table: pd.DataFrame, cost: dict[str, float]) -> list[Claim]:
     """Return what notebook 02 claims of the estimators' errors."""
     exact = table.set_index("answers").loc[0]
     return [
-        ("lower end of the error of exact progress, less the gold standard's noise",
+        ("error of exact progress, lower end, less gold noise",
          exact["low"] - exact["floor"], -np.inf, 0.0),
-        ("correlation of exact progress with the gold standard", exact["correlation"], 0.98, 1.0),
-        ("times the tokens of exact J that sampling needs for its error",
+        ("correlation of exact and gold standard progress", exact["correlation"], 0.98, 1.0),
+        ("tokens that sampling needs over those of exact J",
          sampling_needed(table, cost)[1], 5.0, np.inf),
     ]  # fmt: skip
 
@@ -118,10 +119,9 @@ def of_learning(table: pd.DataFrame) -> list[Claim]:
     reward for certain.
     """
     return [
-        (f"lower end of the reward of {row.estimator} less that of exact", row.reward_low,
-         -np.inf, MARGIN)
+        (f"reward of {row.estimator} less exact, lower end", row.reward_low, -np.inf, MARGIN)
         for row in table[table["estimator"] != EXACT].dropna(subset="reward_low").itertuples()
-    ]  # fmt: skip
+    ]
 
 
 def of_training(
@@ -135,13 +135,13 @@ def of_training(
     runs, with_credit = steps.groupby(["method", "seed"]), steps[steps["method"] != "outcome"]
     falling = runs["generated_tokens"].agg(lambda t: (np.diff(t) <= 0).any())
     gradients = with_credit.groupby(["method", "seed"])["grad_norm"].max()
-    apart = first_batch(steps).groupby("seed").agg(np.ptp).to_numpy().max()
+    gap = first_batch(steps).groupby("seed").agg(np.ptp).to_numpy().max()
     count = len(methods) * seeds
     return checked([
         ("runs, one of each method at each seed", runs.ngroups, count, count),
         ("fewest tokens of a run", runs["generated_tokens"].max().min(), tokens, np.inf),
         ("steps whose reward is no share", (~steps["reward"].between(0, 1)).sum(), 0, 0),
-        ("largest difference between the methods' first batches at one seed", apart, 0, 0),
+        ("largest difference of first batches at a seed", gap, 0, 0),
         ("runs whose tokens do not add up", falling.sum(), 0, 0),
         ("steps of the MRT forms without a regret in [0, 1]",
          (~with_credit["regret"].between(0, 1)).sum(), 0, 0),
@@ -164,15 +164,15 @@ def of_evaluation(
     rise = min(np.diff(a.to_numpy() * a.index.to_numpy(float), prepend=0.0).min() for a in areas)
     sets = {frozenset(t["rollouts"]["problem"]) for t in tables.values()}
     return checked([
-        ("smallest share", shares["estimate"].min(), -SLACK, 1 + SLACK),
-        ("largest share", shares["estimate"].max(), -SLACK, 1 + SLACK),
+        ("smallest share", shares["estimate"].min(), 0, 1),
+        ("largest share", shares["estimate"].max(), 0, 1),
         ("intervals without their estimate", (~covered).sum(), 0, 0),
         ("rollouts that think past their budget", (inner["tokens"] > inner["budget"]).sum(), 0, 0),
-        ("largest gap between accuracy at C0 and J at the end of the trace",
-         np.max([_end_gap(t) for t in tables.values()]), 0.0, 1e-6),
-        ("pass@4 less the accuracy of one sample, smallest", ahead, -SLACK, 1.0),
+        ("largest gap of accuracy at C0 to the last J",
+         np.max([_end_gap(t) for t in tables.values()]), 0, 1e-6),
+        ("smallest pass@4 less the accuracy of one sample", ahead, 0, 1),
         ("sets of problems that were answered", len(sets), 1, 1),
-        ("smallest rise of regret times budget up to C0", rise, -SLACK, np.inf),
+        ("smallest rise of regret times budget up to C0", rise, 0, np.inf),
         ("forced extensions that stay within C0", (beyond["budget"] <= c0).sum(), 0, 0),
     ])  # fmt: skip
 

@@ -65,15 +65,9 @@ def trace_rows(view: TraceView) -> pd.DataFrame:
 
 
 def trace_view(
-    rollouts: pd.DataFrame,
-    progress: pd.DataFrame,
-    problems: Sequence[Problem],
-    method: str,
-    problem: str,
-    sample: int,
-    decode: Decode,
-    seed: int | None = None,
-) -> TraceView:
+    rollouts: pd.DataFrame, progress: pd.DataFrame, problems: Sequence[Problem], method: str,
+    problem: str, sample: int, decode: Decode, seed: int | None = None,
+) -> TraceView:  # fmt: skip
     """Return one trace with its episodes as texts and J at every boundary.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.config import Profile
-from mrtlib.evaluation.results import Metrics, by_seed_and_problem, level_of_each, metrics_of
+from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, metrics_of
 from mrtlib.evaluation.sweep import evaluate, load_tables
 from mrtlib.stats import proportion
 from mrtlib.store import write_csv
@@ -38,24 +38,20 @@ def search(
     Args:
         tokens: generated in one run of the search; fewer than the profile's make it cheaper.
     """
-    rows = []
+    rows, c0 = [], profile.thinking.budget
     for rate in rates:
         own = with_rate(profile, rate, tokens)
         for seed in seeds:
             for method in profile.training.methods:
                 folder = evaluate(own, method, seed, train(own, method, seed), "validation")
                 found = metrics_of(load_tables(folder), own)
-                rows.append((method, rate, seed, tokens, *_row(found, own)))
-                _write(rows, profile)
-    return _write(rows, profile)
-
-
-def _row(found: Metrics, profile: Profile) -> tuple[float, ...]:
-    c0 = profile.thinking.budget
-    half = found["regret", c0 // 2]
-    regret = proportion(by_seed_and_problem([half], half, "all"), level_of_each(half))
-    means = [np.mean([v.mean() for v in found[name, c0]]) for name in ("accuracy", "tokens")]
-    return means[0], regret.estimate, regret.low, regret.high, means[1]
+                half = found["regret", c0 // 2]
+                regret = proportion(by_seed_and_problem([half], half, "all"), level_of_each(half))
+                accuracy, length = (np.mean([v.mean() for v in found[name, c0]])
+                                    for name in ("accuracy", "tokens"))  # fmt: skip
+                rows.append((method, rate, seed, tokens, accuracy, *vars(regret).values(), length))
+                table = _write(rows, profile)
+    return table
 
 
 def _write(rows: list[tuple], profile: Profile) -> pd.DataFrame:

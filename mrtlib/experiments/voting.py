@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mrtlib.evaluation.votes import maj_at_p_j, pass_at_k
+from mrtlib.evaluation.votes import maj_at_k, pass_at_k
 from mrtlib.stats import proportion, two_way
 from mrtlib.store import TRACE
 from mrtlib.tasks.grading import candidates
@@ -31,17 +31,12 @@ def vote_table(answers: pd.DataFrame, family: str, votes: Sequence[int] = VOTES)
     Source: arXiv 2503.07572, figure 3 and appendix D.
     """
     found = []
-    for key, trace in answers.sort_values(["j", "k"]).groupby(TRACE):
-        spots = [spot for _, spot in trace.groupby("j")]
-        texts = [candidates(spot["answer"], family) for spot in spots]
-        right = [spot["correct"].tolist() for spot in spots]
-        weights = [np.exp(spot["logprob"].to_numpy()) for spot in spots]
-        for p in votes:
-            accuracy = maj_at_p_j(texts, right, p, weights=weights)
-            for spot, share in zip(spots, accuracy, strict=True):
-                j, tokens = (int(spot[name].iloc[0]) for name in ("j", "tokens"))
-                spent = tokens + p * spot["answer_tokens"].mean()
-                found.append((*key, j, tokens, p, share, spent))
+    for key, spot in answers.sort_values(["j", "k"]).groupby([*TRACE, "j"]):
+        texts, right = candidates(spot["answer"], family), spot["correct"].tolist()
+        weights = np.exp(spot["logprob"].to_numpy())
+        tokens, size = int(spot["tokens"].iloc[0]), spot["answer_tokens"].mean()
+        found += [(*key, tokens, p, maj_at_k(texts, right, p, weights=weights), tokens + p * size)
+                  for p in votes]  # fmt: skip
     return pd.DataFrame(found, columns=[*TRACE, "j", "tokens", "votes", "accuracy", "spent"])
 
 

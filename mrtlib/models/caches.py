@@ -1,8 +1,8 @@
 """Caches that fork, and caches that are kept.
 
-The cache of a shared prefix is computed once. Its forks, which each go on in their own way, have
-copies of it or point at it. The keys and values of rollouts are kept from sampling, so that the
-prover need not compute them again; they are valid until the optimiser changes the weights.
+The cache of a shared prefix is computed once. Forks are its continuations: each has a copy of it,
+or points at it. The keys and values of rollouts are kept from sampling, so that the prover need not
+compute them again; they are valid until the optimiser changes the weights.
 
 B forks, R rows of a packed cache with Q forks each at most, T cached tokens, V vocabulary.
 """

@@ -63,23 +63,16 @@ def ancestors(parents: Sequence[int]) -> np.ndarray:
     return seen
 
 
-@dataclass(frozen=True)
-class Pass:
-    """The rows of one forward pass, padded on the right: ids, positions (B, L), seen (B, L, T+L).
-
-    T tokens, at most, stand before a row in a cache; without one T = 0.
-    """
-
-    ids: np.ndarray
-    positions: np.ndarray
-    seen: np.ndarray
-
-
-def collate(tries: Sequence[Trie], pad_id: int = 0, cached: Sequence[int] | None = None) -> Pass:
+def collate(
+    tries: Sequence[Trie], pad_id: int = 0, cached: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay tries out as the rows of one pass. Padding sees only itself, and nothing sees it.
 
     Args:
-        cached: how many of each trie's first nodes are in the row's cache already.
+        cached: how many of each trie's first nodes are in the row's cache already; T at most.
+
+    Returns:
+        ids and positions (B, L), padded on the right, and what each token sees, (B, L, T + L).
     """
     cached = cached or [0] * len(tries)
     before = max(cached)
@@ -95,7 +88,7 @@ def collate(tries: Sequence[Trie], pad_id: int = 0, cached: Sequence[int] | None
         whole = ancestors(trie.parents)[c:]
         seen[row, :new, :c] = whole[:, :c]
         seen[row, :new, before : before + new] = whole[:, c:]
-    return Pass(ids, positions, seen)
+    return ids, positions, seen
 
 
 def by_length(lengths: Sequence[int], limit: int) -> list[list[int]]:
@@ -220,11 +213,11 @@ def forward_packed(
         cached: how many first nodes of each trie are in the cache already; only the others are run.
     """
     rows = collate(tries, pad_id, cached)
-    mask = for_attention(torch.from_numpy(rows.seen).to(model.device), model)
+    ids, positions, seen = (torch.from_numpy(x).to(model.device) for x in rows)
     return model(
-        input_ids=torch.from_numpy(rows.ids).to(model.device),
-        position_ids=torch.from_numpy(rows.positions).to(model.device),
-        attention_mask=mask,
+        input_ids=ids,
+        position_ids=positions,
+        attention_mask=for_attention(seen, model),
         past_key_values=cache,
         use_cache=cache is not None,
         logits_to_keep=logits_to_keep,

@@ -44,13 +44,9 @@ class _Plan:
 
 
 def packed(
-    model: PreTrainedModel,
-    probes: Sequence[Probe],
-    termination: Termination,
-    temperature: float = 1.0,
-    pack_tokens: int = 16384,
-    kept: Sequence[Kept] | None = None,
-) -> list[np.ndarray]:
+    model: PreTrainedModel, probes: Sequence[Probe], termination: Termination,
+    temperature: float = 1.0, pack_tokens: int = 16384, kept: Sequence[Kept] | None = None,
+) -> list[np.ndarray]:  # fmt: skip
     """Return the probability that mu writes a reference answer, at every boundary.
 
     J_j = Σ_y Π_i p(y_i | prompt, z_{0:j}, termination text, y_{<i}), y a spelling of a reference
@@ -76,12 +72,9 @@ def packed(
 
 
 def unpacked(
-    model: PreTrainedModel,
-    probes: Sequence[Probe],
-    termination: Termination,
-    temperature: float = 1.0,
-    pack_tokens: int = 16384,
-) -> list[np.ndarray]:
+    model: PreTrainedModel, probes: Sequence[Probe], termination: Termination,
+    temperature: float = 1.0, pack_tokens: int = 16384,
+) -> list[np.ndarray]:  # fmt: skip
     """Return what `packed` returns from one plain row per boundary and reference: any model."""
     return _success(model, probes, termination, temperature, pack_tokens, False)
 
@@ -104,7 +97,7 @@ def _success(
     totals = [np.zeros(len(probe.ends)) for probe in probes]
     with packing.evaluating(model):
         for rows in packing.by_length([len(plan.trie) for _, plan in owned], pack_tokens):
-            scores = _score(model, [owned[row][1] for row in rows], temperature, packed)
+            scores = _log_probabilities(model, [owned[row][1] for row in rows], temperature, packed)
             for row, logp in zip(rows, scores, strict=True):
                 for (j, _), value in logp.items():
                     totals[owned[row][0]][j] += np.exp(value)
@@ -135,7 +128,7 @@ def _plans(
     return [_Plan(trie, spellings, kept, min(known, *openings.values()))]
 
 
-def _score(
+def _log_probabilities(
     model: PreTrainedModel, plans: list[_Plan], temperature: float, packed: bool
 ) -> list[dict[Job, float]]:
     """Return log p of every job's reference for each plan."""

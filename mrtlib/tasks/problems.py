@@ -82,7 +82,7 @@ def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        problem = _read(line, f"{path}, line {number}")
+        problem = _problem(line, f"{path}, line {number}")
         taken[problem.level] = taken.get(problem.level, 0) + 1
         if limit is None or taken[problem.level] <= limit:
             out.append(problem)
@@ -91,7 +91,7 @@ def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
     return out
 
 
-def _read(line: str, where: str) -> Problem:
+def _problem(line: str, where: str) -> Problem:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:

@@ -52,7 +52,7 @@ from mrtlib.tasks.math.values import (
 
 Ask = Callable[[Tree, Tree], bool]
 MAX_ITEMS = 50  # members of a set or list whose order is free
-MAX_ASKED_BITS = 512  # of a number in a question about algebra; the worker's digits tell it apart
+MAX_ASKED_BITS = 512  # of a number in a question about algebra; the worker has enough digits
 WORK = 20_000  # products of terms, for one comparison
 
 
@@ -165,7 +165,7 @@ class _Comparison:
             return a.bars == b.bars and self.rows(a, b)
         if isinstance(a, Relation):
             return self.relations(a, b)
-        return a == b  # words, infinity, an integer in a base
+        return a == b  # words, infinity
 
     # --- numbers and expressions ---
 
@@ -176,11 +176,8 @@ class _Comparison:
         left, right = self.value(a), self.value(b)
         if self.field.equal(left, right):
             return True
-        if not opaque(left) and not opaque(right):
-            return False
-        if max(bits(left), bits(right)) > MAX_ASKED_BITS:
-            return False
-        return self.ask(a, b)
+        undecided = opaque(left) or opaque(right)
+        return undecided and max(bits(left), bits(right)) <= MAX_ASKED_BITS and self.ask(a, b)
 
     def units(self, a: Scalar, b: Scalar) -> bool:
         """Compare two expressions, percent as hundredths and any other unit by its name."""
@@ -249,13 +246,9 @@ class _Comparison:
 
     def normal(self, form: Form) -> tuple[Piece, ...] | None:
         """Return the intervals of a form, joined where they touch if their ends are numbers."""
-        if isinstance(form, Union):
-            pieces = form.pieces
-        else:
-            piece = interval_of(form)
-            if piece is None:
-                return None
-            pieces = (piece,)
+        pieces = form.pieces if isinstance(form, Union) else (interval_of(form),)
+        if None in pieces:
+            return None
         ends = [(self.place(piece.low), self.place(piece.high)) for piece in pieces]
         if len(pieces) < 2 or any(end is None for pair in ends for end in pair):
             return pieces

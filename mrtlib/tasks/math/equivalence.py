@@ -111,10 +111,8 @@ class _Groups:
 def _number(tokens: tuple[Token, ...]) -> Hashable | None:
     """Return the value and unit of an answer that is a rational number, or None."""
     form = form_of(tokens)
-    if not isinstance(form, Scalar):
-        return None
     try:
-        value = rational(value_of(form.tree, Arithmetic()))
+        value = rational(value_of(form.tree, Arithmetic())) if isinstance(form, Scalar) else None
     except (ValueTooLarge, Undefined):
         return None
     if value is None:

@@ -9,7 +9,6 @@ from mrtlib.tasks.math.units import prefixed, suffix_at, unfolded, unit_of
 from mrtlib.tasks.math.values import (
     REAL,
     Arithmetic,
-    Based,
     Form,
     Infinite,
     Items,
@@ -295,7 +294,7 @@ def _special(tokens: Tokens) -> Form | None:
     kind, text = tokens[0]
     if kind == "base":
         digits, _, base = text.partition("_")
-        return Scalar(["num", int(digits), 1]) if base == "10" else Based(text)
+        return Scalar(["num", int(digits), 1]) if base == "10" else Words(text)
     if text == "emptyset":
         return Items("set", ())
     if text.startswith("field"):

@@ -40,21 +40,18 @@ euro eur
 _CANONICAL = {
     alias: words.split()[0] for words in _NAMES.strip().splitlines() for alias in words.split()
 }
-_ORDINALS = (
+# Words that would change the number, so they are no unit; nor are numbers in words.
+_CHANGING_WORDS = (
     "squared cubed factorial half halves third thirds quarter fourth fifth sixth seventh eighth "
     "ninth tenth fourths fifths sixths sevenths eighths ninths "
-    "tenths hundredth hundredths thousandth thousandths millionth millionths"
-)
-_MODIFIERS = (
+    "tenths hundredth hundredths thousandth thousandths millionth millionths "
     "negative minus plus times below above under over less more least most not no about around "
     "approximately nearly almost mod modulo inverse root power remainder base to than from by "
     "zero one two three four five six seven eight nine ten eleven twelve is are"
 )
+_CHANGING = frozenset(_CHANGING_WORDS.split())
 _NUMBERS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
             "trillion": 10**12, "dozen": 12}  # fmt: skip
-_NOTHING = frozenset({"exactly"})
-# Words that would change the number, so they are no unit; nor are numbers in words.
-_CHANGING = frozenset(_ORDINALS.split() + _MODIFIERS.split())
 _SIGNS = {"%": "%", "$": "dollar", "£": "sterling", "€": "euro", "circ": "degree"}
 _DROPPED = frozenset({"*", "of", "{", "}"})
 
@@ -140,4 +137,4 @@ def _canonical(text: str) -> str:
         return _SIGNS[text]
     # Short words are abbreviations, whose s is no plural: ms is not m.
     singular = text.removesuffix("s") if len(text) > 3 else text
-    return "" if text in _NOTHING else _CANONICAL.get(text, _CANONICAL.get(singular, singular))
+    return "" if text == "exactly" else _CANONICAL.get(text, _CANONICAL.get(singular, singular))

@@ -232,7 +232,7 @@ class Unread:
 
 @dataclass(frozen=True)
 class Words:
-    """A text, its words joined by single spaces."""
+    """A text that is compared as it stands: words, a set of numbers, an integer in another base."""
 
     text: str
 
@@ -250,13 +250,6 @@ class Infinite:
     """Plus or minus infinity."""
 
     sign: int
-
-
-@dataclass(frozen=True)
-class Based:
-    """An integer written in another base than ten, its digits without leading zeros."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -313,9 +306,7 @@ class Labelled:
     form: object
 
 
-Form = (
-    Unread | Words | Scalar | Infinite | Based | Items | Union | Matrix | Relation | Labelled
-)  # fmt: skip
+Form = Unread | Words | Scalar | Infinite | Items | Union | Matrix | Relation | Labelled
 REAL = Union((Piece(Infinite(-1), Infinite(1), False, False),))
 
 
