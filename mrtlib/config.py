@@ -25,21 +25,15 @@ def _root() -> Path:
 
 ROOT = _root()
 
-TRAINED_METHODS = ("outcome", "episode_progress", "episode_progress_centred", "regret_to_go")
 # How methods are named in tables and figures, and their order there.
 LABELS = {
     "base": "base",
     "outcome": "outcome RL",
-    "length_penalty": "length penalty",
-    "mixed_group": "mixed group",
-    "termination_baseline": "termination baseline",
     "episode_progress": "episode progress",
     "episode_progress_centred": "centred progress",
     "regret_to_go": "regret-to-go",
-    "budget_relative": "budget relative",
-    "star": "STaR",
-    "mrt_star": "MRT (STaR)",
 }
+TRAINED_METHODS = tuple(LABELS)[1:]
 
 # What opens a new episode in the authors' analysis notebooks (github.com/CMU-AIRe/MRT).
 WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON = "Wait", "But wait", "Alternatively", "But hold on"
