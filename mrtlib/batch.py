@@ -85,8 +85,9 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
         write_text(copy, nbformat.writes(executed) + "\n")
         copies.append(copy)
         print(f"{path.stem}: done in {time.monotonic() - began:.0f} s", file=out, flush=True)
-    made_from = [profile.problems, *[p for p in [Path(profile.model_path)] if p.is_dir()],
-                 *sorted(profile.runs.glob("*.csv"))]  # fmt: skip
+    sources = [*profile.problems.glob("*"), *Path(profile.model_path).glob("*")]
+    made_from = [path for path in sources if path.suffix != ".md"]  # words change no result
+    made_from += sorted(profile.runs.glob("*.csv"))
     command = f"python -m mrtlib reproduce --profile {profile.name} --seed {seed} --seeds {seeds}"
     record = manifest(as_json(profile), _key(profile), range(seed, seed + seeds), made_from,
                       ROOT, command)  # fmt: skip

@@ -146,7 +146,8 @@ def test_what_a_run_leaves(reproduced):
     assert (removed["low"] <= removed["high"]).all()
     record = json.loads((runs / "manifest.json").read_text(encoding="utf-8"))
     assert record["seeds"] == [0] and record["config"]["name"] == "smoke"
-    assert "results.csv" in record["hashes"]
+    assert {"results.csv", "data/problems/test.jsonl"} <= set(record["hashes"])
+    assert not any(name.endswith(".md") for name in record["hashes"])
     for stem in ("learning_curves", "accuracy_by_budget", "regret_by_budget", "headline",
                  "results_table"):  # fmt: skip
         for kind in ("pdf", "png", "csv"):

@@ -1,6 +1,6 @@
 """The evaluated models side by side: what MRT removes of regret, what tokens it saves, the claims.
 
-Everything here works on `results.measures` and on results.csv; no model is loaded.
+Everything here works on what `results.metrics_of` returns; no model is loaded.
 """
 
 import math
