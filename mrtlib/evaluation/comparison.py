@@ -1,4 +1,4 @@
-"""The evaluated models side by side: what MRT removes of regret, what tokens it saves, the claims.
+"""The evaluated models side by side: what MRT removes of the regret, and what tokens it saves.
 
 Everything here works on what `results.metrics_of` returns; no model is loaded.
 """
