@@ -67,11 +67,11 @@ def texts(made: dict[str, pd.DataFrame], folder) -> dict[str, str]:
 def papers(made: dict[str, pd.DataFrame]) -> dict[str, str]:
     """Return the tables as LaTeX."""
     return {
-        "results.tex": latex.results(made["results"], C0),
-        "regret_removed.tex": latex.regret_removed(made["regret_removed"]),
+        "results.tex": latex.of_results(made["results"], C0),
+        "regret_removed.tex": latex.of_regret_removed(made["regret_removed"]),
         "tokens_at_equal_accuracy.tex":
-            latex.tokens_at_equal_accuracy(made["tokens_at_equal_accuracy"]),
-        "waste.tex": latex.means(made["waste"], "of traces"),
+            latex.of_tokens_at_equal_accuracy(made["tokens_at_equal_accuracy"]),
+        "waste.tex": latex.of_means(made["waste"], "of traces"),
     }  # fmt: skip
 
 
@@ -112,8 +112,8 @@ def written(records, kept):
     nasty = made["regret_removed"].replace({"level": {"four": "a_b & 50 % {#1} ~ ^ \\ $"}})
     never = made["tokens_at_equal_accuracy"].assign(tokens=math.inf, times_fewer=0.0, low=math.nan)
     return papers(made) | {
-        "errors": latex.estimator_errors(errors),
-        "nasty": latex.regret_removed(nasty), "never": latex.tokens_at_equal_accuracy(never),
+        "errors": latex.of_estimator_errors(errors),
+        "nasty": latex.of_regret_removed(nasty), "never": latex.of_tokens_at_equal_accuracy(never),
     }  # fmt: skip
 
 

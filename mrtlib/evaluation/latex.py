@@ -48,7 +48,7 @@ def _cell(cell: Cell) -> str:
     return re.sub(r"\b([JK])\b", r"$\1$", text).replace("C0", "$C_0$")
 
 
-def results(table: pd.DataFrame, c0: int) -> str:
+def of_results(table: pd.DataFrame, c0: int) -> str:
     """Return the results table: methods by measures, then the differences to outcome RL."""
     numbers, rows = results_rows(table, c0), []
     for block, lines in groupby(_lines(numbers), key=lambda line: line[0]):
@@ -59,7 +59,7 @@ def results(table: pd.DataFrame, c0: int) -> str:
     return tabular(["method", *headings], rows)
 
 
-def regret_removed(table: pd.DataFrame) -> str:
+def of_regret_removed(table: pd.DataFrame) -> str:
     """Return `comparison.regret_removed`: methods by budgets, then the same on each level."""
     budgets, rows = table["budget"].unique(), []
     for level, part in table.groupby("level", sort=False):
@@ -72,7 +72,7 @@ def regret_removed(table: pd.DataFrame) -> str:
     return tabular(["regret removed (%)", *(f"at {budget} tokens" for budget in budgets)], rows)
 
 
-def tokens_at_equal_accuracy(table: pd.DataFrame) -> str:
+def of_tokens_at_equal_accuracy(table: pd.DataFrame) -> str:
     """Return `comparison.tokens_at_equal_accuracy`, a row a method."""
     best = "accuracy (%)", f"best of {LABELS['outcome']}"
     headings = ["method", best, ("tokens", "to reach it"), ("times fewer", "tokens")]
@@ -83,7 +83,7 @@ def tokens_at_equal_accuracy(table: pd.DataFrame) -> str:
     ])  # fmt: skip
 
 
-def estimator_errors(table: pd.DataFrame) -> str:
+def of_estimator_errors(table: pd.DataFrame) -> str:
     """Return `estimators.errors`: what each estimator of progress costs and is off by."""
     headings = [
         "estimator of progress", ("tokens", "a trace"), ("error", "root mean square"),
@@ -96,7 +96,7 @@ def estimator_errors(table: pd.DataFrame) -> str:
     ])  # fmt: skip
 
 
-def means(table: pd.DataFrame, heading: str) -> str:
+def of_means(table: pd.DataFrame, heading: str) -> str:
     """Return a table of name, estimate, low and high, a row a name."""
     return tabular([heading, ("mean", "95 % interval")], [
         (row.name, written(row.estimate, row.low, row.high, 3)) for row in table.itertuples()
