@@ -2,7 +2,8 @@
 # make test                                 lint, then the tests
 # make lab                                  JupyterLab on the notebooks
 # make lint                                 lint only
-# Needs make and Python 3.11 or newer; the rest is installed into .venv (or MRT_VENV=FOLDER).
+# Needs make and Python 3.11 or newer; the rest is installed into .venv (or MRT_VENV=FOLDER), this
+# package too, as an editable one.
 
 PROFILE ?= tiny
 SEEDS ?= 1
@@ -11,6 +12,9 @@ VENV := $(or $(MRT_VENV),.venv)
 BIN := $(VENV)/bin
 # One stamp for each state of requirements.txt: another hash, another environment.
 STAMP := $(VENV)/.requirements-$(shell cksum < requirements.txt | cut -d ' ' -f 1)
+# And one for each place and description of the package: an environment may serve several
+# checkouts, and code is imported from the one that make was last called in.
+PACKAGE := $(VENV)/.package-$(shell { pwd -P; cat pyproject.toml; } | cksum | cut -d ' ' -f 1)
 
 # What is in the repository is all that the small profiles need.
 ifneq ($(filter $(PROFILE),tiny smoke),)
@@ -23,22 +27,24 @@ export MALLOC_TRIM_THRESHOLD_ := 20000000000
 export MALLOC_TOP_PAD_ := 268435456
 # Threads of the tokenizers' own do not survive a fork, and would print a warning at each.
 export TOKENIZERS_PARALLELISM := false
+# Two checkouts that share an environment at the same time each run their own code, kernels too.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: reproduce test lab lint
 .DEFAULT_GOAL := reproduce
 
-reproduce: $(STAMP)
+reproduce: $(PACKAGE)
 	$(BIN)/python -m mrtlib reproduce --profile $(PROFILE) --seeds $(SEEDS)
 
 # One thread: on few cores the toy models of the tests lose more time to threads than they gain.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(PACKAGE)
 	$(BIN)/ruff check .
 
-lab: $(STAMP)
-	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" notebooks
+lab: $(PACKAGE)
+	$(BIN)/python -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks
 
 # An environment with a stamp of ours in it is made anew; one from elsewhere is only added to.
 $(STAMP):
@@ -48,4 +54,11 @@ $(STAMP):
 	@echo "Installing requirements.txt into $(VENV); this takes several minutes, and only once."
 	@$(PYTHON) -m venv $$(ls $(VENV)/.requirements-* >/dev/null 2>&1 && echo --clear) "$(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# Nothing is downloaded: what it needs is in requirements.txt.
+$(PACKAGE): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	--no-build-isolation --editable .
+	@rm -f $(VENV)/.package-*
 	@touch $@

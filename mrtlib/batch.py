@@ -49,8 +49,14 @@ class Relay:
 
 
 def numbered() -> list[Path]:
-    """Return the numbered notebooks in order."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    """Return the numbered notebooks in order.
+
+    Raises:
+        BatchError: there are none.
+    """
+    if found := sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        return found
+    raise BatchError(f"no notebooks in {NOTEBOOKS}; set MRT_ROOT to a checkout of the repository")
 
 
 def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout) -> list[Path]:
@@ -79,8 +85,9 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
         write_text(copy, nbformat.writes(executed) + "\n")
         copies.append(copy)
         print(f"{path.stem}: done in {time.monotonic() - began:.0f} s", file=out, flush=True)
-    made_from = [profile.problems, *[p for p in [Path(profile.model_path)] if p.is_dir()],
-                 *sorted(profile.runs.glob("*.csv"))]  # fmt: skip
+    sources = [*profile.problems.glob("*"), *Path(profile.model_path).glob("*")]
+    made_from = [path for path in sources if path.suffix != ".md"]  # words change no result
+    made_from += sorted(profile.runs.glob("*.csv"))
     command = f"python -m mrtlib reproduce --profile {profile.name} --seed {seed} --seeds {seeds}"
     record = manifest(as_json(profile), _key(profile), range(seed, seed + seeds), made_from,
                       ROOT, command)  # fmt: skip
@@ -156,6 +163,7 @@ def cleaned(book: NotebookNode, names: dict[str, str]) -> NotebookNode:
     book = nbformat.from_dict(book)
     for key in ("widgets", "papermill"):
         book.metadata.pop(key, None)
+    book.metadata.get("language_info", {}).pop("version", None)  # of a Python, to the patch
     for cell in book.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
@@ -198,5 +206,5 @@ def summary(profile: Profile) -> str:
     return "\n".join([
         results_markdown(read_csv(table), c0), *(f"- {row}" for row in rows), "",
         "Figures (each also as PNG, and its numbers as CSV):", *(f"  {p}" for p in figures),
-        f"Results: {table}",
+        f"Results: {table}", f"Tables in LaTeX: {profile.runs / 'tables'}",
     ])  # fmt: skip

@@ -11,23 +11,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
 
-TRAINED_METHODS = ("outcome", "episode_progress", "episode_progress_centred", "regret_to_go")
+def _root() -> Path:
+    """Return the folder of data/, notebooks/ and figures/, as an absolute path.
+
+    The environment variable MRT_ROOT, where it is set; else the checkout that this package lies
+    in; else, for a package that was installed alone, the current folder.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    here = checkout if (checkout / "data" / "problems").is_dir() else Path.cwd()
+    return Path(os.environ.get("MRT_ROOT") or here).absolute()
+
+
+ROOT = _root()
+
 # How methods are named in tables and figures, and their order there.
 LABELS = {
     "base": "base",
     "outcome": "outcome RL",
-    "length_penalty": "length penalty",
-    "mixed_group": "mixed group",
-    "termination_baseline": "termination baseline",
     "episode_progress": "episode progress",
     "episode_progress_centred": "centred progress",
     "regret_to_go": "regret-to-go",
-    "budget_relative": "budget relative",
-    "star": "STaR",
-    "mrt_star": "MRT (STaR)",
 }
+TRAINED_METHODS = tuple(LABELS)[1:]
+
+# What opens a new episode in the authors' analysis notebooks (github.com/CMU-AIRe/MRT).
+WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON = "Wait", "But wait", "Alternatively", "But hold on"
+CHECK = "But let me double-check"
+ANOTHER_WAY = "Is there another way to think about this?"
+MARKERS = (WAIT, BUT_WAIT, ALTERNATIVELY, ANOTHER_WAY, CHECK, HOLD_ON)
 
 
 class ProfileError(ValueError):
@@ -220,6 +232,20 @@ PROFILES = {"smoke": _smoke, "tiny": _tiny, "r1-distill-1.5b": _r1_distill}
 
 def load_profile(name: str) -> Profile:
     """Return the named profile, checked.
+
+    >>> from mrtlib import load_profile
+    >>> profile = load_profile("tiny")
+    >>> profile.thinking.budget  # C0 in tokens
+    224
+    >>> profile.training.methods
+    ('outcome', 'episode_progress', 'episode_progress_centred', 'regret_to_go')
+
+    A run that differs in one number is a copy with a name, and so a folder, of its own:
+
+    >>> from dataclasses import replace
+    >>> thinking = replace(profile.thinking, budget=448)
+    >>> replace(profile, name="longer", thinking=thinking).runs.name
+    'longer'
 
     Raises:
         ProfileError: no such profile, or its values contradict each other.

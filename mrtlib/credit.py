@@ -110,6 +110,10 @@ def progress(J: ArrayLike) -> Array:
     """Return the progress J_j - J_{j-1} of each episode, (k,) in [-1, 1].
 
     Sums to J_k - J_0 over a trace. Source: arXiv 2503.07572, definition 6.1.
+
+    >>> from mrtlib import progress
+    >>> progress([0.25, 0.25, 0.75])  # J_0, J_1, J_2: the first episode gained nothing
+    array([0. , 0.5])
     """
     return np.diff(_curve(J))
 
@@ -154,6 +158,12 @@ def regret_to_go(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
     A_j too (it decides g_j as well as those before it), less any baseline that is known before
     episode j, and J held fixed as a function of the prefix, E[Σ_n A ∇ log π(z_n)] is
     ∇ E[1 - regret]. Paid A_{j+1}, as a token of the episode that it opens, it is not.
+
+    The later of two episodes that gain as much earns less, and the first is paid for both:
+
+    >>> from mrtlib import regret_to_go
+    >>> regret_to_go([0.0, 0.5, 1.0], [0, 25, 75], budget=100)
+    array([0.5  , 0.125])
 
     Args:
         J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.

@@ -13,19 +13,9 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from mrtlib.config import Thinking
+from mrtlib.config import MARKERS, Thinking
 
 Decode = Callable[[list[int]], str]  # ids to text, special tokens kept
-
-# What opens a new episode in the authors' analysis notebooks (github.com/CMU-AIRe/MRT).
-MARKERS = (
-    "Wait",
-    "But wait",
-    "Alternatively",
-    "Is there another way to think about this?",
-    "But let me double-check",
-    "But hold on",
-)
 
 
 def official(
@@ -93,6 +83,17 @@ def _ends(
     return [*cuts[group_size - 1 :: group_size], length]
 
 
+def official_texts(text: str, max_cuts: int = 49, group_size: int = 1) -> list[str]:
+    """Return the episodes by `official` as the authors' notebooks keep them.
+
+    Each raw episode loses its trailing newlines, and those of a group are joined by a blank line:
+    where more than two newlines stood between them, the text is not the trace's.
+    """
+    ends = official(text, max_cuts)
+    raw = [text[a:b].rstrip("\n") for a, b in itertools.pairwise([0, *ends])]
+    return ["\n\n".join(raw[i : i + group_size]) for i in range(0, len(raw), group_size)]
+
+
 def by_token_budget(n_tokens: int, size: int) -> list[int]:
     """Return boundaries every `size` tokens; the last is n_tokens. [] for no tokens.
 
@@ -152,7 +153,18 @@ def _covers(ids: list[int], decode: Decode, prefix: str) -> Callable[[int], bool
 
 
 def segment(token_ids: Sequence[int], decode: Decode, thinking: Thinking) -> list[int]:
-    """Return the boundaries [t_1, ..., t_k] of a sampled trace, by the profile's segmenter.
+    r"""Return the boundaries [t_1, ..., t_k] of a sampled trace, by the profile's segmenter.
+
+    Here a token is a byte; a tokenizer's `decode` takes its place. A marker after fewer than three
+    paragraphs (`thinking.min_paragraphs`) cuts nothing:
+
+    >>> from mrtlib import load_profile, segment
+    >>> text = "First, 7 + 5 = 12.\n\nWait, no.\n\n12 + 3 = 15.\n\nWait, 5 * 3 = 15."
+    >>> thinking = load_profile("tiny").thinking
+    >>> segment(text.encode(), lambda ids: bytes(ids).decode(), thinking)
+    [45, 62]
+    >>> text[45:62]
+    'Wait, 5 * 3 = 15.'
 
     Raises:
         ValueError: no such segmenter.

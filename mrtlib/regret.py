@@ -15,6 +15,10 @@ Array = NDArray[np.float64]
 def anytime(J: ArrayLike, t: ArrayLike, grid: ArrayLike) -> Array:
     """Return J(n) at each budget of `grid`: what the trace is worth when cut there.
 
+    >>> from mrtlib import anytime
+    >>> anytime([0.1, 0.6, 0.9], [0, 40, 80], grid=[0, 39, 40, 200])
+    array([0.1, 0.1, 0.6, 0.9])
+
     Args:
         J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
         grid: budgets in tokens, any shape, >= 0.
@@ -45,6 +49,14 @@ def normalised_regret(J: ArrayLike, t: ArrayLike, budget: ArrayLike) -> Array:
     """Return 1 - area / C0: the regret against an oracle that is right from the first token.
 
     In [0, 1], and 1 - regret = J_0 + Σ_j g_j with g from `credit.discounted_progress`.
+
+    Two traces that end equally well; the second gets there later:
+
+    >>> from mrtlib import normalised_regret
+    >>> float(normalised_regret([0.0, 1.0], [0, 25], 100))
+    0.25
+    >>> float(normalised_regret([0.0, 1.0], [0, 75], 100))
+    0.75
 
     Args:
         J, t: (k + 1,) success probabilities and boundaries, t_0 = 0.
@@ -184,6 +196,10 @@ def stop_point(J: Sequence[float], rise: float = 0.05) -> int:
     """Return the first boundary from which J never rises by more than `rise`.
 
     min{j : max_{i >= j} J_i - J_j <= rise}. Always defined, since k itself qualifies.
+
+    >>> from mrtlib import stop_point
+    >>> stop_point([0.1, 0.7, 0.5, 0.72, 0.7])  # all after the first episode is waste
+    1
     """
     later = np.maximum.accumulate(np.asarray(J, dtype=float)[::-1])[::-1]
     return int(np.argmax(later - np.asarray(J, dtype=float) <= rise))

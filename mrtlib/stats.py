@@ -147,6 +147,15 @@ def _sums_of_squares(part: Array) -> tuple[Array, Array]:
 def two_way(values: ArrayLike, strata: ArrayLike | None = None, level: float = 0.95) -> Interval:
     """Return the mean over seeds and problems with its t interval.
 
+    How much more often a method is right than another one, 5 seeds on the same 4 problems:
+
+    >>> from mrtlib import two_way
+    >>> gain = [[0.50, 0.25, 0.00, 0.25], [0.25, 0.25, 0.25, 0.25], [0.50, 0.00, 0.25, 0.25],
+    ...         [0.25, 0.25, 0.25, 0.50], [0.50, 0.25, 0.00, 0.25]]
+    >>> found = two_way(gain)
+    >>> [round(number, 2) for number in (found.estimate, found.low, found.high)]
+    [0.26, 0.09, 0.44]
+
     Args:
         values: (..., S, P) as in `mean_and_variance`; for a paired difference, the differences.
         strata: as in `mean_and_variance`.

@@ -178,6 +178,17 @@ def read_table(path: str | Path, name: str) -> pd.DataFrame:
     return _frame(_read(Path(path), name))
 
 
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all, and the same text on every machine.
+
+    Numbers have six significant digits: processors add up in different orders, and sums differ in
+    the last of their sixteen. What a sum leaves of 0 (less than 1e-12) is written as 0.
+    """
+    numbers = table.select_dtypes("floating")
+    table = table.assign(**numbers.mask(numbers.abs() < 1e-12, 0.0))
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
 def read_csv(path: str | Path) -> pd.DataFrame:
     """Read a CSV table of ours. Only an empty cell is missing: a level may be called `NA`."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
@@ -317,9 +328,9 @@ def manifest(
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide results."""
+    """Return the versions of Python (major and minor) and of the packages that decide results."""
     found = {name: version(name) for name in PACKAGES if find_spec(name)}
-    return {"python": platform.python_version(), **found}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 
 def file_hashes(files: Iterable[Path], root: Path) -> dict[str, str]:

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from mrtlib.config import Model, Profile, load_profile
+from mrtlib.config import ROOT, Model, Profile, load_profile
+
+
+@pytest.fixture(scope="session")
+def records() -> Path:
+    """The folder of the committed run, wherever MRT_RUNS has this machine's runs."""
+    return ROOT / "data" / "runs" / "tiny"
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +58,3 @@ def toy_profile(toy_folder) -> Callable[..., Profile]:
         return replace(load_profile("smoke"), model=model)
 
     return make
-
-
-def repacked(model) -> list:
-    """The 4-bit layers that were re-packed for inference, and so give no gradients."""
-    return [layer for layer in model.modules()
-            if getattr(getattr(getattr(layer, "weight", None), "quant_state", None),
-                       "packing_format_for_cpu", False)]  # fmt: skip

@@ -63,7 +63,9 @@ def test_regret_removed_is_signed_and_said(models):
     said = comparison.regret_in_words(worse)
     assert "`episode_progress` adds" in said and "-" not in said
     unclear = ours._replace(low=-0.1, decided=False)
-    assert "not told apart" in comparison.regret_in_words(unclear)
+    assert "no significant difference from `outcome`" in comparison.regret_in_words(unclear)
+    nothing = unclear._replace(estimate=0.0004, low=-0.0004)
+    assert "(0.0% [0.0%," in comparison.regret_in_words(nothing)
 
 
 def test_regret_is_removed_on_each_level_where_there_are_several(models):
@@ -101,7 +103,7 @@ def test_tokens_at_equal_accuracy(models):
     assert never["times_fewer"] == 0 and np.isinf(never["tokens"])
     even, short = table.itertuples()
     assert "1.00 [1.00, 1.00] times fewer" in comparison.tokens_in_words(even)
-    assert "not told apart" in comparison.tokens_in_words(even)
+    assert "no significant difference" in comparison.tokens_in_words(even)
     assert "does not reach" in comparison.tokens_in_words(short)
     sure = even._replace(times_fewer=1.5, low=1.1, high=2.0)
     assert "with 1.50 [1.10, 2.00] times fewer" in comparison.tokens_in_words(sure)

@@ -6,10 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from mrtlib.config import load_profile
 from mrtlib.experiments import coverage, population
-
-KEPT = load_profile("tiny").runs / "coverage.csv"
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +30,8 @@ def test_the_bootstrap_is_found_out(table):
     assert (alone["coverage"] < 0.9).all() and (alone["decided"] > 0.1).all()
 
 
-def test_the_study_on_record_is_sound_and_up_to_date():
-    kept = pd.read_csv(KEPT)
+def test_the_study_on_record_is_sound_and_up_to_date(records):
+    kept = pd.read_csv(records / "coverage.csv")
     assert coverage.faults(kept).empty
     assert set(kept["problems"]) == set(coverage.PROBLEMS)
     closed = kept[kept["way"] == "closed form"]

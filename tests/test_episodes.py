@@ -47,12 +47,6 @@ def texts(text, ends):
     return [text[a:b] for a, b in itertools.pairwise([0, *ends])]
 
 
-def notebook_texts(text, max_cuts=49, group_size=1):
-    """Our episodes as the notebooks keep them: without trailing newlines, groups joined anew."""
-    raw = [episode.rstrip("\n") for episode in texts(text, official(text, max_cuts))]
-    return notebook_merge(raw, group_size)
-
-
 def notebook_merge(steps, group_size):
     """The notebook's groups of episodes."""
     return ["\n\n".join(steps[i : i + group_size]) for i in range(0, len(steps), group_size)]
@@ -63,7 +57,7 @@ def notebook_merge(steps, group_size):
 def test_official_is_the_notebooks_rule(max_cuts, group_size):
     several = 0
     for text in filter(None, random_traces()):
-        ours = notebook_texts(text, max_cuts, group_size)
+        ours = episodes.official_texts(text, max_cuts, group_size)
         assert ours == notebook_merge(notebook_rule(text, max_cuts), group_size)
         ends = official(text, max_cuts, group_size)
         kept = [t.rstrip("\n") for t in texts(text, ends)]
@@ -74,7 +68,7 @@ def test_official_is_the_notebooks_rule(max_cuts, group_size):
 
 def test_each_episode_of_a_group_loses_its_newlines():
     text = "a\n\nb\n\nc\n\n\n\nWait d\n\ne\n\nf\n"
-    assert notebook_texts(text, group_size=2) == ["a\n\nb\n\nc\n\nWait d\n\ne\n\nf"]
+    assert episodes.official_texts(text, group_size=2) == ["a\n\nb\n\nc\n\nWait d\n\ne\n\nf"]
 
 
 @pytest.mark.parametrize("segmenter", [official, by_markers])

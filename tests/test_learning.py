@@ -75,6 +75,13 @@ def test_equal_tokens_reads_each_run_at_the_same_total(steps):
     assert table.loc["outcome", "reward"] == pytest.approx(0.3)
 
 
+def test_methods_keep_their_order_on_every_processor():
+    """Sorts that are not stable leave equal steps in another order on each."""
+    methods = ["e", "d", "c", "b", "a"]
+    runs = [log(m, s, [0.5] * 40, [10] * 40) for m in methods for s in range(8)]
+    assert list(learning.at_equal_tokens(pd.concat(runs)).index) == methods
+
+
 def test_claims_hold_and_can_fail(steps):
     good = claims.of_training(steps, ("outcome", "regret_to_go"), 2, 20)
     assert good["holds"].all()

@@ -8,7 +8,6 @@ import bitsandbytes.nn.modules as bnb_modules
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from conftest import repacked
 from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 from transformers.trainer_utils import set_seed
 
@@ -184,13 +183,13 @@ def test_guard_keeps_adapter_gradients_after_an_evaluation(toy_profile, avx512bf
     disturb(policy)
     before = gradients(policy)
     logits(policy)
-    assert not repacked(policy)
+    quantization.assert_unpacked(policy)
     after = gradients(policy)
     assert len(before) == 2 * 7 * 2
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_without_the_guard_layers_are_repacked(toy_profile, avx512bf16):
+def test_without_the_guard_the_layers_are_packed_and_that_is_noticed(toy_profile, avx512bf16):
     model = loading.load_base(toy_profile("nf4"), guard=False)
     layer = model.model.layers[0].mlp.up_proj
     original = layer.forward
@@ -199,7 +198,8 @@ def test_without_the_guard_layers_are_repacked(toy_profile, avx512bf16):
             original(torch.zeros(1, 64))  # re-packs, then needs instructions that may be absent
         except (RuntimeError, AttributeError, NotImplementedError):
             assert not bnb_modules.lib.has_avx512bf16_cpu()
-    assert repacked(model) == [layer]
+    with pytest.raises(ModelError, match="1 4-bit layers are packed"):
+        quantization.assert_unpacked(model)
 
 
 # --- adapters --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -43,6 +44,16 @@ def faults(book) -> list[str]:
     return found
 
 
+def noise(book) -> list[str]:
+    """Return the numbers shown that are 0 but for rounding, which no two processors do alike."""
+    outputs = [output for cell in code_cells(book) for output in cell.outputs]
+    texts = [text for output in outputs for text in (output.get("text"), *(
+        output.get("data", {}).get(kind) for kind in ("text/plain", "text/markdown")
+    )) if text]  # fmt: skip
+    signed, tiny = r"(?<!\w)[-\u2212]0(?:\.0*)?(?![\d.])", r"\d(?:\.\d+)?e-[1-9]\d"
+    return re.findall(f"{signed}|{tiny}", "\n".join(texts))
+
+
 def parameters(book) -> dict:
     """Return the parameters of a notebook: plain literals of the one cell with the tag."""
     (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
@@ -73,6 +84,18 @@ def test_the_form_check_can_fail():
         assert fault in found
 
 
+def test_committed_copies_show_no_noise():
+    for path in BOOKS:
+        copy = nbformat.read(ROOT / "data" / "runs" / "tiny" / path.name, as_version=4)
+        assert noise(copy) == [], path.stem
+
+
+def test_noise_is_seen():
+    shown = nbformat.v4.new_output("stream", text="3e-16, -0.0% [\u22120.00, 0.1], -0.01, 1e-09")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[shown])])
+    assert noise(book) == ["3e-16", "-0.0", "\u22120.00"]
+
+
 def test_numbers_are_in_order():
     assert [int(path.stem[:2]) for path in BOOKS] == list(range(len(BOOKS)))
 
@@ -95,7 +118,9 @@ def test_every_notebook_runs(reproduced):
         text, book = path.read_text(encoding="utf-8"), nbformat.read(path, as_version=4)
         assert f"{path.stem}: started" in said and f"{path.stem}: done in" in said
         assert any(cell.outputs for cell in code_cells(book))
+        assert noise(book) == []
         assert not {"widgets", "papermill"} & set(book.metadata)
+        assert "version" not in book.metadata.language_info  # of the Python that ran it
         assert "injected-parameters" in [cell.id for cell in book.cells]
         for cell in code_cells(book):
             if "figures.save(" in cell.source or "budget_view(" in cell.source:
@@ -121,12 +146,16 @@ def test_what_a_run_leaves(reproduced):
     assert (removed["low"] <= removed["high"]).all()
     record = json.loads((runs / "manifest.json").read_text(encoding="utf-8"))
     assert record["seeds"] == [0] and record["config"]["name"] == "smoke"
-    assert "results.csv" in record["hashes"]
+    assert {"results.csv", "data/problems/test.jsonl"} <= set(record["hashes"])
+    assert not any(name.endswith(".md") for name in record["hashes"])
     for stem in ("learning_curves", "accuracy_by_budget", "regret_by_budget", "headline",
                  "results_table"):  # fmt: skip
         for kind in ("pdf", "png", "csv"):
             assert (profile.figures / f"{stem}.{kind}").stat().st_size
         assert f"{stem}.pdf" in said
+    for name in ("reasoner_card", "waste", "estimator_errors", "results", "regret_removed",
+                 "tokens_at_equal_accuracy"):  # fmt: skip
+        assert r"\bottomrule" in (runs / "tables" / f"{name}.tex").read_text(encoding="utf-8")
     assert "outcome RL" in said
     equal = pd.read_csv(runs / "tokens_at_equal_accuracy.csv")
     assert said.count("`outcome`") == len(removed) + len(equal)

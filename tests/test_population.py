@@ -13,9 +13,9 @@ from mrtlib.store import Shards, read_json
 
 
 @pytest.fixture(scope="module")
-def budgets() -> pd.DataFrame:
+def budgets(records) -> pd.DataFrame:
     """The `budgets` records of every evaluated model of the profile `tiny`."""
-    folders = sorted((load_profile("tiny").runs / "evaluation").iterdir())
+    folders = sorted((records / "evaluation").iterdir())
     return pd.concat(
         Shards(folder / "budgets", "budgets").read(read_json(folder / "keys.json"))
         for folder in folders

@@ -8,7 +8,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from conftest import repacked
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -21,7 +20,7 @@ from transformers import (
 from mrtlib.config import Thinking, load_profile
 from mrtlib.models.compatibility import obstacle
 from mrtlib.models.packing import counted
-from mrtlib.models.quantization import guard_4bit
+from mrtlib.models.quantization import assert_unpacked, guard_4bit
 from mrtlib.models.sampling import TransformersSampler
 from mrtlib.models.tokens import Joiner, Spelling
 from mrtlib.prover import exact, prover
@@ -166,7 +165,7 @@ def test_packed_is_unpacked_in_four_bits(kind, lora, tmp_path):
         exact.packed(model, probes, GivenIds(), kept=kept),
         exact.unpacked(model, probes, GivenIds()),
     )
-    assert not repacked(model)
+    assert_unpacked(model)
 
 
 @pytest.mark.parametrize("limit", [25, 60, 90])

@@ -3,6 +3,7 @@
 import re
 
 import pandas as pd
+import pytest
 
 from mrtlib.batch import numbered
 from mrtlib.config import ROOT, load_profile
@@ -11,6 +12,7 @@ from mrtlib.experiments.benchmark import markdown
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TINY = load_profile("tiny")
+PAGES = ("README.md", "CONTRIBUTING.md", "data/problems/README.md", "data/reasoner/README.md")
 
 
 def test_its_table_is_the_committed_results():
@@ -24,9 +26,18 @@ def test_its_benchmark_is_the_committed_one():
 
 
 def test_it_lists_the_notebooks_and_the_figures_that_are_there():
-    rows = re.findall(r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\) \|.*", README, flags=re.M)
+    row = r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\) \| \[results\]\(data/runs/tiny/\1\.ipynb\) \|"
+    rows = re.findall(row, README, flags=re.M)
     assert rows == [path.stem for path in numbered()]
     section = README.partition("## The notebooks")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+)`", section))
     for kind in ("pdf", "png", "csv"):
         assert {path.stem for path in (ROOT / "figures").glob(f"*.{kind}")} == named
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_that_a_page_names_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [(ROOT / page).parent / link for link in re.findall(r"\]\(([^):]+)\)", text)]
+    named = [ROOT / path for path in re.findall(r"`((?:mrtlib|tests|data)/[\w/-]+\.\w+)`", text)]
+    assert [path for path in links + named if not path.exists()] == []

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib.config import Profile
+from mrtlib.config import Profile, load_profile
 from mrtlib.evaluation import sweep
 from mrtlib.experiments import claims, reasoner_card
 from mrtlib.reasoner import making
@@ -85,3 +85,10 @@ def test_the_reasoner_can_be_made_anew(toy_profile, elsewhere, monkeypatch, tmp_
     made = reasoner_card.retrain(toy_profile(), recipe)
     assert made.model.name == "runs/reasoner/model"
     assert (tmp_path / made.model.name / "model.safetensors").is_file()
+
+
+def test_a_reasoner_made_elsewhere_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    monkeypatch.setattr(reasoner_card, "make", lambda *where: where[-1].mkdir(parents=True))
+    made = reasoner_card.retrain(load_profile("smoke"), Recipe())
+    assert made.model_path == str(tmp_path / "smoke" / "reasoner" / "model")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from contextlib import suppress
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,6 +71,16 @@ def test_a_level_may_have_any_name(tmp_path):
     table = store.read_csv(tmp_path / "t.csv")
     assert table["level"].tolist() == ["NA", "none"]
     assert table["low"].isna().tolist() == [True, False]
+
+
+def test_a_csv_holds_no_digit_that_hangs_on_the_order_of_a_sum(tmp_path):
+    path, noise = tmp_path / "t.csv", 0.1 + 0.2 - 0.3
+    table = pd.DataFrame({"name": ["a", "b"], "x": [0.1 + 0.2, noise], "y": [-noise, -0.0],
+                          "count": [3, 2_000_000], "tokens": [1234.5678, math.inf]})  # fmt: skip
+    store.write_csv(path, table)
+    assert path.read_bytes() == b"name,x,y,count,tokens\na,0.3,0,3,1234.57\nb,0,0,2000000,inf\n"
+    store.write_csv(path, pd.DataFrame({"x": [2e-12, None]}))  # small, but more than rounding
+    assert path.read_bytes() == b'x\n2e-12\n""\n'
 
 
 def test_what_was_read_can_be_written_again(tmp_path):
@@ -253,7 +265,8 @@ def test_manifest_records_what_the_run_was_made_from(tmp_path):
     assert read["config"]["name"] == "smoke" and read["seeds"] == [0, 1]
     assert read["hashes"]["data/a.txt"].startswith("ba7816bf8f01cfea")
     assert read["hashes"]["far.bin"].startswith("e3b0c44298fc1c14")
-    assert read["versions"]["pyarrow"] == pa.__version__ and "python" in read["versions"]
+    assert read["versions"]["pyarrow"] == pa.__version__
+    assert read["versions"]["python"].count(".") == 1  # a patch of Python changes no result
     assert str(tmp_path) not in text
     made.write(root / "again.json")
     assert (root / "again.json").read_text() == text

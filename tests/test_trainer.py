@@ -10,7 +10,7 @@ from mrtlib import credit
 from mrtlib.config import TRAINED_METHODS, Lora, ProverSettings
 from mrtlib.models.compatibility import obstacle
 from mrtlib.models.packing import counted
-from mrtlib.models.quantization import ModelError
+from mrtlib.models.quantization import ModelError, layers_4bit
 from mrtlib.models.tokens import Spelling
 from mrtlib.prover import probes, prover
 from mrtlib.prover.probes import ProverError
@@ -217,3 +217,11 @@ def test_twin_and_policy_give_the_same_rollouts(profile, tmp_path):
         made = run(own, "outcome", tmp_path / str(twin), steps=1)
         lengths.append([r.token_ids for r in made.rollouts])
     assert lengths[0] == lengths[1]
+
+
+def test_a_base_that_was_packed_for_inference_is_not_trained(profile, tmp_path):
+    """On some CPUs a pass without gradients packs 4-bit layers, which then give none."""
+    made = MRTTrainer(profile, "outcome", 0, tmp_path)
+    layers_4bit(made.model)[0].weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(ModelError, match="1 4-bit layers are packed"):
+        made.train()

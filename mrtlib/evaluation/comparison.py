@@ -1,6 +1,6 @@
-"""The evaluated models side by side: what MRT removes of regret, what tokens it saves, the claims.
+"""The evaluated models side by side: what MRT removes of the regret, and what tokens it saves.
 
-Everything here works on `results.measures` and on results.csv; no model is loaded.
+Everything here works on what `results.metrics_of` returns; no model is loaded.
 """
 
 import math
@@ -151,10 +151,10 @@ def regret_in_words(row: pd.Series) -> str:
     numbers = (row.estimate, row.low, row.high)
     if row.decided and row.estimate < 0:
         numbers = (-row.estimate, -row.high, -row.low)
-    much = "{:.1%} [{:.1%}, {:.1%}]".format(*numbers)
+    much = "{:z.1%} [{:z.1%}, {:z.1%}]".format(*numbers)
     place = f"at {row.budget} tokens" + ("" if row.level == "all" else f", level `{row.level}`")
     if not row.decided:
-        return (f"`{row.method}` is not told apart from `outcome` by its regret {place} "
+        return (f"`{row.method}` shows no significant difference from `outcome` in regret {place} "
                 f"({much} removed)")  # fmt: skip
     way = "removes" if row.estimate > 0 else "adds"
     return f"`{row.method}` {way} {much} of the regret of `outcome` {place}"
@@ -167,6 +167,6 @@ def tokens_in_words(row: pd.Series) -> str:
         return (f"`{row.method}` does not reach the best accuracy of `outcome` within C0 "
                 f"({much})")  # fmt: skip
     if row.low <= 1 <= row.high:
-        return (f"`{row.method}` is not told apart from `outcome` by the tokens for its best "
-                f"accuracy up to C0 ({much})")  # fmt: skip
+        return (f"`{row.method}` shows no significant difference in the tokens that reach the best "
+                f"accuracy of `outcome` up to C0 ({much})")  # fmt: skip
     return f"`{row.method}` reaches the best accuracy of `outcome` up to C0 with {much}"

@@ -67,7 +67,9 @@ def at_equal_tokens(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
     """
     total = int(steps.groupby(["method", "seed"])["generated_tokens"].max().min())
     rows = []
-    for (method, seed), run in steps.sort_values("step").groupby(["method", "seed"], sort=False):
+    # Other sorts leave equal steps, and so the methods, in an order that hangs on the processor.
+    steps = steps.sort_values("step", kind="stable")
+    for (method, seed), run in steps.groupby(["method", "seed"], sort=False):
         last = run[run["generated_tokens"] <= total].tail(window)
         rows.append({"method": method, "seed": seed, "tokens": total, "step": last["step"].max(),
                      **last[list(QUANTITIES)].mean()})  # fmt: skip

@@ -8,8 +8,6 @@ authors' notebook takes it; natural_accuracy, tokens, episodes, truncated, pass@
 are two-way (`stats.two_way`), of shares `stats.proportion`.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -17,7 +15,6 @@ from mrtlib import regret
 from mrtlib.config import Profile
 from mrtlib.evaluation.votes import maj_at_k, pass_at_k
 from mrtlib.stats import Interval, proportion, ratio, two_way
-from mrtlib.store import write_text
 from mrtlib.tasks.grading import candidates
 
 COLUMNS = (
@@ -187,9 +184,3 @@ def relative_regret(
     )
     left = ratio(ours, other, level_of_each(index))
     return Interval(1 - left.estimate, 1 - left.high, 1 - left.low)
-
-
-def write_results(table: pd.DataFrame, path: Path) -> None:
-    """Write the results table as CSV, six decimals."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, table.to_csv(index=False, float_format="%.6f"))

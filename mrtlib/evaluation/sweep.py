@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mrtlib.config import Profile
+from mrtlib.config import ALTERNATIVELY, BUT_WAIT, HOLD_ON, WAIT, Profile
 from mrtlib.models.loading import check_context, load_policy, work_key
 from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample
@@ -22,7 +22,7 @@ from mrtlib.store import Shards, complete, content_key, read_json, write_json
 from mrtlib.tasks.problems import Problem, load_problems
 
 # Words that force the model to think on, in turn (the paper's budget-forced extrapolation).
-EXTENSIONS = ("Wait", "But wait", "Alternatively", "But hold on")
+EXTENSIONS = (WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON)
 SHARD = 64  # problems
 TABLES = ("rollouts", "progress", "budgets")
 
@@ -183,6 +183,14 @@ def evaluate(
     profile: Profile, method: str, seed: int, adapter: Path | None = None, split: str = "test"
 ) -> Path:
     """Measure one model on the problems of a split; return the folder of its tables.
+
+    >>> from mrtlib import evaluate, load_profile
+    >>> from mrtlib.evaluation.sweep import load_tables
+    >>> tables = load_tables(evaluate(load_profile("smoke"), "base", seed=0))
+    evaluate base, seed 0: part 1 of 1, 0 min left
+    >>> accuracy = tables["budgets"].groupby("budget")["accuracy"].mean()
+    >>> accuracy[[28, 112, 224]].round(1).tolist()  # more thinking, more right answers
+    [0.2, 0.3, 0.4]
 
     Goes on from the shards that are there; says how far it is and how long it will take.
     Shards made with other settings or weights stay, but `load_tables` does not read them.

@@ -1,9 +1,10 @@
-"""The results table as rows, Markdown and LaTeX.
+"""The results table as rows and Markdown, and how numbers are written for readers.
 
 `results` has the columns method, seed, level, metric, budget, estimate, low, high, problems,
 samples. Shown are the rows of all levels and seeds together (level "all", seed "all").
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -82,18 +83,27 @@ def results_rows(results: pd.DataFrame, c0: int) -> pd.DataFrame:
         for block, prefix in (("method", ""), ("difference", DIFFERENCE)):
             fits = (rows["metric"] == prefix + column.metric) & (rows["budget"] == column.budget)
             for row in rows[fits].itertuples():
-                text = _written(row.estimate, column, block == "difference")
-                interval = f"[{_written(row.low, column)}, {_written(row.high, column)}]"
-                lines.append((block, row.method, column.heading, row.estimate, row.low, row.high,
-                              text, "" if pd.isna(row.low) else interval))  # fmt: skip
+                numbers = row.estimate, row.low, row.high
+                sign = "+" if block == "difference" else ""
+                texts = written(*numbers, column.digits, column.scale, sign)
+                lines.append((block, row.method, column.heading, *numbers, *texts))
     names = ["block", "method", "heading", "estimate", "low", "high", "text", "interval"]
     return pd.DataFrame(lines, columns=names)
 
 
-def _written(value: float, column: Column, signed: bool = False) -> str:
-    """Format a number of a column, with a true minus sign."""
-    sign = "+" if signed else ""
-    return f"{value * column.scale:{sign}.{column.digits}f}".replace("-", "\u2212")
+def number(value: float, digits: int, scale: float = 1, sign: str = "") -> str:
+    """Return a number as text: a true minus sign, none on what rounds to 0, a dash for none."""
+    if not math.isfinite(value):
+        return "\u2013"
+    return f"{value * scale:{sign}z.{digits}f}".replace("-", "\u2212")
+
+
+def written(
+    estimate: float, low: float, high: float, digits: int, scale: float = 1, sign: str = ""
+) -> tuple[str, str]:
+    """Return an estimate and its interval as texts; "" where there is no interval."""
+    interval = f"[{number(low, digits, scale)}, {number(high, digits, scale)}]"
+    return number(estimate, digits, scale, sign), "" if math.isnan(low) else interval
 
 
 def _lines(numbers: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
@@ -146,13 +156,21 @@ def in_order(names: pd.Series) -> list[str]:
 
 def said(row: Mapping[str, float]) -> str:
     """Return an estimate with its interval: "0.41 [0.35, 0.47]"."""
-    # Adding 0.0 turns the -0.0 that rounding can leave into 0.0.
-    middle, low, high = (round(row[name], 2) + 0.0 for name in ("estimate", "low", "high"))
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+    return "{estimate:z.2f} [{low:z.2f}, {high:z.2f}]".format_map(row)
 
 
 def against(row: Mapping[str, float]) -> str:
     """Say how one thing stands to another, given the interval of its difference."""
     if row["low"] > 0:
-        return "better than"
-    return "worse than" if row["high"] < 0 else "not told apart from"
+        return "is better than"
+    return "is worse than" if row["high"] < 0 else "shows no significant difference from"
+
+
+def small(value: float, bound: float) -> str:
+    """Say what rounding leaves of 0: that it is below the bound, or the number where it is not."""
+    return f"below {bound:.0e}" if value < bound else f"{value:.1e}"
+
+
+def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Return a table to be shown: rounded, and without a sign on what rounds to 0."""
+    return table.round(digits).map(lambda cell: cell + 0.0 if isinstance(cell, float) else cell)

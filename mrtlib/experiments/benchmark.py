@@ -26,7 +26,7 @@ from mrtlib.models.sampling import TransformersSampler
 from mrtlib.models.tokens import prompt_ids
 from mrtlib.prover import exact
 from mrtlib.prover.probes import Probe, references_of
-from mrtlib.store import write_text
+from mrtlib.store import write_csv
 from mrtlib.tasks.problems import load_problems
 
 K = 4  # sampled answers at a boundary
@@ -276,10 +276,10 @@ def benchmark(profile: Profile, pairs: int, shape: Shape) -> pd.DataFrame:
         steppers = Stepper(profile, folder / "short"), Stepper(long, folder / "long")
         for (row, goal), found in zip(GOALS.items(), _all_rows(*steppers, pairs), strict=True):
             rows.append(ratio_row(row, goal, found))
-            _write(profile.runs / "bench.csv", rows)
+            write_csv(profile.runs / "bench.csv", pd.DataFrame(rows))
             print("{row}: {median:.2f} [{low:.2f}, {high:.2f}]; {goal}".format(**rows[-1]),
                   flush=True)  # fmt: skip
-        _write(profile.runs / "cost_by_boundaries.csv", costs(steppers[1]))
+        write_csv(profile.runs / "cost_by_boundaries.csv", costs(steppers[1]))
     return pd.DataFrame(rows)
 
 
@@ -298,7 +298,3 @@ def markdown(table: pd.DataFrame) -> str:
             f"{'yes' if good else '**no**'} | {row.tokens_ours:,} | {row.tokens_other:,} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _write(path: Path, rows: list[dict] | pd.DataFrame) -> None:
-    write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))

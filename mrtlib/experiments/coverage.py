@@ -23,7 +23,7 @@ from mrtlib.experiments import population
 from mrtlib.experiments.population import Population
 from mrtlib.regret import efficiency_at_equal_accuracy
 from mrtlib.stats import Array, Interval, wilson
-from mrtlib.store import read_csv, write_text
+from mrtlib.store import read_csv, write_csv
 
 SEEDS, PROBLEMS = 5, (50, 250, 500)
 # The variance of seeds, as a multiple of the one on record; and the name for kinds of one model.
@@ -303,6 +303,5 @@ def faults(table: pd.DataFrame, way: str = "closed form") -> pd.DataFrame:
 def on_record(path: Path, repetitions: int) -> pd.DataFrame:
     """Return the study of the models on record: read it from `path`, or make it and write it."""
     if not path.is_file():
-        table = study(population.read(), repetitions)
-        write_text(path, table.to_csv(index=False, float_format="%.5f"))
+        write_csv(path, study(population.read(), repetitions))
     return read_csv(path)

@@ -193,9 +193,9 @@ def episodes_in_words(found: pd.DataFrame, comparison: pd.DataFrame) -> str:
         f"**Answer.** A trace has {said(episodes)} episodes. J, the probability of a right answer "
         f"when the model is stopped, is {said(start)} without thinking and {said(end)} at the end. "
         f"{said(after)} of the thinking tokens come after the point from which J no longer rises, "
-        f"and {said(below)} of the traces end below their own best J. A vote half-way is "
+        f"and {said(below)} of the traces end below their own best J. A vote half-way "
         f"{against(difference)} thinking on to the end: the difference in accuracy is "
-        f"{said(difference)}, at {difference['tokens']:+.0f} tokens. "
+        f"{said(difference)}, at {difference['tokens']:+z.0f} tokens. "
         "(95 % intervals, over problems.)"
     )
 

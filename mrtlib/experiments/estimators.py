@@ -308,6 +308,6 @@ def _gaps_in_words(table: pd.DataFrame) -> str:
     parts = [f"exact {rows.loc[EXACT, 'reward']:.3f}"]
     for name, row in rows.drop(EXACT).iterrows():
         known = pd.notna(row["reward_low"])
-        ends = f" [{row['reward_low']:+.3f}, {row['reward_high']:+.3f}]" if known else ""
-        parts.append(f"{name} {row['reward']:.3f}, {row['reward_gap']:+.3f}{ends}")
+        ends = f" [{row['reward_low']:+z.3f}, {row['reward_high']:+z.3f}]" if known else ""
+        parts.append(f"{name} {row['reward']:.3f}, {row['reward_gap']:+z.3f}{ends}")
     return "; ".join(parts)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mrtlib import credit
 from mrtlib.config import Thinking
-from mrtlib.evaluation.tables import said
+from mrtlib.evaluation.tables import said, small
 from mrtlib.models.tokens import Joiner
 from mrtlib.prover.probes import references_of
 from mrtlib.regret import normalised_regret
@@ -21,6 +21,7 @@ from mrtlib.stats import Interval, by_problem, proportion, two_way, wilson
 from mrtlib.store import TRACE
 from mrtlib.tasks.problems import Problem
 
+ROUNDING = 1e-9  # at most, between two ways to compute one number
 FEWEST = 0.1  # share of a level's problems that must reach an episode index
 
 
@@ -187,7 +188,7 @@ def gain_in_words(
     lines = [
         f"{level}: {said(part.iloc[0])} in episode 1 and {said(part.iloc[-1])} in episode "
         f"{part.iloc[-1]['j']}"
-        for level, part in gain.sort_values("j").groupby("level", sort=False)
+        for level, part in gain.groupby("level", sort=False)
     ]
     tokens, bias = price.set_index("way")["tokens"], vars(found.bias)
     return (
@@ -196,5 +197,6 @@ def gain_in_words(
         f"{found.noise:.2f}; {found.expected_noise:.2f} is to be expected of its draws. Exact J "
         f"has none, and takes {tokens['exact']:.0f} tokens a boundary instead of "
         f"{tokens['sampled']:.0f}. On all {len(gaps)} traces the credit g_j adds up to the regret "
-        f"that the trace removed, to {gaps.max():.0e}. (95 % intervals, over problems.)"
+        f"that the trace removed, with gaps {small(gaps.max(), ROUNDING)}. "
+        "(95 % intervals, over problems.)"
     )

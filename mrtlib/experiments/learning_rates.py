@@ -13,7 +13,7 @@ from mrtlib.config import Profile
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, metrics_of
 from mrtlib.evaluation.sweep import evaluate, load_tables
 from mrtlib.stats import proportion
-from mrtlib.store import write_text
+from mrtlib.store import write_csv
 from mrtlib.training.runs import train
 
 
@@ -58,7 +58,7 @@ def _write(rows: list[tuple], profile: Profile) -> pd.DataFrame:
     names = ["method", "learning_rate", "seed", "generated",
              "accuracy", "regret", "low", "high", "tokens"]  # fmt: skip
     table = pd.DataFrame(rows, columns=names)
-    write_text(profile.runs / "tuning.csv", table.to_csv(index=False))
+    write_csv(profile.runs / "tuning.csv", table)
     return table
 
 

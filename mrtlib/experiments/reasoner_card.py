@@ -94,8 +94,9 @@ def retrain(profile: Profile, recipe: Recipe) -> Profile:
     """
     folder = profile.runs / "reasoner"
     make(recipe, folder, folder / "model")
-    name = str((folder / "model").relative_to(ROOT))
-    return replace(profile, model=replace(profile.model, name=name))
+    made = folder / "model"
+    name = made.relative_to(ROOT) if made.is_relative_to(ROOT) else made
+    return replace(profile, model=replace(profile.model, name=str(name)))
 
 
 def loss_curve(profile: Profile) -> pd.DataFrame:

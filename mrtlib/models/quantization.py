@@ -36,11 +36,29 @@ def guard_4bit(model: nn.Module) -> None:
     product that has no derivative, and `.train()` does not undo it: adapter gradients are then
     missing or wrong without an error (bitsandbytes 0.50.2, `Linear4bit.forward`).
     """
+    for layer in layers_4bit(model):
+        layer.support_avx512bf16_for_cpu = False
+
+
+def assert_unpacked(model: nn.Module) -> None:
+    """Raise ModelError when a 4-bit layer has been re-packed, since it can train no adapter."""
+    packed = [
+        layer
+        for layer in layers_4bit(model)
+        if getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
+    ]
+    if packed:
+        raise ModelError(
+            f"{len(packed)} 4-bit layers are packed for inference and give no gradients; load "
+            "the model again and call guard_4bit before its first forward pass"
+        )
+
+
+def layers_4bit(model: nn.Module) -> list[nn.Module]:
+    """Return every 4-bit linear layer of a model, its adapters' base layers included."""
     from bitsandbytes.nn import Linear4bit  # takes seconds, and is not needed without 4 bits
 
-    for layer in model.modules():
-        if isinstance(layer, Linear4bit):
-            layer.support_avx512bf16_for_cpu = False
+    return [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
 
 
 def check_4bit_dimensions(config: PretrainedConfig) -> None:

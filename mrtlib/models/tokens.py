@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from mrtlib.config import Profile, Thinking
+from mrtlib.config import ROOT, Profile, Thinking
 from mrtlib.models.quantization import ModelError
 from mrtlib.store import read_json
 
@@ -183,6 +183,6 @@ def fetch(loader: Any, profile: Profile, **options: Any) -> Any:
         return loader.from_pretrained(profile.model_path, trust_remote_code=False, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
-            f"cannot load {profile.model.name}: it is neither a whole model folder nor in reach "
-            f"on the hub (offline?). {error}"
+            f"cannot load {profile.model.name}: it is neither a whole model folder (below {ROOT}; "
+            f"MRT_ROOT names another) nor in reach on the hub (offline?). {error}"
         ) from error

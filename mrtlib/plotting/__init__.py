@@ -21,13 +21,12 @@ from mrtlib.plotting.estimators import (
     cost_by_boundaries,
     coverage,
     error_by_tokens,
-    estimator_curves,
     exact_against_sampled,
 )
 from mrtlib.plotting.reasoner import reasoner_card, reasoner_page
 from mrtlib.plotting.style import METHODS, render, save, start
 from mrtlib.plotting.trace import annotated_trace, trace_html
-from mrtlib.plotting.training import learning_curves
+from mrtlib.plotting.training import estimator_curves, learning_curves
 from mrtlib.plotting.widgets import budget_view, explore_budgets, explore_traces
 
 __all__ = [

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
 
 from mrtlib.evaluation.tables import need
 from mrtlib.experiments.episode_analysis import Example
-from mrtlib.plotting.style import FAINT, WIDE, few_ticks, panels, paper
+from mrtlib.plotting.style import BLUE, FAINT, ORANGE, SMALL, WIDE, few_ticks, panels, paper
 
-LINE, SIZE = 0.105, 5.6  # inches of a line of words, and its font size
+LINE, SIZE = 0.112, 6  # inches of a line of words, and its font size
 
 
 @paper
@@ -29,9 +30,9 @@ def reasoner_page(
         examples: up to three; their wasted episodes are grey.
     """
     need(losses, "tokens loss", "reasoner_page")
-    shares = table[table["name"] != "episodes"]
+    shares = need(table, "name", "reasoner_page").query("name != 'episodes'")
     columns = max(1, len(examples))
-    width = int(WIDE / columns * 72 / (SIZE * 0.602)) - 3
+    width = int(WIDE / columns * 72 / (SIZE * 0.602)) - 2
     blocks = [_example_lines(example, width) for example in examples]
     top, bottom = 0.19 * len(shares) + 0.6, LINE * (max(map(len, blocks), default=0) + 1)
     fig = plt.figure(figsize=(WIDE, top + bottom))
@@ -48,7 +49,7 @@ def reasoner_page(
 
 
 def _loss(ax: Axes, losses: pd.DataFrame) -> None:
-    ax.plot(losses["tokens"] / 1e6, losses["loss"], color="#0072B2")
+    sns.lineplot(losses, x=losses["tokens"] / 1e6, y="loss", color=BLUE, estimator=None, ax=ax)
     ax.set(xlabel="training tokens (millions)", ylabel="training loss (nats)", ylim=(0, None))
     few_ticks(ax)
 
@@ -72,20 +73,18 @@ def reasoner_card(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     need(table, "name estimate low high at_least at_most", "reasoner_card")
     (ax,) = panels(ax, height=0.17 * len(table) + 0.62)
     y = np.arange(len(table))
-    ax.barh(y, table["estimate"], height=0.62, color="#9ecae1")
+    sns.barplot(table, x="estimate", y="name", color="#9ecae1", saturation=1, width=0.62, ax=ax)
     ax.hlines(y, table["low"], table["high"], color="#333333", linewidth=0.8)
     marks = (("at_least", CARETRIGHTBASE, "at least"), ("at_most", CARETLEFTBASE, "at most"))
     for column, marker, words in marks:
-        rows = table[column].notna().to_numpy()
-        if rows.any():
-            at = table[column][rows]
-            ax.vlines(at, y[rows] - 0.36, y[rows] + 0.36, color="#D55E00", linewidth=1.0)
-            ax.plot(at, y[rows], linestyle="", marker=marker, color="#D55E00", markersize=4.5,
+        at = table[column]
+        if at.notna().any():
+            ax.vlines(at, y - 0.36, y + 0.36, color=ORANGE, linewidth=1.0)
+            ax.plot(at, y, linestyle="", marker=marker, color=ORANGE, markersize=4.5,
                     label=words, clip_on=False)  # fmt: skip
     for i, value in enumerate(table["estimate"]):
-        ax.text(1.02, i, f"{value:.2f}", va="center", fontsize=6.5)
-    ax.set(xlim=(0, 1), ylim=(len(table) - 0.5, -0.5), xlabel="share", xticks=(0, 0.5, 1))
-    ax.set_yticks(y, table["name"])
+        ax.text(1.03, i, f"{value:.3f}", va="center_baseline", fontsize=SMALL)
+    ax.set(xlim=(0, 1), ylim=(y[-1] + 0.5, -0.5), xticks=(0, 0.5, 1), xlabel="share", ylabel="")
     ax.tick_params(axis="y", length=0)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handlelength=1)

@@ -1,7 +1,7 @@
-"""What every figure shares: the style, the looks of methods, panels, curves, names and saving.
+"""What every figure shares: the style, the looks of methods, panels of curves, legends and saving.
 
-Importing this module changes no setting: a figure is drawn inside `paper`, which puts the style
-sheet on for one call and takes it off again.
+Importing this module changes no setting: a figure is drawn inside `paper`, which puts the style on
+for one call and takes it off again.
 """
 
 import io
@@ -13,21 +13,26 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mrtlib.config import LABELS, Profile, load_profile
-from mrtlib.evaluation.tables import need
+from mrtlib.evaluation.tables import in_order, need
+from mrtlib.store import write_csv
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 COLUMN, WIDE = 3.25, 6.75  # inches: one column of a two-column page, and both
-FAINT = "#8a8a8a"  # reference lines
-SHADE = "#ececec"  # regions
+SMALL = 6.4  # points, of words beside the data; labels have 7
+FAINT = "#767676"  # reference lines
+SHADE = "#eeeeee"  # regions
 
-# Decorator and context manager: matplotlib's defaults and the style sheet, whatever the user set.
-paper = mpl.rc_context(fname=str(STYLE))
+# Decorator: seaborn's style and sizes with our sheet on top, whatever the user set.
+_SEABORN = sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=7 / 9.6)
+paper = mpl.style.context([_SEABORN, STYLE], after_reset=True)
+Given = Axes | Sequence[Axes] | None  # axes to draw on; a figure without any makes its own
 
 
 class Look(NamedTuple):
@@ -35,54 +40,45 @@ class Look(NamedTuple):
 
     label: str
     colour: str
-    linestyle: str
+    dashes: str | tuple[float, ...]  # "" is a solid line
     marker: str
 
 
-# Colours of Okabe and Ito (2008); no two methods share colour, line style and marker, so the
-# curves stay apart in greyscale too.
-_STYLES = {
-    "base": ("#000000", ":", "o"),
-    "outcome": ("#0072B2", "--", "s"),
-    "length_penalty": ("#E69F00", "-.", "v"),
-    "mixed_group": ("#CC79A7", "-", "P"),
-    "termination_baseline": ("#56B4E9", "-.", "<"),
-    "episode_progress": ("#009E73", "-.", "^"),
-    "episode_progress_centred": ("#56B4E9", "--", "v"),
-    "regret_to_go": ("#D55E00", "-", "D"),
-    "budget_relative": ("#999999", "--", "X"),
-    "star": ("#E69F00", "--", "h"),
-    "mrt_star": ("#CC79A7", ":", "*"),
+# Colours of Okabe and Ito (2008). No two looks share dashes or marker, so the curves stay apart in
+# greyscale too.
+BLACK, BLUE, ORANGE, GREEN, PURPLE = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+DOTTED, DASHED, MIXED, TWICE = (1, 1.2), (4, 1.5), (5, 1.2, 1, 1.2), (5, 1.2, 1, 1.2, 1, 1.2)
+METHODS = {
+    "base": Look(LABELS["base"], BLACK, DOTTED, "o"),
+    "outcome": Look(LABELS["outcome"], BLUE, DASHED, "s"),
+    "episode_progress": Look(LABELS["episode_progress"], GREEN, MIXED, "^"),
+    "episode_progress_centred": Look(LABELS["episode_progress_centred"], PURPLE, TWICE, "v"),
+    "regret_to_go": Look(LABELS["regret_to_go"], ORANGE, "", "D"),
 }
-METHODS = {name: Look(LABELS[name], *style) for name, style in _STYLES.items()}
 # For series that are not methods, in order.
-SERIES = (
-    ("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"),
-    ("#E69F00", "-", "v"), ("#000000", "--", "P"),
-)  # fmt: skip
+SERIES = ((BLUE, "", "o"), (ORANGE, DASHED, "s"), (GREEN, MIXED, "^"), (PURPLE, DOTTED, "D"),
+          ("#E69F00", TWICE, "v"), (BLACK, (2, 1), "P"))  # fmt: skip
 
 
-def look_of(method: str) -> Look:
-    """Return the look of a method; ValueError names the choices."""
-    if method not in METHODS:
-        raise ValueError(
-            f"no look for method {method!r}; add it to drawing.METHODS beside {', '.join(METHODS)}"
-        )
-    return METHODS[method]
+def looks_of(names: pd.Series) -> dict[str, Look]:
+    """Return the look of each distinct name, in the order in which they are drawn.
 
-
-def series_look(label: str, index: int) -> Look:
-    """Return the look of the index-th series that is not a method."""
-    return Look(label, *SERIES[index % len(SERIES)])
+    Raises:
+        ValueError: in a column `method`, one that has no look.
+    """
+    order = in_order(names)
+    if names.name != "method":
+        return {name: Look(str(name), *SERIES[i % len(SERIES)]) for i, name in enumerate(order)}
+    if unknown := [name for name in order if name not in METHODS]:
+        raise ValueError(f"no look for method {unknown[0]!r}; add it to METHODS of plotting.style, "
+                         f"beside {', '.join(METHODS)}")  # fmt: skip
+    return {name: METHODS[name] for name in order}
 
 
 def panels(
-    given: Axes | Sequence[Axes] | None,
-    count: int = 1,
-    height: float = 2.0,
-    width: float | None = None,
+    given: Given, count: int = 1, height: float = 2.2, width: float | None = None,
     sharey: bool = False,
-) -> list[Axes]:
+) -> list[Axes]:  # fmt: skip
     """Return `count` axes: those given, or those of a new figure, at most four in a row.
 
     Args:
@@ -94,86 +90,80 @@ def panels(
         if len(axes) != count:
             raise ValueError(f"the figure needs {count} axes, got {len(axes)}")
         return axes
-    columns = min(count, 4)
-    rows = -(-count // columns)
+    rows, columns = -(-count // 4), min(count, 4)
     size = (width or (COLUMN if count == 1 else WIDE), rows * height)
     fig, grid = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False)
-    axes = list(grid.ravel())
-    for extra in axes[count:]:
+    for extra in grid.flat[count:]:
         extra.remove()
-    return axes[:count]
+    return list(grid.flat[:count])
 
 
-def curve(ax: Axes, rows: pd.DataFrame, x: str, look: Look, y: str = "estimate") -> None:
-    """Draw a curve with its interval (columns low and high) shaded; one point gets a bar."""
-    rows = rows.sort_values(x)
-    at, mean = rows[x].to_numpy(float), rows[y].to_numpy(float)
-    low, high = rows["low"].to_numpy(float), rows["high"].to_numpy(float)
-    # Markers tell curves apart; on a long curve every one of them would be a smear.
-    ax.plot(at, mean, color=look.colour, linestyle=look.linestyle, marker=look.marker,
-            markevery=max(1, len(at) // 8), label=look.label)  # fmt: skip
-    if len(at) == 1:
-        ax.vlines(at, low, high, color=look.colour, linewidth=0.8)
-    else:
-        ax.fill_between(at, low, high, color=look.colour, alpha=0.16, linewidth=0)
+def curves(
+    table: pd.DataFrame, panel: str, by: str, x: str, xlabel: str, ylabel: str | None = None,
+    axes: Given = None,
+) -> list[Axes]:  # fmt: skip
+    """Draw a panel for each value of one column, and in it a curve for each value of another.
+
+    Args:
+        table: panel, by, x, estimate, low, high (shaded).
+        ylabel: of the axis that all panels share, which then have their values as titles. Without
+            it each has an axis of its own, and its value is the label.
+    """
+    looks = looks_of(table[by])
+    table = table.assign(**{by: table[by].map({name: look.label for name, look in looks.items()})})
+    labels, colours, dashes, markers = map(list, zip(*looks.values(), strict=True))
+    # Markers tell curves apart. On a long curve every one of them would be a smear, and those of
+    # curves that nearly agree would hide each other, so each begins with another point.
+    every = max(1, table.groupby([panel, by], observed=True).size().max() // 8)
+    names = table[panel].unique()
+    axes = panels(axes, len(names), sharey=ylabel is not None)
+    for ax, name in zip(axes, names, strict=True):
+        rows = table[table[panel] == name].sort_values(x)
+        sns.lineplot(rows, x=x, y="estimate", hue=by, hue_order=labels, palette=colours, style=by,
+                     style_order=labels, dashes=dashes, markers=markers, estimator=None, mew=0.4,
+                     ax=ax)  # fmt: skip
+        for i, line in enumerate(ax.get_lines()):
+            line.set_markevery((i % every, every))
+        for label, part in rows.groupby(by):
+            colour = colours[labels.index(label)]
+            ax.fill_between(part[x], part["low"], part["high"], linewidth=0.4,
+                            facecolor=(colour, 0.12), edgecolor=(colour, 0.4))  # fmt: skip
+        few_ticks(ax)
+        ax.set(xlabel=xlabel, ylabel=name)
+        if ylabel is not None:
+            ax.set(ylabel=ylabel if ax is axes[0] else "", title=name if len(names) > 1 else "")
+    legend_above(axes)
+    return axes
 
 
 def few_ticks(ax: Axes) -> None:
-    """Put three or four ticks on each axis, written out in full on a logarithmic one."""
-    ax.xaxis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=3))
-    if ax.get_yscale() == "linear":
-        ax.yaxis.set_major_locator(MaxNLocator(3, min_n_ticks=3))
+    """Put three to five ticks on each axis, at whole numbers from left to right."""
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True, min_n_ticks=3))
+    ax.yaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10), min_n_ticks=3))
+
+
+def log_ticks(axis: Axis, steps: Sequence[int] = (1,)) -> None:
+    """Write the ticks of a logarithmic axis out in full, at `steps` times the powers of ten."""
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def legend_above(axes: Sequence[Axes]) -> None:
+    """Put one legend for all panels above them, in as few rows as fit; one curve needs none."""
+    handles, labels = axes[0].get_legend_handles_labels()
+    for ax in axes:
+        ax.get_legend().remove()
+    if len(labels) < 2:
         return
-    low, high = ax.get_ylim()
-    steps = (1, 3) if high / low < 300 else (1,)
-    ax.yaxis.set_major_locator(LogLocator(subs=steps, numticks=5))
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    ax.yaxis.set_minor_locator(NullLocator())
-
-
-def name_curves(axes: Sequence[Axes]) -> None:
-    """Name the curves beside their ends where the names do not collide, else in a legend above."""
-    named = {line.get_label(): line for ax in axes for line in ax.get_lines()}
-    lines = {label: line for label, line in named.items() if not label.startswith("_")}
-    if len(lines) > 1 and not _name_ends(axes[-1], set(lines)):
-        fig = axes[0].figure
-        inches = 0.5 + 0.048 * max(map(len, lines))  # of one entry at the legend's size
-        columns = max(1, min(len(lines), int(fig.get_figwidth() / inches)))
-        # The panels keep their height when the legend takes more than one row.
-        fig.set_figheight(fig.get_figheight() + 0.13 * (-(-len(lines) // columns) - 1))
-        fig.legend(lines.values(), lines, loc="outside upper center", ncols=columns)
-
-
-def _name_ends(ax: Axes, labels: set[str]) -> bool:
-    """Write each curve's name to the right of its last point; say whether all had room."""
-    lines = {line.get_label(): line for line in ax.get_lines()}
-    if not labels <= lines.keys():
-        return False
-    ax.figure.draw_without_rendering()  # fixes the layout, so that distances can be measured
-    points = 72 / ax.figure.dpi
-    size, box = mpl.rcParams["legend.fontsize"], ax.get_window_extent()
-    ends = sorted((_end(lines[label]), label) for label in labels)  # ((y, x) in pixels, label)
-    room = max(map(len, labels)) * size * 0.56 <= 0.2 * box.width * points
-    reach = all(x >= box.x0 + 0.9 * box.width for (_, x), _ in ends)
-    places, floor = [], -np.inf
-    for (y, _), _ in ends:
-        floor = max(y * points, floor + 1.2 * size)
-        places.append(floor - y * points)
-    if not (room and reach) or max(places) > 0.9 * size:
-        return False
-    for ((_, _), label), shift in zip(ends, places, strict=True):
-        line = lines[label]
-        ax.annotate(
-            label, (line.get_xdata()[-1], line.get_ydata()[-1]), (5, shift), va="center",
-            textcoords="offset points", color=line.get_color(), fontsize=size,
-            annotation_clip=False,
-        )  # fmt: skip
-    return True
-
-
-def _end(line: Line2D) -> tuple[float, float]:
-    x, y = line.axes.transData.transform((line.get_xdata()[-1], line.get_ydata()[-1]))
-    return float(y), float(x)
+    fig = axes[0].figure
+    for columns in range(len(labels), 0, -1):
+        legend = fig.legend(handles, labels, loc="outside upper center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= fig.bbox.width:
+            break
+        legend.remove()
+    # The panels keep their height when the legend takes more than one row.
+    fig.set_figheight(fig.get_figheight() + 0.13 * (-(-len(labels) // columns) - 1))
 
 
 def save(
@@ -193,7 +183,7 @@ def save(
     paths = tuple(folder / f"{stem}.{kind}" for kind in ("pdf", "png", "csv"))
     paths[0].write_bytes(render(fig, "pdf"))
     paths[1].write_bytes(render(fig, "png"))
-    table.to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
+    write_csv(paths[2], table)
     return paths
 
 

@@ -1,18 +1,21 @@
 """One trace to look at: its episodes in words, what each was worth, and where it could stop.
 
-As a figure, and as a piece of HTML with an inline SVG for a notebook or a widget.
+As a figure, and as a piece of HTML for a notebook or a widget.
 """
 
 import textwrap
+from base64 import b64encode
 from functools import cache
 from html import escape
+from itertools import pairwise
 
+import matplotlib.pyplot as plt
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from mrtlib.experiments.episode_analysis import TraceView
-from mrtlib.plotting.style import METHODS, WIDE, few_ticks, panels, paper
+from mrtlib.plotting.style import METHODS, ORANGE, SMALL, WIDE, few_ticks, panels, paper, render
 
 # Tints that black text is readable on; neighbours differ in lightness as well as in hue.
 TINTS = ("#cfe3f1", "#fbe6c2", "#c6e8dc", "#f3d9e7", "#e4e4e4", "#fbd9c4")
@@ -21,7 +24,7 @@ LINE, GAP = 0.115, 0.09  # inches of one line of words, and around a block of th
 LEFT, WORDS = 0.034, 0.79  # where words begin and end, as shares of the width
 COLUMNS = int((WORDS - LEFT) * (WIDE - 0.1) * 72 / (MONO_SIZE * 0.602)) - 1  # characters
 BAR = (0.805, 0.07)  # left end and length of the bar for J = 1, as shares of the width
-STOP = "#D55E00"
+DARK = "#333333"  # bars and curve
 MAX_BLOCKS, MAX_LINES = 10, 4  # of words; a longer trace is abridged, its curve never
 
 
@@ -78,27 +81,26 @@ def annotated_trace(view: TraceView, ax: Axes | None = None) -> Axes:
     Returns:
         The axes of the words; the curve is in an inset under them.
     """
-    blocks, heads = _blocks(view), _wrapped(view.question, COLUMNS, 3)
-    titles = textwrap.wrap(_drawable(headline_of(view)), 104)
-    head = 0.05 + 0.13 * len(titles)
-    top = head + LINE * len(heads) + 0.2
-    stopped = any(j == view.stop_at for j, _ in blocks[:-1])
-    words = top + sum(LINE * len(lines) + GAP for _, lines in blocks) + 0.14 * stopped
-    height = words + 0.1 + 0.78 + 0.36  # a gap, the curve, its axis
-    (ax,) = panels(ax, height=height, width=WIDE)
-    ax.set(xlim=(0, 1), ylim=(height, 0))  # y is in inches from the top
+    own, (ax,) = ax is None, panels(ax, width=WIDE)
     ax.set_axis_off()
-    for i, title in enumerate(titles):
-        ax.text(0, 0.06 + 0.13 * i, title, va="center", fontweight="bold", parse_math=False)
-    _write(ax, head, heads)
+    y = 0.0  # inches from the top
+    for title in textwrap.wrap(_drawable(headline_of(view)), 118):
+        # Not in the layout, which would make room for it beside the narrow axes it begins with.
+        ax.text(0, y + 0.06, title, va="center", fontweight="bold", parse_math=False,
+                in_layout=False)  # fmt: skip
+        y += 0.13
+    y = _write(ax, y + 0.04, _wrapped(view.question, COLUMNS, 3)) + 0.18
     for x, name in ((BAR[0], "$J$"), (0.93, "progress")):
-        ax.text(x, top - 0.07, name, va="center", fontsize=6.5)
-    y = top
-    for j, lines in blocks:
+        ax.text(x, y - 0.06, name, va="center", fontsize=SMALL)
+    for j, lines in _blocks(view):
         y = _block(ax, view, j, lines, y)
-        if stopped and j == view.stop_at:
+        if j == view.stop_at < len(view.episodes):
             y = _stop(ax, y)
-    _curve(ax.inset_axes((0.05, 0.36 / height, 0.94, 0.78 / height)), view)
+    y += 0.1 + 0.78 + 0.36  # a gap, the curve, its axis
+    ax.set(xlim=(0, 1), ylim=(y, 0))
+    if own:
+        ax.figure.set_figheight(y)
+    _curve(ax.inset_axes((0.05, 0.36 / y, 0.94, 0.78 / y)), view)
     return ax
 
 
@@ -106,69 +108,81 @@ def _tint(j: int) -> str:
     return TINTS[(j - 1) % len(TINTS)] if j else "#ffffff"
 
 
-def _write(ax: Axes, y: float, lines: list[str]) -> None:
-    """Write lines of a model's words from y down, never as mathematics."""
-    for i, line in enumerate(lines):
-        ax.text(LEFT, y + (i + 0.5) * LINE, line, family=MONO, fontsize=MONO_SIZE,
-                va="center_baseline", parse_math=False)  # fmt: skip
+def _write(ax: Axes, y: float, lines: list[str]) -> float:
+    """Write lines of a model's words from y down, never as mathematics; return where they end."""
+    for line in lines:
+        ax.text(LEFT, y + LINE / 2, line, family=MONO, fontsize=MONO_SIZE, va="center_baseline",
+                parse_math=False)  # fmt: skip
+        y += LINE
+    return y
 
 
 def _block(ax: Axes, view: TraceView, j: int | None, lines: list[str], y: float) -> float:
     """Draw one episode: its words on its tint, J as a bar, progress; return where it ends."""
-    height = LINE * len(lines) + GAP
+    end = _write(ax, y + GAP / 2, lines) + GAP / 2
     if j is None:
-        _write(ax, y + GAP / 2, lines)
-        return y + height
-    box = {"linewidth": 0, "zorder": 0.5}
-    ax.add_patch(Rectangle((0, y + 0.01), WORDS, height - 0.02, color=_tint(j), **box))
-    _write(ax, y + GAP / 2, lines)
+        return end
+    middle, (left, wide) = (y + end) / 2, BAR
+    for x, width, height, colour in (
+        (0, WORDS, end - y - 0.02, _tint(j)), (left, wide, 0.07, "#e4e4e4"),
+        (left, wide * view.J[j], 0.07, DARK),
+    ):  # fmt: skip
+        box = Rectangle((x, middle - height / 2), width, height, color=colour, linewidth=0)
+        ax.add_patch(box)
+    written = {"va": "center_baseline", "fontsize": SMALL}
+    ax.text(0.915, middle, f"{view.J[j]:.2f}", ha="right", **written)
     if j:
-        ax.text(0.008, y + (GAP + LINE) / 2, str(j), va="center_baseline", fontsize=6.3)
-    middle, (left, wide) = y + height / 2, BAR
-    ax.add_patch(Rectangle((left, middle - 0.035), wide, 0.07, color="#e4e4e4", **box))
-    ax.add_patch(Rectangle((left, middle - 0.035), wide * view.J[j], 0.07, color="#333333"))
-    ax.text(0.915, middle, f"{view.J[j]:.2f}", ha="right", va="center_baseline", fontsize=6.5)
-    if j:
-        ax.text(0.995, middle, signed(view.progress[j - 1]), ha="right", va="center_baseline",
-                fontsize=6.5)  # fmt: skip
-    return y + height
+        ax.text(0.995, middle, signed(view.progress[j - 1]), ha="right", **written)
+        ax.text(0.008, y + (GAP + LINE) / 2, str(j), **written)
+    return end
 
 
 def _stop(ax: Axes, y: float) -> float:
     """Mark the place where the trace could have stopped; return where the mark ends."""
-    ax.plot((0, 1), (y + 0.07, y + 0.07), color=STOP, linestyle="--", linewidth=0.8)
-    ax.text(0.5 * WORDS, y + 0.07, " could have stopped here ", ha="center",
-            va="center_baseline", fontsize=6.5, color=STOP,
+    ax.plot((0, 1), (y + 0.07, y + 0.07), color=ORANGE, linestyle="--", linewidth=0.8)
+    ax.text(0.5 * WORDS, y + 0.07, " could have stopped here ", ha="center", color=ORANGE,
+            va="center_baseline", fontsize=SMALL,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
     return y + 0.14
 
 
 def _curve(ax: Axes, view: TraceView) -> None:
     """Draw J(t), a step at each boundary, over the tints of the episodes."""
-    ends = [*view.tokens, max(view.tokens[-1], 1)]
-    for j in range(1, len(view.J)):
-        ax.axvspan(ends[j - 1], ends[j], color=_tint(j), linewidth=0, zorder=0)
-    ax.step(ends, [*view.J, view.J[-1]], where="post", color="#333333")
-    ax.plot(view.tokens, view.J, "o", color="#333333", clip_on=False, zorder=3)
-    ax.axvline(view.tokens[view.stop_at], color=STOP, linestyle="--", linewidth=0.8)
-    ax.set(xlim=(0, ends[-1]), ylim=(0, 1), xlabel="thinking tokens", ylabel="$J$")
+    for j, (start, end) in enumerate(pairwise(view.tokens), 1):
+        ax.axvspan(start, end, color=_tint(j), linewidth=0, zorder=0)
+    ax.step(view.tokens, view.J, "o-", where="post", color=DARK, clip_on=False, zorder=3)
+    ax.axvline(view.tokens[view.stop_at], color=ORANGE, linestyle="--", linewidth=0.8, zorder=4)
+    ax.set(xlim=(0, max(view.tokens[-1], 1)), xlabel="thinking tokens", ylabel="$J$")
     few_ticks(ax)
-    ax.set_yticks((0, 0.5, 1))
+    ax.set(ylim=(0, 1), yticks=(0, 0.5, 1))
 
 
+@paper
 def trace_html(view: TraceView) -> str:
     """Return the trace as HTML: episodes coloured, J and progress beside them, J(t) under them.
 
-    Everything that a model or a data set wrote is escaped.
+    Everything that a model or a data set wrote is escaped. The curve is a picture in it, as a
+    notebook that is not trusted shows no inline SVG.
     """
-    rows = [_html_row("", "(no thinking)", "#ffffff", view.J[0], "")]
-    for j, words in enumerate(view.episodes, 1):
-        tint, gained = TINTS[(j - 1) % len(TINTS)], signed(view.progress[j - 1])
-        if view.stop_at == j - 1:
-            rows.append('<tr style="background:#fff">'
-                        f'<td colspan="4" style="color:{STOP};text-align:center;'
-                        f'border-top:2px dashed {STOP}">could have stopped here</td></tr>')
-        rows.append(_html_row(str(j), escape(words.strip()), tint, view.J[j], gained))
+    rows = []
+    for j, words in enumerate(["(no thinking)", *view.episodes]):
+        J, gained = view.J[j], signed(view.progress[j - 1]) if j else ""
+        bar = f"linear-gradient(90deg,#bbb {100 * J:.0f}%,#eee {100 * J:.0f}%)"
+        rows.append(
+            f'<tr style="background:#fff"><td style="text-align:right;padding:6px">{j or ""}</td>'
+            f'<td style="background:{_tint(j)};padding:3px 8px;white-space:pre-wrap;'
+            f'text-align:left;font-family:monospace">{escape(words.strip())}</td>'
+            f'<td style="background:{bar};text-align:center">{J:.2f}</td>'
+            f'<td style="text-align:right">{gained}</td></tr>'
+        )
+        if j == view.stop_at < len(view.episodes):
+            rows.append(f'<tr style="background:#fff"><td colspan="4" style="color:{ORANGE};'
+                        f'text-align:center;border-top:2px dashed {ORANGE}">could have stopped '
+                        "here</td></tr>")  # fmt: skip
+    (ax,) = panels(None, height=1.1, width=WIDE)
+    _curve(ax, view)
+    curve = b64encode(render(ax.figure, "png", dpi=150)).decode()
+    plt.close(ax.figure)
     return (
         # The class keeps MathJax off the model's dollar signs; colours are set on every row,
         # for JupyterLab's dark theme would else put its own behind black text.
@@ -179,42 +193,7 @@ def trace_html(view: TraceView) -> str:
         # Widths are set, for JupyterLab would make the columns of an output equally wide.
         '<table style="border-collapse:collapse;width:100%;color:#111;table-layout:fixed">'
         '<tr style="background:#fff"><th style="width:4%"></th><th></th><th style="width:12%">J'
-        f'</th><th style="width:11%">progress</th></tr>{"".join(rows)}</table>{_svg(view)}</div>'
+        f'</th><th style="width:11%">progress</th></tr>{"".join(rows)}</table>'
+        '<img alt="J after each episode" style="width:100%" '
+        f'src="data:image/png;base64,{curve}"></div>'
     )  # fmt: skip
-
-
-def _html_row(number: str, words: str, tint: str, J: float, gained: str) -> str:
-    """Return a table row; `words` are escaped already."""
-    bar = f"linear-gradient(90deg,#bbb {100 * J:.0f}%,#eee {100 * J:.0f}%)"
-    return (
-        f'<tr style="background:#fff"><td style="text-align:right;padding:2px 6px">{number}</td>'
-        f'<td style="background:{tint};padding:3px 8px;white-space:pre-wrap;text-align:left;'
-        f'font-family:monospace">{words}</td>'
-        f'<td style="background:{bar};min-width:60px;text-align:center">{J:.2f}</td>'
-        f'<td style="text-align:right;padding:2px 6px">{gained}</td></tr>'
-    )
-
-
-def _svg(view: TraceView) -> str:
-    """Return J(t) as an inline SVG: a step at each boundary over the tints of the episodes."""
-    wide, high, last = 900, 110, max(view.tokens[-1], 1)
-    x = [30 + (wide - 40) * t / last for t in view.tokens]
-    y = [5 + high * (1 - J) for J in view.J]
-    spans = "".join(
-        f'<rect x="{x[j]:.1f}" y="5" width="{x[j + 1] - x[j]:.1f}" height="{high}" '
-        f'fill="{TINTS[j % len(TINTS)]}"/>'
-        for j in range(len(view.episodes))
-    )
-    steps = "".join(f"H{a:.1f}V{b:.1f}" for a, b in zip(x[1:], y[1:], strict=True))
-    dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3"/>'
-                   for a, b in zip(x, y, strict=True))  # fmt: skip
-    stop, base = x[view.stop_at], high + 5
-    return (
-        f'<svg viewBox="0 0 {wide} {high + 25}" style="width:100%;margin-top:8px" '
-        'font-size="11" font-family="sans-serif" role="img"><title>J after each episode</title>'
-        f'{spans}<path d="M{x[0]:.1f} {y[0]:.1f}{steps}" fill="none" stroke="#333" '
-        f'stroke-width="2"/>{dots}<line x1="{stop:.1f}" x2="{stop:.1f}" y1="5" y2="{base}" '
-        f'stroke="{STOP}" stroke-dasharray="4 3"/><text x="4" y="14">J=1</text>'
-        f'<text x="4" y="{base}">0</text><text x="{wide - 10}" y="{base + 16}" '
-        f'text-anchor="end">{view.tokens[-1]} thinking tokens</text></svg>'
-    )

@@ -13,11 +13,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mrtlib.config import LABELS
 from mrtlib.episodes import Decode
 from mrtlib.evaluation import tables
 from mrtlib.experiments.episode_analysis import trace_view
 from mrtlib.plotting import style
-from mrtlib.plotting.budget import budget_panel
+from mrtlib.plotting.budget import headline
 from mrtlib.plotting.trace import trace_html
 from mrtlib.tasks.problems import Problem
 
@@ -46,18 +47,21 @@ def budget_view(
         raise ValueError(f"budget {budget} was not evaluated; choose one of {known}")
     chosen = tables.need(results[results["method"].isin(methods)], "", "the chosen methods")
     rows = tables.budget_rows(chosen)
-    axes = style.panels(None, 2, height=2.2 + 0.13 * len(methods))
+    axes = headline(chosen, c0)
+    fig = axes[0].figure
+    fig.set_figheight(2.2 + 0.13 * len(methods))
+    for legend in fig.legends:
+        legend.remove()
     for ax, metric in zip(axes, tables.AXIS, strict=True):
-        budget_panel(ax, chosen, metric, c0)
         ax.axvline(budget, color="#333333", linewidth=0.8)
         here = rows[(rows["metric"] == metric) & (rows["budget"] == budget)]
-        values = {style.look_of(row.method).label: f" {row.estimate:.3f} [{row.low:.3f}, "
-                  f"{row.high:.3f}]" for row in here.itertuples()}  # fmt: skip
+        values = {LABELS[row.method]: f" {row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]"
+                  for row in here.itertuples()}  # fmt: skip
         handles, labels = ax.get_legend_handles_labels()
         ax.legend(handles, [label + values.get(label, "") for label in labels],
                   loc="lower left", bbox_to_anchor=(0, 1.07), alignment="left",
-                  title=f"at {budget} tokens", title_fontsize=7)  # fmt: skip
-    return axes[0].figure
+                  title=f"at {budget} tokens")  # fmt: skip
+    return fig
 
 
 def explore_traces(
@@ -114,7 +118,7 @@ def explore_budgets(results: pd.DataFrame, c0: int) -> widgets.VBox:
         options=known, value=min(known, key=lambda b: abs(b - c0)), description="budget",
         continuous_update=False,
     )  # fmt: skip
-    labels = [(style.look_of(name).label, name) for name in names]
+    labels = [(LABELS[name], name) for name in names]
     methods = widgets.SelectMultiple(options=labels, value=names, description="methods")
     image = widgets.Image(format="png", layout=widgets.Layout(max_width="960px"))
 

@@ -110,6 +110,27 @@ class Prover:
     """One model, made to stop and answer: J at every boundary of rollouts, exactly or by sampling.
 
     A rollout is measured at its `boundaries`; for other places, `replace(rollout, boundaries=...)`.
+
+    >>> from mrtlib import Prover, load_problems, load_profile
+    >>> from mrtlib.models.loading import load_base
+    >>> from mrtlib.models.tokens import load_tokenizer, prompt_ids
+    >>> profile = load_profile("tiny")
+    >>> tokenizer = load_tokenizer(profile)
+    >>> prover = Prover(load_base(profile), tokenizer, profile)
+
+    One rollout of the embedded model, and what it is worth to stop at each of its boundaries:
+
+    >>> problem = load_problems(profile.problems / "test.jsonl", limit=1)[0]
+    >>> prompt = prompt_ids(tokenizer, problem.question, profile.thinking)
+    >>> ends = prover.reader.end_ids
+    >>> [[sample]] = prover.sampler.sample([prompt], 1, 256, 1.0, 1.0, ends, seed=0)
+    >>> rollout = prover.reader.read(problem, prompt, sample)
+    >>> rollout.boundaries
+    [31, 67, 97]
+    >>> prover.exact([rollout])[0].round(1)  # the second episode finds the answer
+    array([0.3, 0.3, 1. , 1. ])
+    >>> prover.sampled([rollout], k=8, seed=1)[0].J  # shares of 8 answers
+    array([0.375, 0.25 , 1.   , 1.   ])
     """
 
     def __init__(

@@ -15,8 +15,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mrtlib.config import Thinking
-from mrtlib.reasoner.searchers import CHECK, FILLERS, MARKERS, draw_habits, guess, write_trace
+from mrtlib.config import CHECK, Thinking
+from mrtlib.reasoner.searchers import FILLERS, OPENERS, draw_habits, guess, write_trace
 from mrtlib.tasks.problems import Problem
 
 PAD, END, USER, ASSISTANT, UNKNOWN = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unk|>"
@@ -57,7 +57,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Build the word-level tokenizer with its chat template."""
     split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
     thinking = Thinking()
-    texts = [f"{marker}, " for marker in (*MARKERS, CHECK, "First")] + list(FILLERS)
+    texts = [f"{marker}, " for marker in (*OPENERS, CHECK, "First")] + list(FILLERS)
     texts += ["Not ( 1 + 2 ) * 3.\n\n", "So 1 * ( 2 - 3 ) works.\n\n", "1 - 2 = 3, need 4.\n\n"]
     texts += ["\n", "\n\n"]
     texts += ["Reach 22 with 3, 5, 7.", thinking.stop_text, thinking.answer_open, "}", "user"]

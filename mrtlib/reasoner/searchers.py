@@ -17,11 +17,11 @@ answer, or gives up early. A searcher never errs in arithmetic.
 from dataclasses import dataclass, replace
 from random import Random
 
+from mrtlib.config import ALTERNATIVELY, BUT_WAIT, CHECK, HOLD_ON, WAIT
 from mrtlib.tasks.countdown import Step, canonical, last_steps, reachable, steps_from
 from mrtlib.tasks.problems import Problem
 
-MARKERS = ("Wait", "Alternatively", "But wait", "But hold on")
-CHECK = "But let me double-check"
+OPENERS = (WAIT, ALTERNATIVELY, BUT_WAIT, HOLD_ON)  # of an attempt that is not a check
 FILLERS = (
     "Hmm, that was not it.",
     "Let me think about the numbers again.",
@@ -80,7 +80,7 @@ def write_trace(problem: Problem, habits: Habits, rng: Random) -> Trace:
     left = habits.patience
     while left > 0:
         steps, check = _choose(habits, tried, bool(found), problem, rng)
-        opener = "First" if not tried else CHECK if check else rng.choice(MARKERS)
+        opener = "First" if not tried else CHECK if check else rng.choice(OPENERS)
         text += _paragraphs(steps, problem.target, opener, habits, rng)
         if steps[-1][3] == problem.target:
             found.append((len(text), canonical(expression_of(steps))))

@@ -37,7 +37,15 @@ def boxed(text: str) -> str | None:
 
 
 def grade(problem: Problem, text: str) -> Grade:
-    """Grade the last boxed answer of a text. Bounded in time and size whatever the text."""
+    r"""Grade the last boxed answer of a text. Bounded in time and size whatever the text.
+
+    >>> from mrtlib import Problem, grade
+    >>> half = Problem("half", "math", "easy", "What is 1 / 2?", references=("0.5",))
+    >>> grade(half, r"So it is \boxed{\frac{1}{2}}.").correct
+    True
+    >>> grade(half, "It is 0.5.").reason
+    'unboxed'
+    """
     answer = boxed(text)
     if answer is None:
         return Grade(False, None, "unboxed")

@@ -19,7 +19,11 @@ class ProblemError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem. `references` are all accepted answers (countdown) or the known one (math)."""
+    """One problem. `references` are all accepted answers (countdown) or the known one (math).
+
+    >>> from mrtlib import Problem
+    >>> half = Problem("half", "math", "easy", "What is 1 / 2?", references=("0.5",))
+    """
 
     id: str
     family: str
@@ -57,12 +61,22 @@ def as_record(problem: Problem) -> dict:
 def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
     """Read problems from a JSONL file, at most `limit` of each level.
 
+    >>> from mrtlib import load_problems, load_profile
+    >>> folder = load_profile("tiny").problems
+    >>> for problem in load_problems(folder / "test.jsonl", limit=1):
+    ...     print(problem.level, problem.question, len(problem.references))
+    three Reach 13 with 9, 16, 20. 6
+    four Reach 34 with 5, 7, 9, 16. 6
+
     Raises:
         ProblemError: the file is missing, or a line is not a problem; names file and line.
     """
     path = Path(path)
     if not path.is_file():
-        raise ProblemError(f"no problem file {path}; see data/problems/README.md for making one")
+        raise ProblemError(
+            f"no problem file {path}; set MRT_ROOT to the folder that data/problems lies in, "
+            "or see the README there for making one"
+        )
     out: list[Problem] = []
     taken: dict[str, int] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

@@ -15,6 +15,12 @@ from mrtlib.training.trainer import MRTTrainer
 def train(profile: Profile, method: str, seed: int) -> Path:
     """Train one adapter, from its last checkpoint if there is one; return its folder.
 
+    >>> from mrtlib import load_profile, train
+    >>> folder = train(load_profile("smoke"), "regret_to_go", seed=0)
+    regret_to_go, seed 0: step 1, ...
+    >>> sorted(path.name for path in folder.glob("*.parquet"))
+    ['steps.parquet']
+
     Writes the adapter and `steps.parquet`. What was trained with the same settings is not
     trained again.
 

@@ -19,7 +19,7 @@ from mrtlib.config import Profile
 from mrtlib.credit import Curve
 from mrtlib.models.caches import Kept
 from mrtlib.models.loading import adapters_to_float32, add_lora, check_context, device, load_base
-from mrtlib.models.quantization import Twin
+from mrtlib.models.quantization import Twin, assert_unpacked
 from mrtlib.models.sampling import TransformersSampler
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import check_problems
@@ -36,7 +36,21 @@ COMPARISON = 750_000  # ... and of those that exact J is compared with at the st
 
 
 class MRTTrainer(GRPOTrainer):
-    """GRPO for the outcome plus alpha times the information gain of each episode (Eq. 2)."""
+    """GRPO for the outcome plus alpha times the information gain of each episode (Eq. 2).
+
+    `train` makes one and ends it in time. By hand, to look inside a step (TRL prints its log):
+
+    >>> from mrtlib import MRTTrainer, load_profile
+    >>> profile = load_profile("smoke")
+    >>> trainer = MRTTrainer(profile, "regret_to_go", seed=0, folder=profile.runs / "by-hand")
+    >>> output = trainer.train()
+    {'loss': ...
+    >>> len(trainer.rollouts)  # of the last step: 2 problems, 4 rollouts each
+    8
+    >>> J = trainer.found.J[0]  # of the first of them, J_0 ... J_k
+    >>> len(J) == 1 + len(trainer.rollouts[0].boundaries)
+    True
+    """
 
     def __init__(self, profile: Profile, method: str, seed: int, folder: Path) -> None:
         """Build base, adapters and data from the profile; `folder` takes the checkpoints."""
@@ -76,12 +90,19 @@ class MRTTrainer(GRPOTrainer):
             return self.accelerator.unwrap_model(self.model)
         return self.twin.refresh() if fresh else self.twin.model
 
-    def _outcome(self, prompts, completions, index, **_) -> list[float]:
-        """Grade the rollouts of the step: 1 for a right answer within the budget, else 0."""
+    def _outcome(self, prompts, completions, index, sample, log_metric, **_) -> list[float]:
+        """Grade the rollouts of the step: 1 for a right answer within the budget, else 0.
+
+        `sample` is a further field of `_sample_rollouts`, which TRL passes on a row each.
+        """
         self.rollouts = [
-            self.reader.read(self.problem_list[i], self.prompts[p], sample)
-            for i, p, sample in zip(index, prompts, self.samples, strict=True)
+            self.reader.read(self.problem_list[i], self.prompts[p], own)
+            for i, p, own in zip(index, prompts, sample, strict=True)
         ]
+        log_metric("length", np.mean([r.trace_tokens for r in self.rollouts]))
+        log_metric("episodes", np.mean([len(r.boundaries) for r in self.rollouts]))
+        log_metric("truncated", np.mean([r.truncated for r in self.rollouts]))
+        log_metric("ended", np.mean([r.ended for r in self.rollouts]))
         return [float(r.grade.correct) for r in self.rollouts]
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
@@ -93,7 +114,8 @@ class MRTTrainer(GRPOTrainer):
         gains = torch.from_numpy(self._gains(out["completion_ids"].shape[1])).to(shared)
         self.seconds["probing_s"] = time.perf_counter() - began
         out["advantages"] = shared + self.profile.training.alpha * gains
-        self._log_rollouts()
+        self._log_cost()
+        assert_unpacked(self.model)  # what was sampled and probed with is trained next
         return out
 
     def _gains(self, width: int) -> np.ndarray:
@@ -107,8 +129,7 @@ class MRTTrainer(GRPOTrainer):
         values = self._credit(curves)
         for row, (value, end) in enumerate(zip(values, ends, strict=True)):
             gains[row] = credit.per_token(value, end, width)
-        share = largest_share(values, [np.diff(end) for end in ends])
-        self._metrics["train"]["largest_share"].append(share)
+        self._log(largest_share=largest_share(values, [np.diff(end) for end in ends]))
         return gains
 
     def _paid(self, rollout: Rollout) -> list[int]:
@@ -129,7 +150,7 @@ class MRTTrainer(GRPOTrainer):
         # From the log, which a checkpoint holds: a run that was cut goes on with the same spread.
         known = [log["credit_square"] for log in self.state.log_history if "credit_square" in log]
         known.append(mean_square(values))
-        self._metrics["train"]["credit_square"].append(known[-1])
+        self._log(credit_square=known[-1])
         return [v / running_spread(known) for v in values]
 
     @property
@@ -154,20 +175,17 @@ class MRTTrainer(GRPOTrainer):
 
     def _log_curves(self, curves: list[Curve]) -> None:
         left = [float(regret.normalised_regret(J, t, self.budget)) for J, t in curves]
-        self._metrics["train"]["progress"].append(float(np.mean([J[-1] - J[0] for J, _ in curves])))
-        self._metrics["train"]["regret"].append(float(np.mean(left)))
+        gained = [J[-1] - J[0] for J, _ in curves]
+        self._log(progress=np.mean(gained), regret=np.mean(left))
 
-    def _log_rollouts(self) -> None:
-        metrics, rollouts = self._metrics["train"], self.rollouts
-        metrics["length"].append(float(np.mean([r.trace_tokens for r in rollouts])))
-        metrics["episodes"].append(float(np.mean([len(r.boundaries) for r in rollouts])))
-        metrics["truncated"].append(float(np.mean([r.truncated for r in rollouts])))
-        metrics["ended"].append(float(np.mean([r.ended for r in rollouts])))
-        written = sum(len(r.token_ids) for r in rollouts)
-        metrics["generated"].append(float(written + self.found.drawn))
-        metrics["prover_read"].append(float(self.found.read))
-        for name, seconds in self.seconds.items():
-            metrics[name].append(seconds)
+    def _log_cost(self) -> None:
+        written = sum(len(r.token_ids) for r in self.rollouts)
+        self._log(generated=written + self.found.drawn, prover_read=self.found.read, **self.seconds)
+
+    def _log(self, **values: float) -> None:
+        """Log what is known only when J is: TRL offers `log_metric` to reward functions alone."""
+        for name, value in values.items():
+            self._metrics["train"][name].append(float(value))
 
 
 def _answer_room(profile: Profile) -> int:
@@ -189,12 +207,13 @@ def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
         drawn, trainer.kept = sampler.sample_and_keep(prompts, *settings)
     else:
         drawn = [samples[0] for samples in sampler.sample(prompts, 1, *settings)]
-    trainer.samples = [trainer.reader.within_budget(sample) for sample in drawn]
+    samples = [trainer.reader.within_budget(sample) for sample in drawn]
     trainer.seconds["sampling_s"] = time.perf_counter() - began
     return {
         "prompt_ids": prompts,
-        "completion_ids": [sample.token_ids for sample in trainer.samples],
-        "logprobs": [sample.logprobs for sample in trainer.samples],
+        "completion_ids": [sample.token_ids for sample in samples],
+        "logprobs": [sample.logprobs for sample in samples],
+        "sample": samples,
     }
 
 

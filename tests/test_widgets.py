@@ -4,6 +4,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+from base64 import b64decode
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -66,12 +67,15 @@ class Page(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.tags, self.text = [], [], ""
+        self.open, self.tags, self.pictures, self.text = [], [], [], ""
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        self.open.append(tag)
         self.tags.append(tag)
+        if tag == "img":  # has no end
+            self.pictures.append(dict(attrs)["src"])
+        else:
+            self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
         self.tags.append(tag)
@@ -143,12 +147,15 @@ def test_trace_html_escapes_what_others_wrote():
     assert page.tags.count("b") == 1  # the headline's, not the model's
     assert "stop" not in page.tags and "script" not in page.tags
     assert "could have stopped here" in page.text and "0.61" in page.text
-    assert page.tags.count("rect") == 2 and page.tags.count("circle") == 3
+    assert page.tags.count("tr") == 1 + 3 + 1  # heading, episodes 0 to 2, the stop
+    (picture,) = page.pictures
+    assert b64decode(picture.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
+    assert not plt.get_fignums()  # or the notebook would show it a second time
 
 
 def test_budget_view_reads_values_off_the_results():
     fig = widgets.budget_view(results(), ["base", "outcome"], 40, C0)
-    assert fig.get_figwidth() == style.WIDE
+    assert fig.get_figwidth() == style.WIDE and not fig.legends
     said = {t.get_text() for t in fig.axes[0].get_legend().get_texts()}
     assert said == {"base 0.240 [0.220, 0.260]", "outcome RL 0.440 [0.420, 0.460]"}
     fig.draw_without_rendering()

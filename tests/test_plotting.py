@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.markers import CARETLEFT
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mrtlib import plotting, regret
 from mrtlib.evaluation import tables
 from mrtlib.experiments import episode_analysis
 from mrtlib.plotting import budget, episodes, estimators, style, trace, training
-from mrtlib.plotting.estimators import WAYS, binomial_band
+from mrtlib.plotting.estimators import COLOURS, LEAST, binomial_band
 
 METHODS = ("base", "outcome", "episode_progress", "regret_to_go")
 C0 = 160
@@ -123,6 +125,15 @@ def some_card():
     return table.assign(low=table["estimate"] - 0.02, high=(table["estimate"] + 0.02).clip(upper=1))
 
 
+def some_losses():
+    return pd.DataFrame({"tokens": range(0, 10**6, 10**5), "loss": 2 / np.arange(1, 11)})
+
+
+def some_examples():
+    return [episode_analysis.Example(title, EPISODES[:2], [False, True], "Answer: 5 * 3 + 7")
+            for title in ("Reach 22 with 3, 5, 7. (right, three)", "Reach 8 with 3, 5. (wrong)")]
+
+
 def some_costs():
     rows = [(way, b, 200 + b * each, b * each / 3000 + 0.05)
             for way, each in (("packed", 40), ("one pass each", 230), ("sampled, K = 8", 900))
@@ -176,6 +187,7 @@ CASES = {
     "headline": ((RESULTS, C0), tables.budget_rows(RESULTS), 6.75),
     "results_table": ((RESULTS, C0), tables.results_rows(RESULTS, C0), 6.75),
     "reasoner_card": ((some_card(),), some_card(), 3.25),
+    "reasoner_page": ((some_card(), some_losses(), some_examples()), some_card(), 6.75),
     "error_by_tokens": ((some_errors(),), some_errors(), 3.25),
     "estimator_curves": ((some_learning(),), some_learning(), 6.75),
     "coverage": ((some_coverage(),), some_coverage(), 3.25),
@@ -183,8 +195,15 @@ CASES = {
 }  # fmt: skip
 
 
-def first(drawn):
-    return drawn if isinstance(drawn, Axes) else drawn[0]
+def curves_of(ax):
+    """Return the lines of an axes that hold points; seaborn's for the legend are empty."""
+    return [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
+
+
+def figure_of(drawn):
+    if isinstance(drawn, Figure):
+        return drawn
+    return (drawn if isinstance(drawn, Axes) else drawn[0]).figure
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +218,7 @@ def test_figure_draws_fits_and_can_be_read(stem):
     before = dict(mpl.rcParams)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fig = first(getattr(plotting, stem)(*arguments)).figure
+        fig = figure_of(getattr(plotting, stem)(*arguments))
         fig.draw_without_rendering()
     assert dict(mpl.rcParams) == before  # a figure leaves the user's settings alone
     assert fig.get_figwidth() == width
@@ -228,7 +247,7 @@ def shown_texts(fig):
 
 @pytest.mark.parametrize("stem", [s for s in CASES if s != "results_table"])
 def test_texts_do_not_collide(stem):
-    fig = first(getattr(plotting, stem)(*CASES[stem][0])).figure
+    fig = figure_of(getattr(plotting, stem)(*CASES[stem][0]))
     fig.draw_without_rendering()
     texts = shown_texts(fig)
     boxes = [text.get_window_extent().padded(-1) for text in texts]
@@ -251,12 +270,14 @@ def test_results_table_cells_stay_in_their_columns():
 
 
 @pytest.mark.parametrize("stem", ["headline", "annotated_trace", "exact_against_sampled"])
-def test_saving_twice_gives_the_same_bytes(stem, tmp_path):
+def test_saving_twice_gives_the_same_bytes_whatever_the_settings(stem, tmp_path):
     arguments, table, _ = CASES[stem]
     kept = []
-    for folder in (tmp_path / "a", tmp_path / "b"):
-        fig = first(getattr(plotting, stem)(*arguments)).figure
-        paths = style.save(fig, stem, table, folder)
+    own = {"font.size": 30, "axes.grid": True, "axes.labelweight": "bold"}
+    for folder, settings in (("a", {}), ("b", own)):
+        with mpl.rc_context(settings):
+            fig = figure_of(getattr(plotting, stem)(*arguments))
+            paths = style.save(fig, stem, table, tmp_path / folder)
         assert [p.name for p in paths] == [f"{stem}.pdf", f"{stem}.png", f"{stem}.csv"]
         kept.append([p.read_bytes() for p in paths])
     assert kept[0] == kept[1]
@@ -267,15 +288,37 @@ def test_saving_twice_gives_the_same_bytes(stem, tmp_path):
 
 
 def test_saved_csv_holds_what_was_drawn(tmp_path):
-    ax = budget.accuracy_by_budget(RESULTS, C0)
-    table = tables.budget_rows(RESULTS, ["accuracy"])
-    written = pd.read_csv(style.save(ax.figure, "x", table, tmp_path)[2])
-    drawn = {line.get_label(): line.get_ydata() for line in ax.get_lines()
-             if not line.get_label().startswith("_")}  # fmt: skip
-    assert drawn.keys() == {style.METHODS[m].label for m in METHODS}
-    for method, rows in written.groupby("method"):
-        np.testing.assert_allclose(drawn[style.METHODS[method].label], rows["estimate"], 1e-5)
+    axes = budget.headline(RESULTS, C0)
+    table = tables.budget_rows(RESULTS)
+    written = pd.read_csv(style.save(axes[0].figure, "x", table, tmp_path)[2])
+    for (metric, method), rows in written.groupby(["metric", "method"]):
+        ax, colour = axes[list(tables.AXIS).index(metric)], style.METHODS[method].colour
+        (line,) = (line for line in curves_of(ax) if line.get_color() == colour)
+        np.testing.assert_allclose(line.get_xydata(), rows[["budget", "estimate"]], 1e-5)
+        (band,) = (c for c in ax.collections if to_hex(c.get_facecolor()[0]) == colour.lower())
+        edge = band.get_paths()[0].vertices
+        for _, row in rows.iterrows():
+            for end in ("low", "high"):
+                assert np.isclose(edge, [row["budget"], row[end]], rtol=1e-5).all(axis=1).any()
+    assert [len(curves_of(ax)) for ax in axes] == [len(METHODS)] * 2
     assert set(written["seed"]) == {"all"}
+
+
+def test_a_legend_names_each_curve_by_its_own_look():
+    for drawn in (budget.headline(RESULTS, C0), [budget.regret_by_budget(RESULTS, C0)]):
+        (legend,) = drawn[0].figure.legends
+        named = {text.get_text(): (handle.get_color(), handle.get_marker()) for text, handle in
+                 zip(legend.get_texts(), legend.legend_handles, strict=True)}  # fmt: skip
+        looks = [style.METHODS[m] for m in METHODS]
+        assert named == {look.label: (look.colour, look.marker) for look in looks}
+        for ax in drawn:
+            assert ax.get_legend() is None
+            seen = {(line.get_color(), line.get_marker()) for line in curves_of(ax)}
+            assert seen == set(named.values())
+    assert not episodes.progress_by_episode(some_progress().iloc[:6])[0].figure.legends  # one curve
+    long = some_progress().assign(way=lambda t: t["method"] + 60 * ".", all="all")
+    (ax,) = style.curves(long, "all", "way", "j", "episode")
+    assert len(ax.figure.legends[0].get_texts()) == 4  # even where no two names fit side by side
 
 
 def test_the_part_beyond_the_budget_is_marked_only_if_there_is_one():
@@ -289,28 +332,41 @@ def test_axes_that_are_given_are_used():
     fig, grid = plt.subplots(1, 2, layout="constrained")
     assert budget.headline(RESULTS, C0, grid) == list(grid)
     assert estimators.exact_against_sampled(some_pairs(), grid[0]) is grid[0]
+    (ax,) = episodes.progress_by_episode(some_progress(), grid[1])
+    assert ax is grid[1] and ax.get_ylabel() and ax.get_xlabel()
     with pytest.raises(ValueError, match="needs 2 axes, got 1"):
         budget.headline(RESULTS, C0, grid[:1])
 
 
-def test_raw_seeds_are_drawn_only_if_few():
-    few = training.learning_curves(some_steps(), None, some_seeds())
-    many = pd.concat([some_seeds().assign(seed=s) for s in range(6)])
-    assert len(few[0].get_lines()) == 3 + 9
-    assert len(training.learning_curves(some_steps(), None, many)[0].get_lines()) == 3
+def test_raw_seeds_are_drawn_only_if_few_and_of_two_methods():
+    def lines(steps, seeds):
+        return [len(curves_of(ax)) for ax in training.learning_curves(steps, None, seeds)]
+
+    steps, seeds = some_steps(), some_seeds()
+    assert lines(steps, seeds) == [3, 3, 3]
+    two, of_two = (t[t["method"] != "regret_to_go"] for t in (steps, seeds))
+    assert lines(two, of_two) == [2 + 6] * 3
+    many = pd.concat([of_two.assign(seed=s) for s in range(6)])
+    assert lines(two, many) == [2, 2, 2]
+    last = curves_of(training.learning_curves(two, None, of_two)[2])[-1]
+    rows = of_two[(of_two["quantity"] == "length") & (of_two["seed"] == 1)]
+    rows = rows[rows["method"] == "episode_progress"]
+    np.testing.assert_array_equal(last.get_xydata(), rows[["step", "estimate"]])
 
 
 def test_coverage_off_the_edge_is_an_arrow_and_the_rest_lies_where_it_is():
-    ax = estimators.coverage(some_coverage())
-    drawn = {line.get_label(): line for line in ax.get_lines() if line.get_label() in WAYS}
-    assert len(drawn["closed form"].get_xdata()) == 12 and len(drawn["bootstrap"].get_xdata()) == 9
-    arrows = [line for line in ax.get_lines() if line.get_marker() == CARETLEFT]
-    assert sum(len(line.get_xdata()) for line in arrows) == 3
-    table = some_coverage()
-    of_mean = drawn["closed form"].get_ydata()[:3]
+    ax, table = estimators.coverage(some_coverage()), some_coverage()
+    points, arrows = (c for c in ax.collections if isinstance(c, PathCollection))
+    colour = np.array([to_hex(c).upper() for c in points.get_facecolors()])
+    drawn = {way: points.get_offsets()[colour == c] for way, c in COLOURS.items()}
+    assert len(drawn["closed form"]) == 12 and len(drawn["bootstrap"]) == 9
+    np.testing.assert_array_equal(arrows.get_offsets()[:, 0], [LEAST] * 3)
+    np.testing.assert_array_equal(np.round(arrows.get_offsets()[:, 1]), [3, 3, 3])
+    assert set(colour[-12:]) == {COLOURS["closed form"]}  # drawn last, over the bootstrap's
+    of_mean = drawn["closed form"][:3, 1]
     assert (np.diff(of_mean) > 0).all() and np.abs(of_mean).max() < 0.5  # 50, 250, 500 downward
     own = table[table["way"] == "closed form"]["coverage"]
-    np.testing.assert_allclose(drawn["closed form"].get_xdata(), own)
+    np.testing.assert_allclose(drawn["closed form"][:, 0], own)
 
 
 @pytest.mark.parametrize("k", [1, 3, 8])
@@ -335,8 +391,10 @@ def test_stop_point(J, expected):
 
 def test_looks_differ_in_greyscale():
     looks = list(style.METHODS.values())
-    assert len({(look.linestyle, look.marker) for look in looks}) == len(looks)
-    assert len({look.label for look in looks}) == len(looks)
+    for feature in ("dashes", "marker", "label", "colour"):
+        assert len({getattr(look, feature) for look in looks}) == len(looks)
+    assert len({dashes for _, dashes, _ in style.SERIES}) == len(style.SERIES)
+    assert len({marker for *_, marker in style.SERIES}) == len(style.SERIES)
 
 
 def test_results_table_and_markdown_say_the_same():
@@ -375,6 +433,15 @@ def test_hostile_and_long_words_are_drawn_as_words():
     bar = min(p.get_window_extent().x0 for p in ax.patches if p.get_facecolor()[0] < 0.25)
     lines = [t for t in ax.texts if t.get_fontfamily() == ["DejaVu Sans Mono"]]
     assert max(t.get_window_extent().x1 for t in lines) < bar  # words end before the bars
+
+
+def test_the_curve_of_a_trace_holds_each_J_until_the_next_boundary():
+    view = a_trace()
+    (ax,) = trace.annotated_trace(view).child_axes
+    curve, stop = ax.get_lines()
+    np.testing.assert_array_equal(curve.get_xydata(), list(zip(view.tokens, view.J, strict=True)))
+    assert curve.get_drawstyle() == "steps-post"
+    assert set(stop.get_xdata()) == {view.tokens[view.stop_at]}
 
 
 def test_a_trace_whose_parts_do_not_fit_is_refused():

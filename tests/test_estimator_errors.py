@@ -77,9 +77,9 @@ def test_words_and_claims():
     )
 
 
-def test_measured_once_on_a_real_model(monkeypatch, tmp_path):
+def test_measured_once_on_a_real_model(records, monkeypatch, tmp_path):
     profile = load_profile("tiny")
-    rollouts = load_tables(profile.runs / "evaluation" / "base-0")["rollouts"]
+    rollouts = load_tables(records / "evaluation" / "base-0")["rollouts"]
     few = first_rollouts(profile, rollouts, 1)
     monkeypatch.setenv("MRT_RUNS", str(tmp_path))
     monkeypatch.setattr(estimators, "GOLD", 32)
