@@ -104,7 +104,7 @@ def of_gold(table: pd.DataFrame, cost: dict[str, float]) -> list[Claim]:
     """Return what notebook 02 claims of the estimators' errors."""
     exact = table.set_index("answers").loc[0]
     return [
-        ("error of exact progress, lower end, less gold noise",
+        ("exact progress: low end of error less gold noise",
          exact["low"] - exact["floor"], -np.inf, 0.0),
         ("correlation of exact and gold standard progress", exact["correlation"], 0.98, 1.0),
         ("tokens that sampling needs over those of exact J",

@@ -159,7 +159,7 @@ def waste(progress: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([
         {"name": name, **interval(*by_problem(table, name)).row()}
         for name, interval in zip(names, intervals, strict=True)
-    ])
+    ])  # fmt: skip
 
 
 def telling_trace(progress: pd.DataFrame) -> tuple[str, int]:

@@ -121,7 +121,7 @@ def families(prompts: Sequence[Sequence[int]], small: int = 512) -> list[list[in
 
     Attention over a packed row costs its length squared, so a family's trie has at most `small`
     tokens, or three times its longest prompt if that is more. In a family over `small` a prompt
-    must also share half of itself, or more tokens than the trie has beside its longest prompt: a
+    must also share half of itself, or as many tokens as the trie has beside its longest prompt: a
     short prompt between two long traces must not join them.
 
     Returns:

@@ -152,9 +152,7 @@ class Prover:
         """Return a rollout's trace, cut at its boundaries, with its references."""
         natural = rollout.closed and rollout.boundaries[-1:] == [rollout.trace_tokens]
         references = references_of(rollout.problem, self.reader.joiner, self.profile.thinking)
-        return Probe(
-            rollout.prompt_ids, rollout.trace_ids, rollout.boundaries, natural, references
-        )
+        return Probe(rollout.prompt_ids, rollout.trace_ids, rollout.boundaries, natural, references)
 
     def exact(
         self, rollouts: Sequence[Rollout], kept: Sequence[Kept] | None = None

@@ -107,7 +107,7 @@ _PLAIN = {
     "circ": lambda match: [("op", "circ")],
 }
 _ANNOUNCED = re.compile(r"\A(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s+", re.IGNORECASE)
-_QUOTES = "\"“”"
+_QUOTES = '"“”'
 _HALF_DAY = re.compile(r"(\d\s*|\{\s*)([apAP])\.?\s?[mM]\.?(?![A-Za-z])")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
           "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}  # fmt: skip
