@@ -29,7 +29,7 @@ def steps() -> pd.DataFrame:
 
 
 def test_curves_are_means_over_seeds(steps):
-    table, seeds = learning.curves(steps, window=1)
+    table, seeds = learning.smoothed(steps, window=1)
     found = table.set_index(["method", "step", "quantity"])
     assert found.loc[("outcome", 3, "reward"), "estimate"] == pytest.approx(0.6)
     assert (found["low"] <= found["estimate"]).all() and (found["estimate"] <= found["high"]).all()
@@ -44,19 +44,19 @@ def test_curves_are_means_over_seeds(steps):
 
 def test_steps_that_only_some_runs_reached_are_not_drawn(steps):
     longer = log("outcome", 2, [0.0, 0.1, 0.2, 1.0], [10, 10, 10, 10])
-    table, seeds = learning.curves(pd.concat([steps, longer]))
+    table, seeds = learning.smoothed(pd.concat([steps, longer]))
     assert table.query("method == 'outcome'")["step"].max() == 3
     assert seeds.query("method == 'outcome'")["step"].max() == 4  # the run itself is
 
 
 def test_window_looks_back_within_a_seed(steps):
-    _, seeds = learning.curves(steps, window=2)
+    _, seeds = learning.smoothed(steps, window=2)
     row = seeds.query("method == 'outcome' and seed == 0 and step == 3 and quantity == 'reward'")
     assert row["estimate"].item() == pytest.approx(0.75)
 
 
 def test_one_seed_has_no_interval(steps):
-    table, _ = learning.curves(steps[steps["seed"] == 0])
+    table, _ = learning.smoothed(steps[steps["seed"] == 0])
     assert table["estimate"].notna().all()
     assert table[["low", "high"]].isna().all(axis=None)
 

@@ -13,7 +13,7 @@ SECONDS = ("sampling_s", "probing_s", "learning_s")
 FIRST = ("generated_tokens", "length", "reward", "episodes")  # of the first batch
 
 
-def curves(steps: pd.DataFrame, window: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
+def smoothed(steps: pd.DataFrame, window: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return what `plotting.learning_curves` draws: means over seeds, and the seeds themselves.
 
     Each seed's series is smoothed: a point is the mean over the last `window` steps, for one step

@@ -74,7 +74,7 @@ class ServerSampler:
         )
         found: list[list[Sample]] = [[] for _ in prompts]
         for index, answer in zip(order, answers, strict=True):
-            found[index] = _samples(answer, n)
+            found[index] = _completed(answer, n)
         return found
 
     def _ask_all(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def _prompt_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 2)
 
 
-def _samples(answer: Mapping[str, Any], n: int) -> list[Sample]:
+def _completed(answer: Mapping[str, Any], n: int) -> list[Sample]:
     """Read the choices of one completed prompt."""
     try:
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])

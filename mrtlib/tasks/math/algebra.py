@@ -44,14 +44,14 @@ def tree_of(tokens: tuple[Token, ...], upper: bool = True) -> Tree:
     return tree
 
 
-def number(text: str) -> Fraction:
+def exact_number(text: str) -> Fraction:
     """Return the exact value of a number token, "5.", "0.1(6)" or "1.5e-3"."""
     if len(text) > MAX_DIGITS:
         raise NotAlgebra("too many digits")
     if "(" in text:
         plain, period = text[:-1].split("(")
         places = len(plain.split(".")[1])
-        return number(plain) + Fraction(int(period), (10 ** len(period) - 1) * 10**places)
+        return exact_number(plain) + Fraction(int(period), (10 ** len(period) - 1) * 10**places)
     mantissa, _, exponent = text.partition("e")
     if abs(int(exponent or 0)) > MAX_DIGITS:
         raise NotAlgebra("too large an exponent")
@@ -173,7 +173,7 @@ class _Parser:
         if kind == "num":
             if self.peek()[0] == "num":
                 raise NotAlgebra("two numbers side by side")
-            return _num(number(text))
+            return _num(exact_number(text))
         if kind == "base":
             digits, base = text.split("_")
             return ["num", int(digits, int(base)), 1]
@@ -244,7 +244,7 @@ class _Parser:
             )  # fmt: skip
         if self.peek()[0] == "num":
             self.at += 1
-            return _num(number(self.tokens[self.at - 1][1]))
+            return _num(exact_number(self.tokens[self.at - 1][1]))
         return self.atom()
 
     def operand(self) -> Tree:
