@@ -11,7 +11,7 @@ from itertools import groupby
 import pandas as pd
 
 from mrtlib.config import LABELS
-from mrtlib.evaluation.tables import _lines, in_order, number, results_rows, written
+from mrtlib.evaluation.tables import in_order, number, results_rows, table_lines, written
 
 Cell = str | tuple[str, str]  # a text, or one over another
 HEAD = r"""% needs \usepackage{booktabs}; narrower with \setlength{\tabcolsep}{3pt}
@@ -51,7 +51,7 @@ def _cell(cell: Cell) -> str:
 def of_results(table: pd.DataFrame, c0: int) -> str:
     """Return the results table: methods by measures, then the differences to outcome RL."""
     numbers, rows = results_rows(table, c0), []
-    for block, lines in groupby(_lines(numbers), key=lambda line: line[0]):
+    for block, lines in groupby(table_lines(numbers), key=lambda line: line[0]):
         if block == "difference":
             rows.append(f"difference to {LABELS['outcome']}, paired")
         rows += [(label, *cells) for _, label, cells in lines]

@@ -106,7 +106,7 @@ def written(
     return number(estimate, digits, scale, sign), "" if math.isnan(low) else interval
 
 
-def _lines(numbers: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
+def table_lines(numbers: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Return (block, label, cells) of each row; a cell is (number, interval)."""
     headings, lines = numbers["heading"].unique(), []
     for block in ("method", "difference"):
@@ -124,7 +124,7 @@ def results_markdown(results: pd.DataFrame, c0: int) -> str:
     numbers = results_rows(results, c0)
     headings = list(numbers["heading"].unique())
     text = ["| method | " + " | ".join(headings) + " |", "|:--" + "|--:" * len(headings) + "|"]
-    for block, label, cells in _lines(numbers):
+    for block, label, cells in table_lines(numbers):
         label = label if block == "method" else f"{label} {LESS}"
         text.append("| " + " | ".join([label, *(" ".join(c).strip() for c in cells)]) + " |")
     return "\n".join(text) + "\n"

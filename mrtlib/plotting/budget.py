@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from mrtlib.config import LABELS
-from mrtlib.evaluation.tables import AXIS, _lines, budget_rows, results_rows
+from mrtlib.evaluation.tables import AXIS, budget_rows, results_rows, table_lines
 from mrtlib.plotting.style import FAINT, SHADE, SMALL, WIDE, Given, curves, panels, paper
 
 NAMES = AXIS | {"official_regret": "regret (authors' ramp)"}
@@ -71,7 +71,7 @@ def _over_budget(
 def results_table(results: pd.DataFrame, c0: int, ax: Axes | None = None) -> Axes:
     """Draw the results table: one row a method, intervals under the numbers, differences last."""
     numbers = results_rows(results, c0)
-    headings, lines = numbers["heading"].unique(), _lines(numbers)
+    headings, lines = numbers["heading"].unique(), table_lines(numbers)
     own = sum(block == "method" for block, _, _ in lines)  # rows before the differences
     head, part, left = 1.25, 0.65, 0.17  # heights in rows; the names' share of the width
     depth = head + len(lines) + part * (len(lines) > own)
