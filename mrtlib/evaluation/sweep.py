@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.config import ALTERNATIVELY, BUT_WAIT, HOLD_ON, WAIT, Profile
-from mrtlib.models.loading import check_context, load_policy, work_key
+from mrtlib.models.loading import check_context, load_policy, work_keys
 from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
@@ -199,7 +199,8 @@ def evaluate(
     problems = load_problems(profile.problems / f"{split}.jsonl", getattr(profile.data, split))
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
     settings = "model evaluation thinking prover"
-    keys = [work_key(profile, settings, adapter, problems=[p.id for p in part]) for part in parts]
+    contents = [{"problems": [p.id for p in part]} for part in parts]
+    keys = work_keys(profile, settings, contents, adapter)
 
     @cache
     def evaluator() -> Evaluator:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mrtlib.config import Profile, key_texts
 from mrtlib.evaluation.sweep import Evaluator
-from mrtlib.models.loading import work_key
+from mrtlib.models.loading import work_keys
 from mrtlib.rollouts import of_record
 from mrtlib.store import MEASURE, TRACE, Shards, complete, content_key
 from mrtlib.tasks.grading import grade
@@ -50,18 +50,14 @@ def draw_answers(
         places: (N,) the boundaries j of each, 0 being no thinking at all.
         answers: K, how many at each boundary.
     """
-    profile, prover = evaluator.profile, evaluator.prover
-    problems, termination = problems_by_id(profile), prover.termination
+    prover, termination = evaluator.prover, evaluator.prover.termination
+    problems = problems_by_id(evaluator.profile)
     spots = [
         (row, prover.probe(of_record(row, problems[row["problem"]])), j)
         for row, js in zip(rollouts.to_dict("records"), places, strict=True)
         for j in js
     ]
-    drawn = prover.sampler.sample(
-        [termination.prompt(probe, j) for _, probe, j in spots], answers,
-        profile.thinking.answer_tokens, profile.prover.temperature, 1.0,
-        prover.reader.end_ids, seed,
-    )  # fmt: skip
+    drawn = prover.draw([termination.prompt(probe, j) for _, probe, j in spots], answers, seed)
     rows = []
     for (row, probe, j), group in zip(spots, drawn, strict=True):
         for k, sample in enumerate(group):
@@ -84,7 +80,7 @@ def at_every_boundary(profile: Profile, rollouts: pd.DataFrame, seed: int) -> pd
         rollouts: records of the base, as `first_rollouts` gives them.
     """
     parts = [rollouts[i : i + SHARD] for i in range(0, len(rollouts), SHARD)]
-    keys = [work_key(profile, "model thinking prover", **drawn_from(part, seed)) for part in parts]
+    keys = work_keys(profile, "model thinking prover", [drawn_from(p, seed) for p in parts])
     load = cache(partial(Evaluator.load, profile, "base", 0, None))  # if there is something to draw
 
     def answers(i: int) -> dict[str, list[dict]]:

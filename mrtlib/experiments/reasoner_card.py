@@ -21,7 +21,7 @@ from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.evaluation.tables import said
 from mrtlib.experiments.answers import draw_answers, problems_by_id
 from mrtlib.experiments.episode_analysis import Example
-from mrtlib.models.loading import work_key
+from mrtlib.models.loading import work_keys
 from mrtlib.prover.prover import progress_rows
 from mrtlib.reasoner.lessons import Recipe
 from mrtlib.reasoner.making import make
@@ -113,10 +113,8 @@ def card_records(profile: Profile, seed: int) -> dict[str, pd.DataFrame]:
     own = replace(profile, evaluation=replace(profile.evaluation, samples=1))
     problems = list(problems_by_id(own, 2 * own.data.test).values())
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
-    keys = [
-        work_key(own, "model thinking evaluation", problems=[p.id for p in part], seed=seed)
-        for part in parts
-    ]
+    contents = [{"problems": [p.id for p in part], "seed": seed} for part in parts]
+    keys = work_keys(own, "model thinking evaluation", contents)
     load = cache(partial(Evaluator.load, own, "base", seed, None))  # if there is something to do
     shards = {n: Shards(profile.runs / "card" / n, schema) for n, schema in TABLES.items()}
     complete(shards, keys, lambda i: _records(load(), parts[i], int(keys[i][:12], 16)),

@@ -140,7 +140,8 @@ class Stepper:
         trainer, prover = self.trainer, self.profile.prover
         changes = {"estimator": "sampled", "samples": samples} if samples else {}
         own = replace(self.profile, prover=replace(prover, **changes))
-        trainer.method, trainer.prover = method, Prover(self.model, trainer.tokenizer, own)
+        trainer.method = method
+        trainer.prover = Prover(self.model, trainer.tokenizer, own, reader=trainer.reader)
         models = {id(m): m for m in (trainer.accelerator.unwrap_model(trainer.model), self.model)}
 
         def run() -> None:

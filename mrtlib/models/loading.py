@@ -7,6 +7,7 @@ Nothing here unpickles and no model code from outside is run: weights are safete
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -173,5 +174,13 @@ def work_key(profile: Profile, parts: str, adapter: Path | None = None, **conten
         adapter: of the model that does the work.
         content: plain JSON values: problems, seeds and the like.
     """
-    weights = weights_of(profile, adapter)
-    return content_key(measure=MEASURE, weights=weights, **key_texts(profile, parts), **content)
+    return work_keys(profile, parts, [content], adapter)[0]
+
+
+def work_keys(
+    profile: Profile, parts: str, contents: Iterable[dict[str, Any]], adapter: Path | None = None
+) -> list[str]:
+    """Return the keys of pieces of work that differ in content; weights are read once."""
+    shared = {"measure": MEASURE, "weights": weights_of(profile, adapter)}
+    shared |= key_texts(profile, parts)
+    return [content_key(**shared, **content) for content in contents]

@@ -139,10 +139,16 @@ class Prover:
         tokenizer: PreTrainedTokenizerBase,
         profile: Profile,
         sampler: Sampler | None = None,
+        reader: Reader | None = None,
     ) -> None:
-        """Keep model and settings; answers are drawn in this process unless a sampler is given."""
+        """Keep model and settings.
+
+        Args:
+            sampler: draws the answers; the model in this process if none is given.
+            reader: one that is there already, with the spellings of answers that it has found.
+        """
         self.model, self.profile = model, profile
-        self.reader = Reader(tokenizer, profile.thinking)
+        self.reader = reader or Reader(tokenizer, profile.thinking)
         self.termination = Termination(self.reader.joiner, profile.thinking)
         rows = profile.evaluation.batch_rows
         self.sampler = sampler or TransformersSampler(model, tokenizer.pad_token_id, rows)
@@ -186,12 +192,16 @@ class Prover:
         Source: arXiv 2503.07572, section 4 and its analysis code (8 answers).
         """
         probes = [self.probe(r) for r in rollouts]
-        drawn = self.sampler.sample(
-            [self.termination.prompt(p, j) for p in probes for j in range(len(p.ends))], k,
-            self.profile.thinking.answer_tokens, self.profile.prover.temperature, 1.0,
+        prompts = [self.termination.prompt(p, j) for p in probes for j in range(len(p.ends))]
+        drawn = self.draw(prompts, k, seed)
+        return graded(probes, [r.problem for r in rollouts], drawn, self.termination)
+
+    def draw(self, prompts: list[list[int]], k: int, seed: int) -> list[list[Sample]]:
+        """Draw k answers behind each prompt of `termination`, ungraded."""
+        return self.sampler.sample(
+            prompts, k, self.profile.thinking.answer_tokens, self.profile.prover.temperature, 1.0,
             self.reader.end_ids, seed,
         )  # fmt: skip
-        return graded(probes, [r.problem for r in rollouts], drawn, self.termination)
 
     @property
     def is_exact(self) -> bool:

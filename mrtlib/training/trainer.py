@@ -82,7 +82,8 @@ class MRTTrainer(GRPOTrainer):
         )
         adapters_to_float32(self.model)  # TRL casts them to bfloat16 on a 4-bit base
         self.twin = Twin(self.accelerator.unwrap_model(self.model)) if profile.model.twin else None
-        self.prover = Prover(self.sampling_model(fresh=False), self.tokenizer, profile)
+        model = self.sampling_model(fresh=False)
+        self.prover = Prover(model, self.tokenizer, profile, reader=self.reader)
 
     def sampling_model(self, fresh: bool) -> torch.nn.Module:
         """Return the model to sample and probe with; `fresh` after a change of weights."""
