@@ -32,8 +32,20 @@ LABELS = {
     "episode_progress": "episode progress",
     "episode_progress_centred": "centred progress",
     "regret_to_go": "regret-to-go",
+    "final_progress": "final progress",
+    "budget_relative": "budget relative",
+    "length_penalty": "length penalty",
+    "budget_curriculum": "budget curriculum",
+    "outcome_wide": "outcome, wide groups",
+    "mixed_group": "mixed group",
+    "termination_baseline": "termination baseline",
+    "stale_outcome": "outcome, stale prefixes",
+    "star": "STaR",
+    "mrt_star_keep": "MRT (STaR), kept whole",
+    "mrt_star_cut": "MRT (STaR), cut",
 }
 TRAINED_METHODS = tuple(LABELS)[1:]
+COMPARED = TRAINED_METHODS[:4]  # trained with every seed, and evaluated on the test problems
 
 # What opens a new episode in the authors' analysis notebooks (github.com/CMU-AIRe/MRT).
 WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON = "Wait", "But wait", "Alternatively", "But hold on"
@@ -44,6 +56,20 @@ MARKERS = (WAIT, BUT_WAIT, ALTERNATIVELY, ANOTHER_WAY, CHECK, HOLD_ON)
 
 class ProfileError(ValueError):
     """A profile that does not exist, or values in one that contradict each other."""
+
+
+# Settings that are gone, behind the one that they followed: keys of records still name them.
+GONE = {"extensions": "bootstrap=2000"}
+
+
+def later(default: Any, before: Any) -> Any:
+    """Declare a setting that came after records were kept: `name: type = later(0.1, before=0.0)`.
+
+    Args:
+        before: the value with which a run does what it did when there was no such setting. With it
+            a key is what it was, so records stay valid.
+    """
+    return field(default=default, metadata={"before": before})
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,7 @@ class ProverSettings:
 class Training:
     """One reinforcement fine-tuning run. A group is the rollouts of one problem in one step."""
 
-    methods: tuple[str, ...] = TRAINED_METHODS
+    methods: tuple[str, ...] = COMPARED
     seeds: tuple[int, ...] = (0,)
     tokens: int = 320_000  # generated in one run: the same for every method
     most_steps: int = 200  # bound, in case rollouts become very short
@@ -130,6 +156,15 @@ class Training:
     micro_batch: int = 64  # rows in one forward and backward pass
     save_every: int = 10
     watch_every: int = 5  # steps from one look at J to the next where the method needs none
+    once: tuple[str, ...] = later((), before=())  # trained with the first seed alone
+    schedule: str = later("constant", before="constant")  # or "linear", "cosine": to a tenth
+    max_grad_norm: float = later(1.0, before=1.0)  # longer gradients are cut to this length
+    count: str = later("generated", before="generated")  # what `tokens` bounds; or "all": read too
+    validate_every: int = later(10, before=10)  # steps between validations; 0 for none
+    refresh_every: int = later(10, before=10)  # steps that use one set of stale prefixes
+    length_weight: float = later(0.2, before=0.2)  # of the length penalty, in [0, 1)
+    cuts: int = later(4, before=4)  # budgets, evenly spaced up to C0, of `budget_relative`
+    rounds: int = later(4, before=4)  # of sampling and fine-tuning, of the forms of STaR
 
 
 @dataclass(frozen=True)
@@ -293,20 +328,6 @@ def check(profile: Profile) -> None:
 def as_json(profile: Profile) -> str:
     """Return the profile as JSON with sorted keys: the manifest's record."""
     return json.dumps(dataclasses.asdict(profile), sort_keys=True)
-
-
-# Settings that are gone, behind the one that they followed: keys of records still name them.
-GONE = {"extensions": "bootstrap=2000"}
-
-
-def later(default: Any, before: Any) -> Any:
-    """Declare a setting that came after records were kept: `name: type = later(0.1, before=0.0)`.
-
-    Args:
-        before: the value with which a run does what it did when there was no such setting. With it
-            a key is what it was, so records stay valid.
-    """
-    return field(default=default, metadata={"before": before})
 
 
 def key_texts(profile: Profile, parts: str) -> dict[str, str]:

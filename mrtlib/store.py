@@ -72,14 +72,14 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # one optimiser step; a measure that a method does not take is null. generated_tokens: rollouts
     # and sampled answers of all steps so far; prover_tokens: what the prover read in this one;
-    # credit_square: mean square of the episodes' credit; largest_share: of all credit on the
-    # step's tokens, the most that one episode holds
+    # credit_square: mean square of the episodes' credit; largest_share: the largest share of it in
+    # one episode; sampled, probed, learned: tokens through the model in this step, padding too
     "steps": _schema(
         "method:str seed:int step:int generated_tokens:int prover_tokens:int",
         "reward:float progress:float regret:float length:float episodes:float truncated:float "
-        "ended:float credit_square:float largest_share:float "
-        "kl:float learning_rate:float grad_norm:float sampling_s:float "
-        "probing_s:float learning_s:float",
+        "ended:float credit_square:float largest_share:float kl:float learning_rate:float "
+        "grad_norm:float sampling_s:float probing_s:float learning_s:float "
+        "sampled:float probed:float learned:float validation:float",
     ),
 }
 
@@ -113,10 +113,15 @@ def to_table(name: str, rows: Sequence[Row], where: str) -> pa.Table:
 def conform(table: pa.Table, name: str, where: str) -> pa.Table:
     """Return the columns of the schema `name` from a table that was read, checked and in order.
 
+    A column that may be null and is not there, as in records older than it, is null.
+
     Raises:
         StoreError: a column is missing or of another type; the message names it.
     """
     fields = schema(name)
+    for field in fields:
+        if field.nullable and field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     found = {field.name: field.type for field in table.schema}
     for field in fields:
         if not field.type.equals(found.get(field.name, pa.null())):
