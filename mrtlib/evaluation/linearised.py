@@ -1,0 +1,301 @@
+"""Linearised evaluation: one stream that goes on past the context, against independent samples.
+
+In backtracking search an episode depends on those before it by their last state alone, the steps
+that still stand. So when a stream outgrows its window, the oldest episodes can be dropped as long
+as the steps that they left stay, and the stream goes on without end. Each of its answers is a vote,
+and is taken out of it; then the model is made to find an error and to go back (arXiv 2503.07572,
+figure 8).
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.config import BACK, STEP, Profile
+from mrtlib.episodes import Decode, returns_to, token_boundaries
+from mrtlib.evaluation.sweep import Evaluator
+from mrtlib.models.loading import check_context, work_keys
+from mrtlib.models.sampling import Sample
+from mrtlib.models.tokens import prompt_ids
+from mrtlib.rollouts import Reader
+from mrtlib.store import Shards, complete, content_key
+from mrtlib.tasks.grading import grade
+from mrtlib.tasks.problems import Grade, Problem, ProblemError, load_problems
+
+SHARD = 64  # problems
+PARALLEL, LINEARISED = "parallel", "linearised"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared."""
+
+    problems: int = 50  # the first of each level
+    samples: int = 10  # independent ones of each problem
+    window: int = 256  # tokens that the model sees at most, prompt and new ones included
+    tokens: int = 1024  # of a stream, at least; and as many as all samples of its problem
+
+
+@dataclass(frozen=True)
+class Line:
+    """One paragraph of a stream, in the tokens that were sampled."""
+
+    ids: tuple[int, ...]
+    step: int  # the number of its step; without a label of its own, that of the line before
+    back: int | None  # the step that a line which names an error returns to
+
+
+def lines_of(ids: Sequence[int], decode: Decode, step: int = 0) -> tuple[list[Line], list[int]]:
+    """Read tokens as lines; what stands behind the last blank line is no line yet.
+
+    Args:
+        step: number of the step before.
+
+    Returns:
+        The lines, and the tokens that are left over.
+    """
+    ids, text = list(ids), decode(list(ids))
+    sizes = [len(p) + 2 for p in text.split("\n\n")[:-1]]
+    ends = list(itertools.accumulate(sizes))
+    cuts = [0, *token_boundaries(ids, decode, [*ends, *([len(text)] if text[sum(sizes):] else [])])]
+    lines: list[Line] = []
+    for first, last in itertools.pairwise(cuts):
+        written = decode(ids[first:last])
+        if not written.endswith("\n\n"):
+            return lines, ids[first:last]
+        back = returns_to(written)
+        step = _label(written) if back is None else back
+        lines.append(Line(tuple(ids[first:last]), step, back))
+    return lines, []
+
+
+def standing(lines: Iterable[Line]) -> list[Line]:
+    """Return the steps that stand behind some lines: a return to step n takes n and later ones."""
+    steps: list[Line] = []
+    for line in lines:
+        if line.back is None:
+            steps.append(line)
+        else:
+            steps = [step for step in steps if step.step < line.back]
+    return steps
+
+
+def episodes_of(lines: Iterable[Line]) -> list[list[Line]]:
+    """Return the episodes of a stream: a line that names an error is one, steps in a row are one."""
+    groups = itertools.groupby(lines, key=lambda line: line.back is not None)
+    return [part for error, group in groups for part in _parts(error, list(group))]
+
+
+def _parts(error: bool, lines: list[Line]) -> list[list[Line]]:
+    return [[line] for line in lines] if error else [lines]
+
+
+def window(episodes: Sequence[Sequence[Line]], room: int) -> tuple[int, list[Line]]:
+    """Return how many of the oldest episodes are dropped, and the lines that the model still sees.
+
+    As few whole episodes are dropped as will do. Of those only the steps that stand when they end
+    are seen: what is left is a solution that might have been written without the detours, followed
+    by the newest episodes. If even the steps that stand do not fit, the model starts anew.
+
+    Args:
+        room: tokens for these lines.
+    """
+    for dropped in range(len(episodes) + 1):
+        old, new = episodes[:dropped], episodes[dropped:]
+        seen = [*standing(itertools.chain(*old)), *itertools.chain(*new)]
+        if tokens_of(seen) <= room:
+            return dropped, seen
+    return len(episodes), []
+
+
+def tokens_of(lines: Iterable[Line]) -> int:
+    """Return the number of tokens of some lines."""
+    return sum(len(line.ids) for line in lines)
+
+
+def votes_within(tokens: Sequence[int], budget: float) -> int:
+    """Return how many attempts are done within a budget: tokens (n,) up to each one's end."""
+    return int(np.searchsorted(np.asarray(tokens), budget + 1e-9, side="right"))
+
+
+@dataclass
+class Stream:
+    """One problem's stream so far, and what it cost."""
+
+    problem: Problem
+    prompt: list[int]
+    lines: list[Line] = field(default_factory=list)
+    answered: bool = False  # its last attempt ended, so that an error has to be found
+    tokens: int = 0  # generated
+    through: int = 0  # through the model: each attempt reads its window anew
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def start(self, reader: Reader, room: int) -> tuple[int, list[int], list[int]]:
+        """Return episodes dropped, what the model reads behind the prompt, and the forced words.
+
+        Args:
+            room: tokens for prompt, lines and forced words.
+        """
+        forced = reader.joiner.encode(BACK) if self.answered else []
+        left = room - len(self.prompt) - len(forced)
+        dropped, seen = window(episodes_of(self.lines), left)
+        return dropped, [i for line in seen for i in line.ids], forced
+
+    def take(self, sample: Sample, started: tuple[int, list[int], list[int]], reader: Reader) -> None:
+        """Add one attempt: its lines without the answer, its vote, and its cost."""
+        (dropped, seen, forced), kept = started, reader.within_budget(sample)
+        length, closed, ended = reader.trace(kept.token_ids)
+        step = self.lines[-1].step if self.lines else 0
+        lines, rest = lines_of([*forced, *kept.token_ids[:length]], reader.decode, step)
+        if closed and rest:  # a last step without its blank line
+            lines.append(Line(tuple(rest), lines[-1].step if lines else step, None))
+        self.lines += lines
+        self.answered = closed or ended or (self.answered and not lines)
+        read = len(self.prompt) + len(seen) + len(forced) + len(kept.token_ids)
+        self.tokens, self.through = self.tokens + len(kept.token_ids), self.through + read
+        given = grade(self.problem, reader.decode(kept.token_ids[length:])) if closed else None
+        self.rows.append(_row(len(self.rows), self.tokens, self.through, read, dropped, given, kept))
+
+
+def _row(
+    k: int, tokens: int, through: int, read: int, dropped: int, given: Grade | None, sample: Sample
+) -> dict[str, Any]:
+    """Return the columns of the `attempts` schema that do not name the attempt."""
+    logprob = float(np.mean(sample.logprobs)) if sample.logprobs else None
+    correct, answer = (given.correct, given.answer) if given else (False, None)
+    return {"k": k, "tokens": tokens, "through": through, "read": read, "dropped": dropped,
+            "correct": correct, "answer": answer, "logprob": logprob}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparer:
+    """Draws both ways from one model. C0 bounds a sample as it bounds an attempt of a stream."""
+
+    evaluator: Evaluator
+    plan: Plan
+
+    def parallel(self, problems: Sequence[Problem], prompts: list[list[int]]) -> list[list[dict]]:
+        """Return the rows of each problem's independent samples, without their names."""
+        reader, out = self.evaluator.reader, []
+        for problem, prompt, samples in zip(
+            problems, prompts, self._draw(prompts, self.plan.samples, PARALLEL, problems),
+            strict=True,
+        ):  # fmt: skip
+            rows, tokens = [], 0
+            for k, sample in enumerate(map(reader.within_budget, samples)):
+                size = len(sample.token_ids)
+                tokens += size
+                given = reader.read(problem, prompt, sample).grade
+                through = len(prompt) + tokens  # the prompt is read once
+                rows.append(_row(k, tokens, through, len(prompt) + size, 0, given, sample))
+            out.append(rows)
+        return out
+
+    def linearised(
+        self, problems: Sequence[Problem], prompts: list[list[int]], goals: Sequence[int]
+    ) -> list[list[dict]]:
+        """Return the rows of each problem's stream, without their names.
+
+        Args:
+            goals: tokens that each stream has at least when it ends.
+        """
+        reader, room = self.evaluator.reader, self.plan.window - most_tokens(self.evaluator.profile)
+        streams = [Stream(*pair) for pair in zip(problems, prompts, strict=True)]
+        for turn in itertools.count():
+            going = [s for s, goal in zip(streams, goals, strict=True) if s.tokens < goal]
+            if not going:
+                return [stream.rows for stream in streams]
+            starts = [stream.start(reader, room) for stream in going]
+            asked = [[*s.prompt, *seen, *forced]
+                     for s, (_, seen, forced) in zip(going, starts, strict=True)]  # fmt: skip
+            drawn = self._draw(asked, 1, f"{LINEARISED} {turn}", problems)
+            for stream, started, samples in zip(going, starts, drawn, strict=True):
+                stream.take(samples[0], started, reader)
+        raise AssertionError("turns do not end")
+
+    def rows(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+        """Return the rows of the `attempts` schema of some problems, both ways."""
+        evaluator = self.evaluator
+        thinking = evaluator.profile.thinking
+        prompts = [prompt_ids(evaluator.reader.tokenizer, p.question, thinking) for p in problems]
+        check_plan(self.plan, evaluator.profile, max(map(len, prompts)))
+        check_context(evaluator.prover.model.config, self.plan.window, 0)
+        parallel = self.parallel(problems, prompts)
+        goals = [max(self.plan.tokens, rows[-1]["tokens"]) for rows in parallel]
+        streams = self.linearised(problems, prompts, goals)
+        named = []
+        for way, groups in ((PARALLEL, parallel), (LINEARISED, streams)):
+            for problem, rows in zip(problems, groups, strict=True):
+                labels = {"method": evaluator.method, "seed": evaluator.seed, "way": way,
+                          "level": problem.level, "problem": problem.id}  # fmt: skip
+                named += [labels | row | {"sample": row["k"] if way == PARALLEL else 0}
+                          for row in rows]  # fmt: skip
+        return named
+
+    def _draw(
+        self, prompts: list[list[int]], n: int, place: str, problems: Sequence[Problem]
+    ) -> list[list[Sample]]:
+        """Draw n continuations of each prompt; the seed is that of the place in the comparison."""
+        evaluator, settings = self.evaluator, self.evaluator.profile.evaluation
+        at = content_key(seed=evaluator.seed, at=place, problem=problems[0].id)
+        return evaluator.prover.sampler.sample(
+            prompts, n, most_tokens(evaluator.profile), settings.temperature, settings.top_p,
+            evaluator.reader.end_ids, int(at[:12], 16),
+        )  # fmt: skip
+
+
+def most_tokens(profile: Profile) -> int:
+    """Return the most tokens of one attempt: the budget C0, and its answer."""
+    return profile.thinking.budget + profile.thinking.answer_tokens
+
+
+def check_plan(plan: Plan, profile: Profile, prompt: int) -> None:
+    """Raise ProblemError where a window has no room for prompt, forced words and one attempt."""
+    need = prompt + most_tokens(profile) + 16  # 16 for the words that open a line of error
+    if plan.window < need:
+        raise ProblemError(
+            f"a window of {plan.window} tokens is too small for a prompt of {prompt} tokens and an "
+            f"attempt of {most_tokens(profile)}; give {need} or more, or lower thinking.budget"
+        )
+
+
+def linearise(
+    profile: Profile, method: str, seed: int, adapter: Path | None = None, plan: Plan | None = None
+) -> pd.DataFrame:
+    """Return the attempts of one model at the first test problems, in parallel and in one stream.
+
+    Goes on from the shards that are there; says how far it is and how long it will take.
+
+    Returns:
+        Records of the schema `attempts`, in `profile.runs / "linearised" / METHOD-SEED`.
+    """
+    plan = plan or Plan()
+    problems = load_problems(profile.problems / "test.jsonl", plan.problems)
+    parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
+    contents = [{"problems": [p.id for p in part], "plan": asdict(plan)} for part in parts]
+    keys = work_keys(profile, "model evaluation thinking", contents, adapter)
+
+    @cache
+    def comparer() -> Comparer:
+        """Load the model when there is something to draw."""
+        return Comparer(Evaluator.load(profile, method, seed, adapter), plan)
+
+    shards = Shards(profile.runs / "linearised" / f"{method}-{seed}", "attempts")
+    complete(
+        {"attempts": shards}, keys, lambda i: {"attempts": comparer().rows(parts[i])},
+        f"streams of {method}, seed {seed}",
+    )  # fmt: skip
+    return shards.read(keys)
+
+
+def _label(line: str) -> int | None:
+    """Return n of a line `Step n: ...`."""
+    name, _, rest = line.partition(":")
+    words = name.split()
+    return int(words[1]) if rest and len(words) == 2 and words[0] == STEP and words[1].isdigit() else None
