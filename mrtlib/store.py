@@ -70,8 +70,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         _SAMPLE + "j:int tokens:int k:int correct:bool logprob:float kind:str answer_tokens:int",
         "answer:str",
     ),
-    # the k-th attempt at an answer, its way "parallel" or "linearised": tokens generated and through
-    # the model up to its end; its longest context, read; episodes dropped from the window by then
+    # the k-th attempt at an answer, "parallel" or "linearised": tokens generated and through the
+    # model up to its end; its longest context, read; episodes dropped from the window by then
     "attempts": _schema(
         _SAMPLE + "way:str k:int tokens:int through:int read:int dropped:int correct:bool",
         "answer:str logprob:float",

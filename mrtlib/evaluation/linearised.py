@@ -8,6 +8,7 @@ figure 8).
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mrtlib.config import BACK, STEP, Profile
+from mrtlib.config import BACK, STEP, WRONG, Profile
 from mrtlib.episodes import Decode, returns_to, token_boundaries
 from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.models.loading import check_context, work_keys
@@ -29,7 +30,9 @@ from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem, ProblemError, load_problems
 
 SHARD = 64  # problems
-PARALLEL, LINEARISED = "parallel", "linearised"
+OPENING = 16  # tokens that the words which open a line of error may have, whatever the tokenizer
+PARALLEL, LINEARISED = WAYS = ("parallel", "linearised")
+_LABEL = re.compile(rf"{STEP} ([0-9]{{1,6}}):")
 
 
 @dataclass(frozen=True)
@@ -48,31 +51,29 @@ class Line:
 
     ids: tuple[int, ...]
     step: int  # the number of its step; without a label of its own, that of the line before
-    back: int | None  # the step that a line which names an error returns to
+    back: int | None = None  # of a line that names an error: the step that it returns to
 
 
-def lines_of(ids: Sequence[int], decode: Decode, step: int = 0) -> tuple[list[Line], list[int]]:
-    """Read tokens as lines; what stands behind the last blank line is no line yet.
+def lines_of(ids: Sequence[int], decode: Decode, step: int = 0) -> list[Line]:
+    """Read tokens as lines; what stands behind the last blank line is none yet and left out.
+
+    A line that names an error and no step to return to takes nothing back.
 
     Args:
+        ids: (T,) as they were sampled.
         step: number of the step before.
-
-    Returns:
-        The lines, and the tokens that are left over.
     """
-    ids, text = list(ids), decode(list(ids))
-    sizes = [len(p) + 2 for p in text.split("\n\n")[:-1]]
-    ends = list(itertools.accumulate(sizes))
-    cuts = [0, *token_boundaries(ids, decode, [*ends, *([len(text)] if text[sum(sizes):] else [])])]
-    lines: list[Line] = []
-    for first, last in itertools.pairwise(cuts):
-        written = decode(ids[first:last])
-        if not written.endswith("\n\n"):
-            return lines, ids[first:last]
-        back = returns_to(written)
-        step = _label(written) if back is None else back
-        lines.append(Line(tuple(ids[first:last]), step, back))
-    return lines, []
+    text, lines = decode(list(ids)), []
+    ends = list(itertools.accumulate(len(part) + 2 for part in text.split("\n\n")[:-1]))
+    cuts = token_boundaries(ids, decode, sorted({*ends, len(text)}))
+    for first, last in itertools.pairwise([0, *cuts]):
+        written = decode(list(ids[first:last]))
+        if written.endswith("\n\n"):
+            back = (returns_to(written) or step + 1) if written.startswith(WRONG) else None
+            label = _LABEL.match(written)
+            step = back or (int(label[1]) if label else step)
+            lines.append(Line(tuple(ids[first:last]), step, back))
+    return lines
 
 
 def standing(lines: Iterable[Line]) -> list[Line]:
@@ -87,13 +88,17 @@ def standing(lines: Iterable[Line]) -> list[Line]:
 
 
 def episodes_of(lines: Iterable[Line]) -> list[list[Line]]:
-    """Return the episodes of a stream: a line that names an error is one, steps in a row are one."""
-    groups = itertools.groupby(lines, key=lambda line: line.back is not None)
-    return [part for error, group in groups for part in _parts(error, list(group))]
+    """Return the episodes of a stream: steps in a row are one, a line that names an error is one.
 
-
-def _parts(error: bool, lines: list[Line]) -> list[list[Line]]:
-    return [[line] for line in lines] if error else [lines]
+    These are the episodes of `episodes.by_backtracking`.
+    """
+    found: list[list[Line]] = []
+    for line in lines:
+        if found and line.back is None and found[-1][0].back is None:
+            found[-1].append(line)
+        else:
+            found.append([line])
+    return found
 
 
 def window(episodes: Sequence[Sequence[Line]], room: int) -> tuple[int, list[Line]]:
@@ -124,6 +129,15 @@ def votes_within(tokens: Sequence[int], budget: float) -> int:
     return int(np.searchsorted(np.asarray(tokens), budget + 1e-9, side="right"))
 
 
+@dataclass(frozen=True)
+class Start:
+    """What an attempt of a stream goes on from, behind the prompt."""
+
+    dropped: int  # episodes that have left the window
+    seen: list[int]  # tokens of the lines in it
+    words: list[int]  # that open a line of error, where the attempt before has ended
+
+
 @dataclass
 class Stream:
     """One problem's stream so far, and what it cost."""
@@ -136,41 +150,40 @@ class Stream:
     through: int = 0  # through the model: each attempt reads its window anew
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def start(self, reader: Reader, room: int) -> tuple[int, list[int], list[int]]:
-        """Return episodes dropped, what the model reads behind the prompt, and the forced words.
+    def start(self, reader: Reader, room: int) -> Start:
+        """Return what the model goes on from.
 
         Args:
-            room: tokens for prompt, lines and forced words.
+            room: tokens for prompt, lines and the words that open a line of error.
         """
-        forced = reader.joiner.encode(BACK) if self.answered else []
-        left = room - len(self.prompt) - len(forced)
-        dropped, seen = window(episodes_of(self.lines), left)
-        return dropped, [i for line in seen for i in line.ids], forced
+        words = reader.joiner.encode(BACK) if self.answered else []
+        dropped, seen = window(episodes_of(self.lines), room - len(self.prompt) - len(words))
+        return Start(dropped, [i for line in seen for i in line.ids], words if seen else [])
 
-    def take(self, sample: Sample, started: tuple[int, list[int], list[int]], reader: Reader) -> None:
+    def take(self, sample: Sample, start: Start, reader: Reader) -> None:
         """Add one attempt: its lines without the answer, its vote, and its cost."""
-        (dropped, seen, forced), kept = started, reader.within_budget(sample)
+        kept = reader.within_budget(sample)
         length, closed, ended = reader.trace(kept.token_ids)
-        step = self.lines[-1].step if self.lines else 0
-        lines, rest = lines_of([*forced, *kept.token_ids[:length]], reader.decode, step)
-        if closed and rest:  # a last step without its blank line
-            lines.append(Line(tuple(rest), lines[-1].step if lines else step, None))
+        before = self.lines[-1].step if self.lines else 0
+        lines = lines_of([*start.words, *kept.token_ids[:length]], reader.decode, before)
         self.lines += lines
         self.answered = closed or ended or (self.answered and not lines)
-        read = len(self.prompt) + len(seen) + len(forced) + len(kept.token_ids)
-        self.tokens, self.through = self.tokens + len(kept.token_ids), self.through + read
-        given = grade(self.problem, reader.decode(kept.token_ids[length:])) if closed else None
-        self.rows.append(_row(len(self.rows), self.tokens, self.through, read, dropped, given, kept))
+        size = len(kept.token_ids)
+        read = len(self.prompt) + len(start.seen) + len(start.words) + size
+        self.tokens, self.through = self.tokens + size, self.through + read
+        found = grade(self.problem, reader.decode(kept.token_ids[length:])) if closed else None
+        self.rows.append({
+            "sample": 0, "k": len(self.rows), "tokens": self.tokens, "through": self.through,
+            "read": read, "dropped": start.dropped, **_vote(found, kept),
+        })  # fmt: skip
 
 
-def _row(
-    k: int, tokens: int, through: int, read: int, dropped: int, given: Grade | None, sample: Sample
-) -> dict[str, Any]:
-    """Return the columns of the `attempts` schema that do not name the attempt."""
+def _vote(found: Grade | None, sample: Sample) -> dict[str, Any]:
+    """Return the columns of an attempt that say what it votes for; nothing without an answer."""
     logprob = float(np.mean(sample.logprobs)) if sample.logprobs else None
-    correct, answer = (given.correct, given.answer) if given else (False, None)
-    return {"k": k, "tokens": tokens, "through": through, "read": read, "dropped": dropped,
-            "correct": correct, "answer": answer, "logprob": logprob}  # fmt: skip
+    if found is None:
+        return {"correct": False, "answer": None, "logprob": logprob}
+    return {"correct": found.correct, "answer": found.answer, "logprob": logprob}
 
 
 @dataclass(frozen=True)
@@ -181,62 +194,58 @@ class Comparer:
     plan: Plan
 
     def parallel(self, problems: Sequence[Problem], prompts: list[list[int]]) -> list[list[dict]]:
-        """Return the rows of each problem's independent samples, without their names."""
+        """Return the rows of each problem's independent samples, without the problem's name."""
         reader, out = self.evaluator.reader, []
-        for problem, prompt, samples in zip(
-            problems, prompts, self._draw(prompts, self.plan.samples, PARALLEL, problems),
-            strict=True,
-        ):  # fmt: skip
+        drawn = self._draw(prompts, self.plan.samples, PARALLEL, problems)
+        for problem, prompt, samples in zip(problems, prompts, drawn, strict=True):
             rows, tokens = [], 0
             for k, sample in enumerate(map(reader.within_budget, samples)):
-                size = len(sample.token_ids)
+                size, found = len(sample.token_ids), reader.read(problem, prompt, sample).grade
                 tokens += size
-                given = reader.read(problem, prompt, sample).grade
-                through = len(prompt) + tokens  # the prompt is read once
-                rows.append(_row(k, tokens, through, len(prompt) + size, 0, given, sample))
+                rows.append({
+                    "sample": k, "k": k, "tokens": tokens, "read": len(prompt) + size, "dropped": 0,
+                    "through": len(prompt) + tokens,  # the prompt is read once
+                    **_vote(found, sample),
+                })  # fmt: skip
             out.append(rows)
         return out
 
     def linearised(
         self, problems: Sequence[Problem], prompts: list[list[int]], goals: Sequence[int]
     ) -> list[list[dict]]:
-        """Return the rows of each problem's stream, without their names.
+        """Return the rows of each problem's stream, without the problem's name.
 
         Args:
             goals: tokens that each stream has at least when it ends.
         """
         reader, room = self.evaluator.reader, self.plan.window - most_tokens(self.evaluator.profile)
-        streams = [Stream(*pair) for pair in zip(problems, prompts, strict=True)]
-        for turn in itertools.count():
-            going = [s for s, goal in zip(streams, goals, strict=True) if s.tokens < goal]
-            if not going:
-                return [stream.rows for stream in streams]
+        streams, turn = [Stream(*pair) for pair in zip(problems, prompts, strict=True)], 0
+        while going := [s for s, goal in zip(streams, goals, strict=True) if s.tokens < goal]:
             starts = [stream.start(reader, room) for stream in going]
-            asked = [[*s.prompt, *seen, *forced]
-                     for s, (_, seen, forced) in zip(going, starts, strict=True)]  # fmt: skip
+            asked = [[*stream.prompt, *start.seen, *start.words]
+                     for stream, start in zip(going, starts, strict=True)]  # fmt: skip
             drawn = self._draw(asked, 1, f"{LINEARISED} {turn}", problems)
-            for stream, started, samples in zip(going, starts, drawn, strict=True):
-                stream.take(samples[0], started, reader)
-        raise AssertionError("turns do not end")
+            for stream, start, samples in zip(going, starts, drawn, strict=True):
+                stream.take(samples[0], start, reader)
+            turn += 1
+        return [stream.rows for stream in streams]
 
     def rows(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
         """Return the rows of the `attempts` schema of some problems, both ways."""
-        evaluator = self.evaluator
-        thinking = evaluator.profile.thinking
+        evaluator, thinking = self.evaluator, self.evaluator.profile.thinking
         prompts = [prompt_ids(evaluator.reader.tokenizer, p.question, thinking) for p in problems]
         check_plan(self.plan, evaluator.profile, max(map(len, prompts)))
         check_context(evaluator.prover.model.config, self.plan.window, 0)
         parallel = self.parallel(problems, prompts)
         goals = [max(self.plan.tokens, rows[-1]["tokens"]) for rows in parallel]
         streams = self.linearised(problems, prompts, goals)
-        named = []
-        for way, groups in ((PARALLEL, parallel), (LINEARISED, streams)):
-            for problem, rows in zip(problems, groups, strict=True):
-                labels = {"method": evaluator.method, "seed": evaluator.seed, "way": way,
-                          "level": problem.level, "problem": problem.id}  # fmt: skip
-                named += [labels | row | {"sample": row["k"] if way == PARALLEL else 0}
-                          for row in rows]  # fmt: skip
-        return named
+        return [
+            {"method": evaluator.method, "seed": evaluator.seed, "level": problem.level,
+             "problem": problem.id, "way": way, **row}
+            for way, groups in zip(WAYS, (parallel, streams), strict=True)
+            for problem, rows in zip(problems, groups, strict=True)
+            for row in rows
+        ]  # fmt: skip
 
     def _draw(
         self, prompts: list[list[int]], n: int, place: str, problems: Sequence[Problem]
@@ -257,7 +266,7 @@ def most_tokens(profile: Profile) -> int:
 
 def check_plan(plan: Plan, profile: Profile, prompt: int) -> None:
     """Raise ProblemError where a window has no room for prompt, forced words and one attempt."""
-    need = prompt + most_tokens(profile) + 16  # 16 for the words that open a line of error
+    need = prompt + most_tokens(profile) + OPENING
     if plan.window < need:
         raise ProblemError(
             f"a window of {plan.window} tokens is too small for a prompt of {prompt} tokens and an "
@@ -292,10 +301,3 @@ def linearise(
         f"streams of {method}, seed {seed}",
     )  # fmt: skip
     return shards.read(keys)
-
-
-def _label(line: str) -> int | None:
-    """Return n of a line `Step n: ...`."""
-    name, _, rest = line.partition(":")
-    words = name.split()
-    return int(words[1]) if rest and len(words) == 2 and words[0] == STEP and words[1].isdigit() else None
