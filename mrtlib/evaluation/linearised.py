@@ -30,6 +30,7 @@ from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem, ProblemError, load_problems
 
 SHARD = 64  # problems
+NOWHERE = 10**6  # where a line that names an error returns to if it does not say so
 OPENING = 16  # tokens that the words which open a line of error may have, whatever the tokenizer
 PARALLEL, LINEARISED = WAYS = ("parallel", "linearised")
 _LABEL = re.compile(rf"{STEP} ([0-9]{{1,6}}):")
@@ -50,18 +51,15 @@ class Line:
     """One paragraph of a stream, in the tokens that were sampled."""
 
     ids: tuple[int, ...]
-    step: int  # the number of its step; without a label of its own, that of the line before
+    step: int | None  # n of a line `Step n: ...`
     back: int | None = None  # of a line that names an error: the step that it returns to
 
 
-def lines_of(ids: Sequence[int], decode: Decode, step: int = 0) -> list[Line]:
+def lines_of(ids: Sequence[int], decode: Decode) -> list[Line]:
     """Read tokens as lines; what stands behind the last blank line is none yet and left out.
-
-    A line that names an error and no step to return to takes nothing back.
 
     Args:
         ids: (T,) as they were sampled.
-        step: number of the step before.
     """
     text, lines = decode(list(ids)), []
     ends = list(itertools.accumulate(len(part) + 2 for part in text.split("\n\n")[:-1]))
@@ -69,21 +67,26 @@ def lines_of(ids: Sequence[int], decode: Decode, step: int = 0) -> list[Line]:
     for first, last in itertools.pairwise([0, *cuts]):
         written = decode(list(ids[first:last]))
         if written.endswith("\n\n"):
-            back = (returns_to(written) or step + 1) if written.startswith(WRONG) else None
             label = _LABEL.match(written)
-            step = back or (int(label[1]) if label else step)
+            step = int(label[1]) if label else None
+            back = (returns_to(written) or NOWHERE) if written.startswith(WRONG) else None
             lines.append(Line(tuple(ids[first:last]), step, back))
     return lines
 
 
 def standing(lines: Iterable[Line]) -> list[Line]:
-    """Return the steps that stand behind some lines: a return to step n takes n and later ones."""
+    """Return the steps that stand behind some lines, in order: the state that an episode needs.
+
+    A return to step n takes n and later ones back, and so does a step that is written again. Lines
+    that are no steps do not count.
+    """
     steps: list[Line] = []
     for line in lines:
-        if line.back is None:
+        first = line.step if line.back is None else line.back
+        if first is not None:
+            steps = [step for step in steps if step.step < first]
+        if line.back is None and line.step is not None:
             steps.append(line)
-        else:
-            steps = [step for step in steps if step.step < line.back]
     return steps
 
 
@@ -145,6 +148,7 @@ class Stream:
     problem: Problem
     prompt: list[int]
     lines: list[Line] = field(default_factory=list)
+    gone: int = 0  # episodes from before it started anew
     answered: bool = False  # its last attempt ended, so that an error has to be found
     tokens: int = 0  # generated
     through: int = 0  # through the model: each attempt reads its window anew
@@ -158,14 +162,16 @@ class Stream:
         """
         words = reader.joiner.encode(BACK) if self.answered else []
         dropped, seen = window(episodes_of(self.lines), room - len(self.prompt) - len(words))
-        return Start(dropped, [i for line in seen for i in line.ids], words if seen else [])
+        dropped += self.gone
+        if not seen:  # it starts anew
+            self.gone, self.lines, words = dropped, [], []
+        return Start(dropped, [i for line in seen for i in line.ids], words)
 
     def take(self, sample: Sample, start: Start, reader: Reader) -> None:
         """Add one attempt: its lines without the answer, its vote, and its cost."""
         kept = reader.within_budget(sample)
         length, closed, ended = reader.trace(kept.token_ids)
-        before = self.lines[-1].step if self.lines else 0
-        lines = lines_of([*start.words, *kept.token_ids[:length]], reader.decode, before)
+        lines = lines_of([*start.words, *kept.token_ids[:length]], reader.decode)
         self.lines += lines
         self.answered = closed or ended or (self.answered and not lines)
         size = len(kept.token_ids)

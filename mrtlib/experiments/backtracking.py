@@ -23,7 +23,7 @@ from mrtlib.tasks.grading import candidates
 LINE, ATTEMPT = PARTS = ("error line", "error line and new attempt")
 # The forms of MRT, and what each is compared with: the same training without information gain.
 PAIRS = (("mixed_group", "outcome"), ("mrt_star_cut", "star"))
-BINS = tuple(np.linspace(-1, 1, 21).round(2).tolist())
+BINS = tuple(np.linspace(-1.1, 1.1, 12).round(1).tolist())  # one of them around no progress
 COUNTED = ("generated", "through the model")  # tokens
 
 
@@ -117,16 +117,17 @@ def decided(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def progress_shares(found: pd.DataFrame, bins: Sequence[float] = BINS) -> pd.DataFrame:
-    """Return histograms of progress: method, part, left, right, share of its backtracks.
+    """Return histograms of progress: method, part, left, right, share of its backtracks, mean.
 
-    Bins hold their left end; the last one holds its right end as well.
+    Bins hold their left end. The mean is that of `progress_of_backtracks`.
     """
     rows = []
     for (method, part), own in found.groupby(["method", "part"], sort=False):
-        counts, _ = np.histogram(own["progress"].clip(bins[0], bins[-1]), bins)
-        rows += [(method, part, left, right, count / len(own))
+        counts, _ = np.histogram(own["progress"].clip(-1, 1), bins)
+        mean = crossed(own, "progress")[0].mean()
+        rows += [(method, part, left, right, count / len(own), mean)
                  for (left, right), count in zip(pairwise(bins), counts, strict=True)]  # fmt: skip
-    return pd.DataFrame(rows, columns=["method", "part", "left", "right", "share"])
+    return pd.DataFrame(rows, columns=["method", "part", "left", "right", "share", "mean"])
 
 
 def search_table(tables: dict[str, pd.DataFrame], found: pd.DataFrame) -> pd.DataFrame:
@@ -183,28 +184,29 @@ def vote_points(attempts: pd.DataFrame, family: str) -> pd.DataFrame:
     """
     rows = []
     labels = ["method", "seed", "level", "problem"]
-    for key, own in attempts.sort_values("k").groupby(labels, sort=False):
+    for key, own in attempts.sort_values("k", kind="stable").groupby(labels, sort=False):
         samples, stream = (own[own["way"] == way] for way in WAYS)
         n, total = len(samples), int(samples["tokens"].iloc[-1])
         prompt = int(samples["through"].iloc[-1]) - total
+        (texts, right, weights), ballots = (_ballots(side, family) for side in (samples, stream))
+        ends, read = (stream[column].to_numpy() for column in ("tokens", "through"))
         for k in range(1, n + 1):
             spent = k * total / n
-            rows.append((*key, PARALLEL, k, spent, spent, prompt + spent, k,
-                         _vote(samples, family, k)))  # fmt: skip
-            done = stream.iloc[: votes_within(stream["tokens"], spent)]
-            used = done[["tokens", "through"]].max().fillna(0)
-            rows.append((*key, LINEARISED, k, spent, *used, len(done),
-                         _vote(done, family, len(done))))  # fmt: skip
+            accuracy = maj_at_k(texts, right, k, weights=weights)
+            rows.append((*key, PARALLEL, k, spent, spent, prompt + spent, k, accuracy))
+            votes = votes_within(ends, spent)
+            used = (ends[votes - 1], read[votes - 1]) if votes else (0, 0)
+            first = [side[:votes] for side in ballots]
+            accuracy = maj_at_k(*first[:2], votes, weights=first[2]) if votes else 0.0
+            rows.append((*key, LINEARISED, k, spent, *used, votes, accuracy))
     names = [*labels, "way", "k", "tokens", "used", "through", "votes", "accuracy"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _vote(attempts: pd.DataFrame, family: str, votes: int) -> float:
-    """Return the chance that a vote of so many of the attempts is right; 0 for no vote."""
-    if not votes:
-        return 0.0
-    texts, right = candidates(attempts["answer"].tolist(), family), attempts["correct"].tolist()
-    return maj_at_k(texts, right, votes, weights=np.exp(attempts["logprob"].to_numpy()))
+def _ballots(attempts: pd.DataFrame, family: str) -> tuple[list, list[bool], Array]:
+    """Return what each attempt votes for, whether it is right, and its weight."""
+    texts = candidates(attempts["answer"].tolist(), family)
+    return texts, attempts["correct"].tolist(), np.exp(attempts["logprob"].to_numpy())
 
 
 def vote_curves(points: pd.DataFrame) -> pd.DataFrame:
