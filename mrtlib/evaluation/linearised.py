@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from transformers import AutoConfig
 
 from mrtlib.config import BACK, STEP, WRONG, Profile
 from mrtlib.episodes import Decode, returns_to, token_boundaries
 from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.models.loading import check_context, work_keys
 from mrtlib.models.sampling import Sample
-from mrtlib.models.tokens import prompt_ids
+from mrtlib.models.tokens import fetch, prompt_ids
 from mrtlib.rollouts import Reader
 from mrtlib.store import Shards, complete, content_key
 from mrtlib.tasks.grading import grade
@@ -44,6 +45,17 @@ class Plan:
     samples: int = 10  # independent ones of each problem
     window: int = 256  # tokens that the model sees at most, prompt and new ones included
     tokens: int = 1024  # of a stream, at least; and as many as all samples of its problem
+
+
+def plan_of(profile: Profile) -> Plan:
+    """Return the plan of a profile: a window of half the model's context, streams of twice it."""
+    context = context_of(profile)
+    return Plan(min(Plan.problems, profile.data.test), window=context // 2, tokens=2 * context)
+
+
+def context_of(profile: Profile) -> int:
+    """Return how many tokens the profile's model can see."""
+    return int(fetch(AutoConfig, profile).max_position_embeddings)
 
 
 @dataclass(frozen=True)

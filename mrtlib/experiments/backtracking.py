@@ -11,13 +11,14 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from mrtlib.config import WRONG
+from mrtlib.config import ROOT, WRONG, Profile
 from mrtlib.episodes import Decode, returns_to
 from mrtlib.evaluation.comparison import times_fewer
 from mrtlib.evaluation.linearised import LINEARISED, PARALLEL, WAYS, votes_within
+from mrtlib.evaluation.tables import need
 from mrtlib.evaluation.votes import maj_at_k
 from mrtlib.stats import Array, over_seeds, proportion, two_way
-from mrtlib.store import TRACE
+from mrtlib.store import TRACE, read_csv
 from mrtlib.tasks.grading import candidates
 
 LINE, ATTEMPT = PARTS = ("error line", "error line and new attempt")
@@ -25,6 +26,7 @@ LINE, ATTEMPT = PARTS = ("error line", "error line and new attempt")
 PAIRS = (("mixed_group", "outcome"), ("mrt_star_cut", "star"))
 BINS = tuple(np.linspace(-1.1, 1.1, 12).round(1).tolist())  # one of them around no progress
 COUNTED = ("generated", "through the model")  # tokens
+COMMITTED = ROOT / "data" / "runs" / "backtrack"
 
 
 def backtracks(tables: dict[str, pd.DataFrame], decode: Decode) -> pd.DataFrame:
@@ -152,16 +154,32 @@ def search_table(tables: dict[str, pd.DataFrame], found: pd.DataFrame) -> pd.Dat
     return pd.DataFrame(rows)
 
 
+def warm_start_losses(profile: Profile) -> pd.DataFrame:
+    """Return the records of the warm start: kind, seed, step, loss and more.
+
+    Those of the run; where it has none, those of the committed run, as every run begins with the
+    committed model. `python -m mrtlib backtracker` makes them anew.
+    """
+    paths = [runs / "warm_start.csv" for runs in (profile.runs, COMMITTED)]
+    return read_csv(next((path for path in paths if path.is_file()), paths[-1]))
+
+
 def warm_start_curves(losses: pd.DataFrame) -> pd.DataFrame:
     """Return held-out loss by kind of data and step: kind, step, estimate, low, high, seeds.
+
+    Seeds may look at the loss at steps that differ a little, as their sets have a few texts more or
+    less: the n-th look of each is one point, at their mean step.
 
     Args:
         losses: kind, seed, step, loss.
     """
+    losses = losses.sort_values("step", kind="stable")
+    look = losses.groupby(["kind", "seed"]).cumcount().rename("look")
     rows = [
-        {"kind": kind, "step": step, **over_seeds(own["loss"]).row(), "seeds": len(own)}
-        for (kind, step), own in losses.groupby(["kind", "step"], sort=False)
-    ]
+        {"kind": kind, "step": own["step"].mean(), **over_seeds(own["loss"]).row(),
+         "seeds": len(own)}
+        for (kind, _), own in losses.groupby(["kind", look], sort=False)
+    ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -207,6 +225,23 @@ def _ballots(attempts: pd.DataFrame, family: str) -> tuple[list, list[bool], Arr
     """Return what each attempt votes for, whether it is right, and its weight."""
     texts = candidates(attempts["answer"].tolist(), family)
     return texts, attempts["correct"].tolist(), np.exp(attempts["logprob"].to_numpy())
+
+
+def stream_story(
+    attempts: pd.DataFrame, method: str, problem: str, family: str = "countdown"
+) -> pd.DataFrame:
+    """Return one stream, an attempt a row: answer, correct, tokens, read, dropped, vote.
+
+    `vote` is the chance that the vote of all attempts up to it is right.
+    """
+    chosen = (attempts["method"] == method) & (attempts["problem"] == problem)
+    stream = attempts[chosen & (attempts["way"] == LINEARISED)].sort_values(["seed", "k"])
+    need(stream, "", f"the stream of {method} at {problem}")
+    stream = stream[stream["seed"] == stream["seed"].iloc[0]].reset_index(drop=True)
+    ballots = _ballots(stream, family)
+    first = [[side[: n + 1] for side in ballots] for n in range(len(stream))]
+    votes = [maj_at_k(texts, right, len(right), weights=w) for texts, right, w in first]
+    return stream[["answer", "correct", "tokens", "read", "dropped"]].assign(vote=votes)
 
 
 def vote_curves(points: pd.DataFrame) -> pd.DataFrame:
@@ -276,6 +311,25 @@ def _curves(ours: pd.DataFrame, other: pd.DataFrame, counted: str) -> tuple:
         found.append((*(side[column].mean() for side in sides), *paired(*sides, "accuracy")))
     x, rival_x, y, rival_y, levels = zip(*found, strict=True)
     return (np.array(x), np.array(y)), (np.array(rival_x), np.array(rival_y)), levels[0]
+
+
+def progress_in_words(row: pd.Series) -> str:
+    """Say in words what one row of `progress_differences` shows, whichever way it came out."""
+    much = f"{row.estimate:+z.3f} [{row.low:.3f}, {row.high:.3f}]"
+    sort = "more" if row.estimate > 0 else "less"
+    found = f"makes {sort} progress" if row.decided else "shows no significant difference"
+    return f"`{row.method}` {found} by {row.part} against `{row.other}` ({much})"
+
+
+def efficiency_in_words(row: pd.Series) -> str:
+    """Say in words what one row of `efficiency` shows, whichever way it came out."""
+    much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
+    place = f"the best vote of {row.other} ({row.accuracy:.1%}; tokens {row.counted})"
+    if row.times_fewer == 0:
+        return f"{row.ours} does not reach {place} ({much})"
+    if not row.decided:
+        return f"{row.ours} shows no significant difference in the tokens to {place} ({much})"
+    return f"{row.ours} reaches {place} with {much}"
 
 
 def crossed(table: pd.DataFrame, column: str) -> tuple[Array, Array]:

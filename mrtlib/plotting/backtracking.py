@@ -17,9 +17,12 @@ from mrtlib.plotting.style import (
     panels,
     paper,
 )
+from mrtlib.plotting.training import learning_curves
 
 # What is drawn together: a form of MRT, the same training without information gain, the base.
 FAMILIES = {"STaR": ("base", "star", "mrt_star_cut"), "RL": ("base", "outcome", "mixed_group")}
+KINDS = {"joined": "joined at what they share", "random": "joined at random (RISE)",
+         "rejection": "right attempts alone (STaR)"}  # fmt: skip
 WAYS = {
     "parallel": {"linestyle": "-"},
     "linearised": {"linestyle": (0, (3.5, 1.5)), "markerfacecolor": "white"},
@@ -37,7 +40,18 @@ def warm_start_loss(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     need(table, "kind step estimate low high", "warm_start_loss")
     label = "held-out loss (nats per token)"
-    return curves(table.assign(all=""), "all", "kind", "step", "step", label, ax)[0]
+    table = table.assign(all="", kind=table["kind"].replace(KINDS))
+    return curves(table, "all", "kind", "step", "step", label, ax)[0]
+
+
+@paper
+def search_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw how the methods learn to search: reward, regret and length of the trace over steps.
+
+    Args:
+        table: as `learning_curves` takes it.
+    """
+    return learning_curves(table, axes)
 
 
 @paper
