@@ -97,12 +97,12 @@ def mixed_group(continued: ArrayLike, terminated: ArrayLike) -> tuple[Array, Arr
     A = outcome(continued ∪ terminated). With equal halves the mean advantage of the half that
     continues is (mean(continued) - mean(terminated)) / (2σ): the progress of going on.
 
-    What its gradient follows: for each prefix c, 1/σ times that of p_c + q_c, the probabilities of
-    being right by going on from c and by answering at c. For two rollouts that is exact. The other
-    half is a baseline, and a baseline has no gradient: that going on gains more than answering does
-    not make it more likely, as no token of the model chooses between the two. Prefixes come from an
-    older policy by the definition of the objective (Eq. 2), and no gradient goes through them, so
-    they need no importance correction.
+    Its gradient is, for each prefix c, that of p_c on the tokens of going on and that of q_c on
+    those of answering (the probabilities of being right by either), each times a factor that
+    depends on p_c and q_c alone; both are 1/√2 for a group of two. To each half the other is a
+    baseline, which has no gradient: progress scales the update and does not turn it, as no token
+    of the model chooses between the halves. Prefixes come from an older policy by the definition of
+    the objective (Eq. 2), and no gradient goes through them: they need no importance correction.
 
     Args:
         continued: (m,) rewards of rollouts that kept thinking behind the prefix.
@@ -159,11 +159,6 @@ def discounted_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
     if budget <= 0:
         raise ValueError(f"the budget must be positive, not {budget}")
     return np.diff(J) * np.maximum(0.0, 1.0 - t[1:] / budget)
-
-
-def no_credit(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
-    """Return no credit beside the outcome: 0 for every episode, (k,)."""
-    return np.zeros(len(_curve(J)) - 1)
 
 
 def episode_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
