@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mrtlib import credit
-from mrtlib.config import TRAINED_METHODS, Lora, ProverSettings
+from mrtlib.config import ProverSettings
 from mrtlib.models.compatibility import obstacle
 from mrtlib.models.packing import counted
 from mrtlib.models.quantization import ModelError, layers_4bit
@@ -22,19 +22,8 @@ from mrtlib.training.trainer import MRTTrainer
 
 
 @pytest.fixture
-def profile(toy_profile, tmp_path, monkeypatch):
-    """A few steps on the toy model, in 4 bits, written to a temporary folder."""
-    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
-    base = toy_profile("nf4")
-    return replace(
-        base,
-        lora=Lora(rank=4, alpha=8),
-        thinking=replace(base.thinking, budget=40, answer_tokens=8, min_paragraphs=1,
-                         segmenter="tokens", episode_tokens=10),
-        training=replace(base.training, tokens=10**6, most_steps=2, problems_per_step=2,
-                         group_size=4, micro_batch=4, learning_rate=dict.fromkeys(
-                             TRAINED_METHODS, 1e-2)),
-    )  # fmt: skip
+def profile(short_training):
+    return short_training
 
 
 def run(profile, method, folder, seed=0, steps=None) -> MRTTrainer:
