@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("reasoner", help="make the embedded reasoner anew")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=reasoner)
+    command = commands.add_parser("backtracker", help="make base and warm start of search anew")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=backtracker)
     return top
 
 
@@ -107,6 +110,14 @@ def reasoner(options: argparse.Namespace) -> None:
     from mrtlib.reasoner.making import make
 
     make(Recipe(seed=options.seed), profile.runs / "reasoner", ROOT / profile.model.name)
+
+
+def backtracker(options: argparse.Namespace) -> None:
+    """Make the model of backtracking search from nothing and put it in place of the committed."""
+    from mrtlib.experiments import warm_start
+
+    table = warm_start.make_backtracker(load_profile("backtrack"), options.seed)
+    print(table.to_string(index=False))
 
 
 def tune(options: argparse.Namespace) -> None:

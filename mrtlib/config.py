@@ -1,7 +1,8 @@
 """Every number of a run in one place: frozen dataclasses and the named profiles.
 
-One dial selects them all: the profile's name (`smoke`, `tiny`, `r1-distill-1.5b`). Nothing
-else in the library branches on size. Token counts are counts of the profile's own tokenizer.
+One dial selects them all: the profile's name (`smoke`, `tiny`, `backtrack`, `r1-distill-1.5b`).
+Nothing else in the library branches on size. Token counts are counts of the profile's own
+tokenizer.
 """
 
 import dataclasses
@@ -52,6 +53,10 @@ WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON = "Wait", "But wait", "Alternatively", "B
 CHECK = "But let me double-check"
 ANOTHER_WAY = "Is there another way to think about this?"
 MARKERS = (WAIT, BUT_WAIT, ALTERNATIVELY, ANOTHER_WAY, CHECK, HOLD_ON)
+# Backtracking search: a labelled step, and the line that names an error and returns to a step.
+STEP, WRONG = "Step", "Wrong"
+BACK = f"{WRONG}, back to step"
+ANSWER = "The answer is "  # where no tag closes the thinking, the words that open the answer do
 
 
 class ProfileError(ValueError):
@@ -100,7 +105,7 @@ class Thinking:
 
     open_tag: str = "<think>"
     close_tag: str = "</think>"
-    segmenter: str = "official"  # "official", "markers" or "tokens"
+    segmenter: str = "official"  # "official", "markers", "backtrack" or "tokens"
     min_paragraphs: int = 3  # paragraphs an episode needs before it can be cut
     max_cuts: int = 49
     group_size: int = 1  # raw episodes merged into one point of a curve
@@ -204,8 +209,8 @@ class Profile:
 
     @property
     def figures(self) -> Path:
-        """Folder of the figures: the repository's own for `tiny`, the run's for the others."""
-        return ROOT / "figures" if self.name == "tiny" else self.runs / "figures"
+        """Folder of the figures: the repository's where the run is committed, else the run's."""
+        return ROOT / "figures" if self.name in ("tiny", "backtrack") else self.runs / "figures"
 
     @property
     def model_path(self) -> str:
@@ -231,6 +236,23 @@ def _smoke() -> Profile:
 
 def _tiny() -> Profile:
     return Profile(name="tiny")
+
+
+def _backtrack() -> Profile:
+    """The second parameterisation: labelled steps, errors that are named, returns to a step."""
+    return Profile(
+        name="backtrack",
+        model=Model("data/backtracker/warm"),
+        thinking=Thinking(
+            open_tag="", close_tag=ANSWER, segmenter="backtrack", min_paragraphs=1,
+            stop_text="I stop here.\n\n", close_text=ANSWER, answer_open="\\boxed{",
+            budget=128, answer_tokens=24,
+        ),
+        training=Training(methods=("outcome", "mixed_group"), tokens=120_000),
+        evaluation=Evaluation(
+            budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32, extensions=4
+        ),
+    )  # fmt: skip
 
 
 def _r1_distill() -> Profile:
@@ -262,7 +284,9 @@ def _r1_distill() -> Profile:
     )  # fmt: skip
 
 
-PROFILES = {"smoke": _smoke, "tiny": _tiny, "r1-distill-1.5b": _r1_distill}
+PROFILES = {
+    "smoke": _smoke, "tiny": _tiny, "backtrack": _backtrack, "r1-distill-1.5b": _r1_distill,
+}  # fmt: skip
 
 
 def load_profile(name: str) -> Profile:

@@ -13,9 +13,10 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from mrtlib.config import MARKERS, Thinking
+from mrtlib.config import BACK, MARKERS, WRONG, Thinking
 
 Decode = Callable[[list[int]], str]  # ids to text, special tokens kept
+_ERROR_LINE = re.compile(re.escape(BACK) + r" ([0-9]{1,6})\.\s*")
 
 
 def official(
@@ -37,9 +38,8 @@ def official(
 
     Source: analysis/code/break_into_meta_steps*.ipynb of github.com/CMU-AIRe/MRT.
     """
-    paragraphs = text.split("\n\n")
-    starts = list(itertools.accumulate((len(p) + 2 for p in paragraphs[:-1]), initial=0))
-    opens = [p.startswith(tuple(markers)) for p in paragraphs]
+    starts = _paragraph_starts(text)
+    opens = [text.startswith(tuple(markers), start) for start in starts]
     return _ends(len(text), starts, opens, min_paragraphs, max_cuts, group_size)
 
 
@@ -63,6 +63,52 @@ def by_markers(
     opening = re.compile(r"\s*(?:" + "|".join(map(re.escape, markers)) + r")(?!\w)")
     opens = [bool(markers) and opening.match(text, start) is not None for start in starts]
     return _ends(len(text), starts, opens, min_paragraphs, max_cuts, group_size)
+
+
+def by_backtracking(
+    text: str, max_cuts: int = 49, group_size: int = 1, min_paragraphs: int = 1
+) -> list[int]:
+    """Segment backtracking search before and behind each paragraph that names an error.
+
+    z_0 is the first attempt, z_1 the line that names its error and returns to a step, z_2 the next
+    attempt, and so on. A paragraph names an error if it starts with the word `config.WRONG`,
+    however it goes on; `returns_to` says which step it returns to.
+
+    Returns:
+        End offset of each episode, in characters; the last is len(text). [] for "".
+
+    Source: arXiv 2503.07572, figure 13.
+    """
+    starts = [start for start in _paragraph_starts(text) if start < len(text)]
+    errors = [text.startswith(WRONG, start) for start in starts]
+    opens = [error or before for before, error in itertools.pairwise([False, *errors])]
+    return _ends(len(text), starts, opens, min_paragraphs, max_cuts, group_size)
+
+
+def _decided(text: str, end: int) -> int:
+    """Return the character behind which it is decided that an episode ends at `end`.
+
+    Behind a line that names an error that is so whatever follows; before one, with its first word.
+    """
+    before = text.rfind("\n\n", 0, end - 2)
+    errs = text.startswith(WRONG, before + 2 if before >= 0 else 0)
+    return end if errs else end + len(WRONG)
+
+
+def returns_to(line: str) -> int | None:
+    """Return the step to which a line of backtracking search returns, or None.
+
+    >>> returns_to("Wrong, back to step 2.")
+    2
+    """
+    match = _ERROR_LINE.fullmatch(line)
+    return int(match[1]) if match else None
+
+
+def _paragraph_starts(text: str) -> list[int]:
+    """Return where the paragraphs of a text start; the last may be empty."""
+    paragraphs = text.split("\n\n")
+    return list(itertools.accumulate((len(p) + 2 for p in paragraphs[:-1]), initial=0))
 
 
 def _ends(
@@ -179,9 +225,10 @@ def segment_with_makers(
 
     The maker of a boundary is the token that decides that there is one: token n_j of the output,
     counted from 1. Inside the trace it completes the next episode's marker, so n_j = t_j + 1 for a
-    marker of one token. With episodes of equal length it is the token behind them, for the trace
-    could have ended there. The last boundary is made by what follows the trace: n_k = T + 1. That
-    token also shows whether the letters at the trace's end are a whole word, a marker.
+    marker of one token. With episodes of equal length, and behind a line that names an error, it is
+    the token that follows, for the trace could have ended there. The last boundary is made by what
+    follows the trace: n_k = T + 1. That token also shows whether the letters at the trace's end are
+    a whole word, a marker.
 
     Returns:
         [t_1, ..., t_k] and [n_1, ..., n_k].
@@ -193,19 +240,25 @@ def segment_with_makers(
     if thinking.segmenter == "tokens":
         bounds = by_token_budget(len(ids), thinking.episode_tokens)
         return bounds, [t + 1 for t in bounds]
-    by_text = {"official": official, "markers": by_markers}.get(thinking.segmenter)
+    by_text = {
+        "official": official, "markers": by_markers, "backtrack": by_backtracking
+    }.get(thinking.segmenter)  # fmt: skip
     if by_text is None:
         raise ValueError(
-            f"unknown segmenter {thinking.segmenter!r}; choose official, markers or tokens"
+            f"unknown segmenter {thinking.segmenter!r}; choose official, markers, backtrack or "
+            "tokens"
         )
     text = decode(ids)
     ends = by_text(text, max_cuts=thinking.max_cuts, group_size=thinking.group_size,
                    min_paragraphs=thinking.min_paragraphs)  # fmt: skip
     bounds, makers = [], []
     for t, end in _located(ids, decode, text, ends):
-        sizes = [len(marker) for marker in MARKERS if text.startswith(marker, end)]
-        # A marker is complete with its letters, a whole word with one character more.
-        complete = end + min(sizes, default=0) + (by_text is by_markers)
+        if by_text is by_backtracking:
+            complete = _decided(text, end)
+        else:
+            sizes = [len(marker) for marker in MARKERS if text.startswith(marker, end)]
+            # A marker is complete with its letters, a whole word with one character more.
+            complete = end + min(sizes, default=0) + (by_text is by_markers)
         covers = _covers(ids, decode, text[:complete])
         inside = range(t + 1, len(ids) + 1) if complete <= len(text) else ()
         bounds.append(t)

@@ -9,12 +9,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mrtlib import episodes
 from mrtlib.config import Thinking
-from mrtlib.episodes import by_markers, by_token_budget, find_trace, official, token_boundaries
+from mrtlib.episodes import (
+    by_backtracking,
+    by_markers,
+    by_token_budget,
+    find_trace,
+    official,
+    token_boundaries,
+)
 
 THINKING = Thinking()
 PIECES = [
     "Wait, no.", "Waiting.", " Wait", "But wait!", "Alternatively, 2.", "So 1.", "But", "", "\n",
     "Is there another way to think about this? Yes.", "But hold on.", "Hmm.",
+    "Wrong, back to step 1.",
 ]  # fmt: skip
 BYTES = [bytes([b]) for b in range(256)]  # a tokenizer of single bytes
 
@@ -71,7 +79,7 @@ def test_each_episode_of_a_group_loses_its_newlines():
     assert episodes.official_texts(text, group_size=2) == ["a\n\nb\n\nc\n\nWait d\n\ne\n\nf"]
 
 
-@pytest.mark.parametrize("segmenter", [official, by_markers])
+@pytest.mark.parametrize("segmenter", [official, by_markers, by_backtracking])
 @pytest.mark.parametrize("group_size", [1, 3])
 def test_joined_episodes_are_the_trace(segmenter, group_size):
     for text in random_traces():
@@ -81,7 +89,7 @@ def test_joined_episodes_are_the_trace(segmenter, group_size):
 
 
 def test_empty_trace_and_trace_without_markers():
-    for segmenter in (official, by_markers):
+    for segmenter in (official, by_markers, by_backtracking):
         assert segmenter("") == []
         assert segmenter("One.\n\nTwo.\n\nThree.\n\nFour.") == [25]
 
@@ -115,6 +123,48 @@ def test_markers_are_words_behind_any_blank_line():
     assert by_markers(text, markers=()) == [len(text)]
     question = "a\n\nIs there another way to think about this? Yes"
     assert by_markers(question) == [3, len(question)]
+
+
+STEPS = "Step 1: 7 - 5 = 2.\n\nStep 2: 2 * 3 = 6.\n\n"
+
+
+def test_backtracking_is_cut_before_and_behind_each_error():
+    text = STEPS + "Wrong, back to step 2.\n\nStep 2: 3 + 2 = 5.\n\nWrong, back to step 1.\n\n"
+    assert texts(text, by_backtracking(text)) == [
+        STEPS, "Wrong, back to step 2.\n\n", "Step 2: 3 + 2 = 5.\n\n", "Wrong, back to step 1.\n\n",
+    ]  # fmt: skip
+    assert by_backtracking(STEPS) == [len(STEPS)] and by_backtracking("") == []
+    twice = "Wrong, back to step 1.\n\n" * 2  # it opens the trace, and an error follows an error
+    assert by_backtracking(twice) == [len(twice) // 2, len(twice)]
+    cut = STEPS + "Wrong, back"
+    assert by_backtracking(cut) == [len(STEPS), len(cut)]
+    assert by_backtracking(text, max_cuts=1) == [len(STEPS), len(text)]
+    assert by_backtracking(text, group_size=2)[0] == text.index("Step 2: 3 +")
+
+
+def test_lines_that_return_say_where_to():
+    assert episodes.returns_to("Wrong, back to step 2.") == 2
+    assert episodes.returns_to("Wrong, back to step 12.\n\n") == 12
+    for line in ("Wrong, back to step .", "Wrong, back to step 2", "Step 2: 3 + 2 = 5.", "",
+                 "So: Wrong, back to step 2."):  # fmt: skip
+        assert episodes.returns_to(line) is None
+
+
+def test_makers_of_backtracking():
+    pieces = ["Step.\n\n", "Wrong", "Wro", "ng", ", back to step 1.\n\n", "Wrong, back"]
+    thinking = replace(THINKING, segmenter="backtrack", min_paragraphs=1)
+
+    def made(*ids):
+        return episodes.segment_with_makers(ids, lambda ids: "".join(pieces[i] for i in ids),
+                                            thinking)  # fmt: skip
+
+    # Before an error its first word decides; behind it whatever follows does.
+    assert made(0, 1, 4, 0) == ([1, 3, 4], [2, 4, 5])
+    assert made(0, 2, 3, 4, 0) == ([1, 4, 5], [3, 5, 6])
+    assert made(0, 1, 4, 2, 3, 4) == ([1, 3, 6], [2, 4, 7])  # the second follows at once
+    assert made(0, 1, 4) == ([1, 3], [2, 4])
+    assert made(0, 2) == ([2], [3])
+    assert made(0, 5) == ([1, 2], [2, 3])
 
 
 def test_token_budget():

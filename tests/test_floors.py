@@ -16,7 +16,8 @@ HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes", "sympy")
 # The house: a floor holds rooms (folders and top-level modules) that do not import each other.
 FLOORS = (
     ("config", "credit", "regret", "stats", "store", "tasks"),
-    ("episodes", "models", "reasoner"),
+    ("episodes",),
+    ("models", "reasoner"),
     ("rollouts",),
     ("prover",),
     ("training", "evaluation"),

@@ -27,6 +27,8 @@ CASES = {
     "a whole word": ((GO, "Wait", "ing\n\n", CLOSE), "markers"),
     "equal tokens": ((GO, "y", CLOSE), "tokens"),
     "an output that just ends": ((GO, MARKER, CLOSE, END), "official"),
+    "a line that names an error": ((GO, "Wrong 1\n\n", CLOSE), "backtrack"),
+    "an error in two tokens": ((GO, "Wro", "ng\n\n", CLOSE), "backtrack"),
 }
 
 

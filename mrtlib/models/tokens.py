@@ -148,13 +148,17 @@ def think_ids(
 ) -> tuple[list[int], list[int]]:
     """Return the token ids of the opening and of the closing think tag, one each.
 
+    Without an opening tag the thinking begins with the output, and there are no ids for it; its
+    end is then a token that opens the answer.
+
     Raises:
         ModelError: a tag is not one token, so that its neighbours could swallow a part of it.
     """
     found = []
     for tag in (thinking.open_tag, thinking.close_tag):
         ids = tokenizer.encode(tag, add_special_tokens=False)
-        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        absent = tag == thinking.open_tag == ""
+        if not absent and (len(ids) != 1 or ids[0] == tokenizer.unk_token_id):
             raise ModelError(
                 f"the tokenizer has no token {tag!r}; name its tags in thinking.open_tag and "
                 "thinking.close_tag, or add them as tokens and train the model on them"
@@ -164,7 +168,7 @@ def think_ids(
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thinking) -> list[int]:
-    """Return the prompt up to the opening think tag, and with it.
+    """Return the prompt up to the opening think tag, and with it where there is one.
 
     Some chat templates end with the tag; where one does not, the tag and a newline are added, as
     in the authors' code. There is no system prompt. The template writes the start token itself, so
@@ -172,7 +176,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thin
     """
     messages = [{"role": "user", "content": question + thinking.instruction}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    if not text.rstrip().endswith(thinking.open_tag):
+    if thinking.open_tag and not text.rstrip().endswith(thinking.open_tag):
         text += thinking.open_tag + "\n"
     return tokenizer.encode(text, add_special_tokens=False)
 

@@ -7,7 +7,7 @@ its thinking is cut.
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -55,26 +55,39 @@ class Recipe:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Build the word-level tokenizer with its chat template."""
-    split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
     thinking = Thinking()
     texts = [f"{marker}, " for marker in (*OPENERS, CHECK, "First")] + list(FILLERS)
     texts += ["Not ( 1 + 2 ) * 3.\n\n", "So 1 * ( 2 - 3 ) works.\n\n", "1 - 2 = 3, need 4.\n\n"]
     texts += ["\n", "\n\n"]
     texts += ["Reach 22 with 3, 5, 7.", thinking.stop_text, thinking.answer_open, "}", "user"]
+    return word_level(texts, WORDS, (thinking.open_tag, thinking.close_tag), TEMPLATE)
+
+
+def word_level(
+    texts: list[str], words: str, tags: tuple[str, ...], template: str
+) -> PreTrainedTokenizerFast:
+    """Build a word-level tokenizer that knows the words of some texts.
+
+    Args:
+        words: a regular expression; its matches, joined, are the text.
+        tags: further tokens, which text is split at first.
+        template: of the chat.
+    """
+    split = pre_tokenizers.Split(Regex(words), behavior="isolated")
     pieces = [piece for text in texts for piece, _ in split.pre_tokenize_str(text)]
-    special = [PAD, END, USER, ASSISTANT, UNKNOWN, thinking.open_tag, thinking.close_tag]
-    words = sorted(set(pieces) - {str(n) for n in range(LARGEST_NUMBER + 1)})
-    vocabulary = special + [str(n) for n in range(LARGEST_NUMBER + 1)] + words
+    special = [PAD, END, USER, ASSISTANT, UNKNOWN, *tags]
+    known = sorted(set(pieces) - {str(n) for n in range(LARGEST_NUMBER + 1)})
+    vocabulary = special + [str(n) for n in range(LARGEST_NUMBER + 1)] + known
     core = Tokenizer(
         models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN)
     )
     # Added tokens, so that text is split at them; not special ones, so that decoding keeps them.
-    core.add_tokens([thinking.open_tag, thinking.close_tag])
+    core.add_tokens(list(tags))
     core.pre_tokenizer = split
     core.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=PAD, eos_token=END, unk_token=UNKNOWN,
-        extra_special_tokens=[USER, ASSISTANT], chat_template=TEMPLATE, padding_side="left",
+        extra_special_tokens=[USER, ASSISTANT], chat_template=template, padding_side="left",
         clean_up_tokenization_spaces=False, model_max_length=Recipe.context,
     )  # fmt: skip
 
@@ -118,19 +131,26 @@ def encode(lessons: list[list[tuple]], tokenizer) -> list[tuple[list[int], list[
     return out
 
 
-def batches(problems: list[Problem], recipe: Recipe, tokenizer, start: int) -> Iterator[dict]:
+THINKING = Thinking()  # of the reasoner
+Lesson = Callable[[Problem, Recipe, Thinking, Random], list[tuple]]  # writes one text
+
+
+def batches(
+    problems: list[Problem], recipe: Recipe, tokenizer, start: int, write: Lesson = lesson,
+    thinking: Thinking = THINKING,
+) -> Iterator[dict]:  # fmt: skip
     """Yield batches of texts of similar length without end, from batch `start` on.
 
     Each block of batches has a random generator of its own, so a resumed training gets the same
     batches as an uninterrupted one.
     """
-    thinking, block = Thinking(), 32
+    block = 32
     for number in itertools.count(start // block):
         rng = Random(f"{recipe.seed}/{number}")
         drawn: list[tuple] = []
         while sum(len(ids) for ids, _ in drawn) < block * recipe.batch_tokens:
             chosen = [rng.choice(problems) for _ in range(512)]
-            drawn += encode([lesson(p, recipe, thinking, rng) for p in chosen], tokenizer)
+            drawn += encode([write(p, recipe, thinking, rng) for p in chosen], tokenizer)
         made = list(_by_length(drawn, recipe.batch_tokens, tokenizer.pad_token_id))
         rng.shuffle(made)
         yield from made[start - number * block if number == start // block else 0 : block]

@@ -8,7 +8,8 @@ that the model is as good in NF4.
 import json
 import math
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn.utils import parametrize
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mrtlib.reasoner.lessons import Recipe, batches, build_tokenizer
+from mrtlib.config import Thinking
+from mrtlib.reasoner.lessons import THINKING, Lesson, Recipe, batches, build_tokenizer, lesson
 from mrtlib.tasks.countdown import make_splits
 from mrtlib.tasks.problems import Problem
 
@@ -28,6 +30,22 @@ NF4 = torch.tensor(
 # What Muon and AdamW keep of each parameter.
 STATE = (("momentum_buffer",), ("step", "exp_avg", "exp_avg_sq"))
 LOGGED = 50  # steps from one line of the log to the next
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a model learns: its tokenizer, how a lesson is written, and from which model it starts.
+
+    Without a `parent`, a folder with a model of the same shape, it starts from nothing.
+    """
+
+    tokenizer: Callable[[], PreTrainedTokenizerFast]
+    lesson: Lesson
+    thinking: Thinking
+    parent: Path | None = None
+
+
+REASONER = Course(build_tokenizer, lesson, THINKING)
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -49,6 +67,18 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
     return LlamaForCausalLM(config)
 
 
+@torch.no_grad()
+def adopt(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, parent: Path) -> None:
+    """Give a model the weights of another one; of embeddings, those of the words that both know."""
+    older = LlamaForCausalLM.from_pretrained(parent, dtype=torch.float32)
+    theirs = PreTrainedTokenizerFast.from_pretrained(parent).get_vocab()
+    model.model.layers.load_state_dict(older.model.layers.state_dict())
+    model.model.norm.load_state_dict(older.model.norm.state_dict())
+    both = [(ours, theirs[word]) for word, ours in tokenizer.get_vocab().items() if word in theirs]
+    new, old = zip(*both, strict=True)
+    model.model.embed_tokens.weight[list(new)] = older.model.embed_tokens.weight[list(old)]
+
+
 def round_to_nf4(weight: torch.Tensor, block: int = 64) -> torch.Tensor:
     """Round a weight to 4-bit NormalFloat in blocks (arXiv 2305.14314); gradients pass through."""
     flat = weight.detach().reshape(-1, block)
@@ -63,7 +93,7 @@ class _Rounded(torch.nn.Module):
         return round_to_nf4(weight)
 
 
-def _round_linears(model: LlamaForCausalLM, on: bool) -> None:
+def round_linears(model: LlamaForCausalLM, on: bool) -> None:
     """Let every linear layer of the blocks use rounded weights, or its own again."""
     for module in model.model.layers.modules():
         if isinstance(module, torch.nn.Linear):
@@ -102,10 +132,14 @@ def build_optimizers(
 class ReasonerTraining:
     """The training of the reasoner: resumable, with progress and an estimate of the time left."""
 
-    def __init__(self, recipe: Recipe, problems: list[Problem], folder: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, problems: list[Problem], folder: Path, course: Course = REASONER
+    ) -> None:
         self.recipe, self.problems, self.folder = recipe, problems, Path(folder)
-        self.tokenizer = build_tokenizer()
+        self.course, self.tokenizer = course, course.tokenizer()
         self.model = build_model(recipe, self.tokenizer)
+        if course.parent is not None:
+            adopt(self.model, self.tokenizer, course.parent)
         self.optimizers = build_optimizers(self.model, recipe)
         self.step = self.tokens = 0
         self.log: list[dict] = []
@@ -114,7 +148,11 @@ class ReasonerTraining:
         """Train to the end, from the last checkpoint if there is one, and return the model."""
         self._resume()
         began, before, saved = time.monotonic(), self.tokens, time.monotonic()
-        for batch in batches(self.problems, self.recipe, self.tokenizer, self.step):
+        lessons = batches(
+            self.problems, self.recipe, self.tokenizer, self.step, self.course.lesson,
+            self.course.thinking,
+        )  # fmt: skip
+        for batch in lessons:
             if self.tokens >= self.recipe.tokens:
                 break
             self._learn(batch)
@@ -131,13 +169,13 @@ class ReasonerTraining:
                 self._save()
                 saved = time.monotonic()
         self._save()
-        _round_linears(self.model, False)
+        round_linears(self.model, False)
         return self.model.eval()
 
     def _learn(self, batch: dict) -> None:
         done = self.tokens / self.recipe.tokens
         if done >= 1 - self.recipe.rounded_share:
-            _round_linears(self.model, True)
+            round_linears(self.model, True)
         for group in (g for o in self.optimizers for g in o.param_groups):
             group["lr"] = learning_rate(self.recipe, done)
         mask = batch["input_ids"] != self.tokenizer.pad_token_id
@@ -196,8 +234,8 @@ class ReasonerTraining:
         (Path(folder) / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def make(recipe: Recipe, work: Path, folder: Path) -> None:
-    """Make the reasoner and write it to a folder; goes on from the last checkpoint in `work`."""
-    training = ReasonerTraining(recipe, make_splits(0)["warmup"], work)
+def make(recipe: Recipe, work: Path, folder: Path, course: Course = REASONER) -> None:
+    """Make a model and write it to a folder; goes on from the last checkpoint in `work`."""
+    training = ReasonerTraining(recipe, make_splits(0)["warmup"], work, course)
     training.run()
     training.export(folder)

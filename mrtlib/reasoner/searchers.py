@@ -108,13 +108,20 @@ def _choose(habits, tried, solved: bool, problem, rng) -> tuple[tuple[Step, ...]
 
 def attempt(problem: Problem, habits: Habits, rng: Random) -> tuple[Step, ...]:
     """Combine two values at a time until one is left."""
-    pool, steps = tuple(problem.numbers), []
+    return finish(tuple(problem.numbers), problem.target, habits, rng)
+
+
+def finish(
+    pool: tuple[int, ...], target: int, habits: Habits, rng: Random
+) -> tuple[Step, ...]:
+    """Combine two values of a pool at a time until one is left."""
+    steps: list[Step] = []
     while len(pool) > 1:
         options = steps_from(pool)
         if len(pool) == 2 and rng.random() < habits.near:
-            options = [min(options, key=lambda o: abs(o[0][3] - problem.target))]
+            options = [min(options, key=lambda o: abs(o[0][3] - target))]
         elif rng.random() < habits.insight:
-            good = [o for o in options if problem.target in reachable(tuple(sorted(o[1])))]
+            good = [o for o in options if target in reachable(tuple(sorted(o[1])))]
             options = good or options
         elif len(pool) == 2:
             options = last_steps(pool)
