@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
@@ -16,13 +17,17 @@ import nbformat
 import papermill
 from nbformat import NotebookNode
 
-from mrtlib.config import ROOT, Profile, as_json
+from mrtlib.config import ROOT, Profile, as_json, load_profile
 from mrtlib.evaluation.comparison import regret_in_words, tokens_in_words
 from mrtlib.evaluation.tables import results_markdown
+from mrtlib.experiments.backtracking import efficiency_in_words, progress_in_words
 from mrtlib.models.loading import work_key
-from mrtlib.store import manifest, read_csv, read_json, write_text
+from mrtlib.store import manifest, read_csv, read_json, write_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
+# A notebook about another base than the pipeline's runs with a profile of its own, and its copy and
+# manifest lie in that profile's runs folder. Its profiles, by those of the pipeline:
+OWN = {"05_backtracking_search": {"tiny": "backtrack", "smoke": "backtrack-smoke"}}
 
 
 class BatchError(ValueError):
@@ -59,10 +64,28 @@ def numbered() -> list[Path]:
     raise BatchError(f"no notebooks in {NOTEBOOKS}; set MRT_ROOT to a checkout of the repository")
 
 
+def profile_of(path: Path, profile: Profile) -> Profile | None:
+    """Return the profile that a notebook runs with in a pipeline's; None where it has none.
+
+    A profile of `OWN` runs the notebooks that it belongs to, and no others.
+    """
+    own = OWN.get(path.stem)
+    if own is None:
+        return None if profile.name in _names_of_own() else profile
+    if profile.name in own.values():
+        return profile
+    return load_profile(own[profile.name]) if profile.name in own else None
+
+
+def _names_of_own() -> set[str]:
+    return {name for names in OWN.values() for name in names.values()}
+
+
 def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout) -> list[Path]:
     """Run every numbered notebook with a profile; return the paths of the executed copies.
 
-    Writes NAME.ipynb and manifest.json into the profile's runs folder.
+    A notebook of `OWN` runs with its own profile, or not at all where it has none for this one.
+    Writes NAME.ipynb and manifest.json into the runs folder of the profile that it ran with.
 
     Args:
         seed, seeds: first training seed, and how many there are from it on. Where more of them
@@ -75,24 +98,41 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
     if (known := seeds_on_record(profile, seed)) > seeds:
         print(f"{known} seeds are on record in {profile.runs}: all are used", file=out, flush=True)
         seeds = known
-    parameters = {"profile": profile.name, "seed": seed, "interactive": False, "seeds": seeds}
     copies, books = [], numbered()
     for at, path in enumerate(books, start=1):
+        own = profile_of(path, profile)
+        if own is None:
+            print(f"{path.stem}: left out, as it is about another base than {profile.name!r} "
+                  "(batch.OWN names its profiles)", file=out, flush=True)  # fmt: skip
+            continue
         print(f"{path.stem}: started ({at} of {len(books)})", file=out, flush=True)
         began = time.monotonic()
-        copy = profile.runs / path.name
-        executed = execute(path, parameters, Relay(path.stem, out), profile.runs)
-        write_text(copy, nbformat.writes(executed) + "\n")
-        copies.append(copy)
+        parameters = {"profile": own.name, "seed": seed, "interactive": False, "seeds": seeds}
+        executed = execute(path, parameters, Relay(path.stem, out), own.runs)
+        copies.append(own.runs / path.name)
+        write_text(copies[-1], nbformat.writes(executed) + "\n")
         print(f"{path.stem}: done in {time.monotonic() - began:.0f} s", file=out, flush=True)
+    command = f"python -m mrtlib reproduce --profile {profile.name} --seed {seed} --seeds {seeds}"
+    for own in profiles_in(profile):
+        count = seeds if own == profile else max(1, seeds_on_record(own, seed))
+        write_manifest(own, seed, count, command)
+    return copies
+
+
+def profiles_in(profile: Profile) -> list[Profile]:
+    """Return the profiles that a pipeline's notebooks run with, its own first if it is one."""
+    found = [own for path in numbered() if (own := profile_of(path, profile))]
+    return [own for i, own in enumerate(found) if own not in found[:i]]
+
+
+def write_manifest(profile: Profile, seed: int, seeds: int, command: str) -> None:
+    """Write what the records and tables in a profile's runs folder were made from."""
     sources = [*profile.problems.glob("*"), *Path(profile.model_path).glob("*")]
     made_from = [path for path in sources if path.suffix != ".md"]  # words change no result
     made_from += sorted(profile.runs.glob("*.csv"))
-    command = f"python -m mrtlib reproduce --profile {profile.name} --seed {seed} --seeds {seeds}"
     record = manifest(as_json(profile), _key(profile), range(seed, seed + seeds), made_from,
                       ROOT, command)  # fmt: skip
-    record.write(profile.runs / "manifest.json")
-    return copies
+    write_json(profile.runs / "manifest.json", asdict(record))
 
 
 def seeds_on_record(profile: Profile, seed: int) -> int:
@@ -189,22 +229,43 @@ def _portable(output: NotebookNode, names: dict[str, str]) -> NotebookNode:
 
 
 def summary(profile: Profile) -> str:
-    """Return the results of a finished run: the table, what MRT removed, where the figures are.
+    """Return the results of a finished run: tables, what was found in words, where the figures are.
 
     Raises:
         BatchError: the run has no results yet.
     """
-    table, removed, equal = (profile.runs / f"{name}.csv" for name in (
-        "results", "regret_removed", "tokens_at_equal_accuracy"))  # fmt: skip
-    for path in (table, removed, equal):
-        if not path.is_file():
-            raise BatchError(f"{path} does not exist; run reproduce with this profile first")
-    c0 = profile.thinking.budget
+    parts, profiles = [], profiles_in(profile)
+    for own in profiles:
+        parts += _of_search(own) if own.name in _names_of_own() else _of_methods(own)
+    figures = sorted({path for own in profiles for path in own.figures.glob("*.pdf")})
+    title = "Figures (each also as PNG, and its numbers as CSV):"
+    return "\n".join([*parts, title, *(f"  {path}" for path in figures)])
+
+
+def _of_methods(profile: Profile) -> list[str]:
+    """Return the results table of the methods, and what MRT removed and saved in words."""
+    table, removed, equal = _tables(profile, "results", "regret_removed",
+                                    "tokens_at_equal_accuracy")  # fmt: skip
     rows = [regret_in_words(row) for row in read_csv(removed).itertuples()]
     rows += [tokens_in_words(row) for row in read_csv(equal).itertuples()]
-    figures = sorted(profile.figures.glob("*.pdf"))
-    return "\n".join([
-        results_markdown(read_csv(table), c0), *(f"- {row}" for row in rows), "",
-        "Figures (each also as PNG, and its numbers as CSV):", *(f"  {p}" for p in figures),
-        f"Results: {table}", f"Tables in LaTeX: {profile.runs / 'tables'}",
-    ])  # fmt: skip
+    return [
+        results_markdown(read_csv(table), profile.thinking.budget), *(f"- {row}" for row in rows),
+        f"Results: {table}", f"Tables in LaTeX: {profile.runs / 'tables'}", "",
+    ]  # fmt: skip
+
+
+def _of_search(profile: Profile) -> list[str]:
+    """Return what was found of backtracking search, in words."""
+    gaps, votes = _tables(profile, "progress_differences", "vote_efficiency")
+    rows = [progress_in_words(row) for row in read_csv(gaps).itertuples()]
+    rows += [efficiency_in_words(row) for row in read_csv(votes).itertuples()]
+    return [f"Backtracking search ({profile.name}):", *(f"- {row}" for row in rows), ""]
+
+
+def _tables(profile: Profile, *names: str) -> list[Path]:
+    """Return the tables of a run by name; BatchError when one is missing."""
+    paths = [profile.runs / f"{name}.csv" for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise BatchError(f"{path} does not exist; run reproduce with this profile first")
+    return paths

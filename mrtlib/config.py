@@ -248,11 +248,22 @@ def _backtrack() -> Profile:
             stop_text="I stop here.\n\n", close_text=ANSWER, answer_open="\\boxed{",
             budget=128, answer_tokens=24,
         ),
-        training=Training(methods=("outcome", "mixed_group"), tokens=120_000),
+        training=Training(
+            methods=("outcome", "mixed_group", "star", "mrt_star_cut"), tokens=120_000
+        ),
         evaluation=Evaluation(
             budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32, extensions=4
         ),
     )  # fmt: skip
+
+
+def _backtrack_smoke() -> Profile:
+    whole, small = _backtrack(), _smoke()
+    training = dataclasses.replace(small.training, methods=whole.training.methods)
+    evaluation = dataclasses.replace(whole.evaluation, extensions=2)
+    return dataclasses.replace(
+        whole, name="backtrack-smoke", data=small.data, training=training, evaluation=evaluation
+    )
 
 
 def _r1_distill() -> Profile:
@@ -285,7 +296,8 @@ def _r1_distill() -> Profile:
 
 
 PROFILES = {
-    "smoke": _smoke, "tiny": _tiny, "backtrack": _backtrack, "r1-distill-1.5b": _r1_distill,
+    "smoke": _smoke, "tiny": _tiny, "backtrack-smoke": _backtrack_smoke, "backtrack": _backtrack,
+    "r1-distill-1.5b": _r1_distill,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from numbers import Integral, Real
@@ -69,6 +69,12 @@ SCHEMAS: dict[str, pa.Schema] = {
     "answers": _schema(
         _SAMPLE + "j:int tokens:int k:int correct:bool logprob:float kind:str answer_tokens:int",
         "answer:str",
+    ),
+    # the k-th attempt at an answer, "parallel" or "linearised": tokens generated and through the
+    # model up to its end; its longest context, read; episodes dropped from the window by then
+    "attempts": _schema(
+        _SAMPLE + "way:str k:int tokens:int through:int read:int dropped:int correct:bool",
+        "answer:str logprob:float",
     ),
     # one optimiser step; a measure that a method does not take is null. generated_tokens: rollouts
     # and sampled answers of all steps so far; prover_tokens: what the prover read in this one;
@@ -317,19 +323,13 @@ class Manifest:
     hashes: dict[str, str]  # file, relative to the repository -> SHA-256
     command: str
 
-    def write(self, path: str | Path) -> None:
-        """Write the manifest as JSON."""
-        write_json(path, asdict(self))
-
 
 def manifest(
     config: str, key: str, seeds: Sequence[int], files: Iterable[Path], root: Path, command: str
 ) -> Manifest:
     """Collect a manifest; `config` is `config.as_json(profile)`, a folder counts as its files."""
-    return Manifest(
-        config=json.loads(config), key=key, seeds=tuple(seeds), versions=package_versions(),
-        hashes=file_hashes(files, root), command=command,
-    )  # fmt: skip
+    return Manifest(json.loads(config), key, tuple(seeds), package_versions(),
+                    file_hashes(files, root), command)  # fmt: skip
 
 
 def package_versions() -> dict[str, str]:

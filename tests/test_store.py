@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -259,7 +260,7 @@ def test_manifest_records_what_the_run_was_made_from(tmp_path):
     (tmp_path / "far.bin").write_bytes(b"")
     made = store.manifest(as_json(load_profile("smoke")), "k", [0, 1],
                           [root / "data", tmp_path / "far.bin"], root, "reproduce")  # fmt: skip
-    made.write(root / "manifest.json")
+    store.write_json(root / "manifest.json", asdict(made))
     text = (root / "manifest.json").read_text()
     read = json.loads(text)
     assert read["config"]["name"] == "smoke" and read["seeds"] == [0, 1]
@@ -268,7 +269,7 @@ def test_manifest_records_what_the_run_was_made_from(tmp_path):
     assert read["versions"]["pyarrow"] == pa.__version__
     assert read["versions"]["python"].count(".") == 1  # a patch of Python changes no result
     assert str(tmp_path) not in text
-    made.write(root / "again.json")
+    store.write_json(root / "again.json", asdict(made))
     assert (root / "again.json").read_text() == text
 
 

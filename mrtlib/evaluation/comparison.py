@@ -61,8 +61,9 @@ def tokens_at_equal_accuracy(models: Models, c0: int) -> pd.DataFrame:
 
 
 def times_fewer(
-    budgets: Sequence[float], ours: np.ndarray, other: np.ndarray, levels: np.ndarray | None = None
-) -> Interval:
+    budgets: Sequence[float], ours: np.ndarray, other: np.ndarray,
+    levels: np.ndarray | None = None, other_budgets: Sequence[float] | None = None,
+) -> Interval:  # fmt: skip
     """Return how many times fewer tokens we need for the best accuracy of the other.
 
     The other's budget at its best is taken as given. The interval holds the budgets at which we
@@ -75,20 +76,22 @@ def times_fewer(
         budgets: (B,) tokens.
         ours, other: (B, S, P) accuracy at each, aligned in seeds and problems.
         levels: (P,) as the strata of `stats.two_way`.
+        other_budgets: (B',) of the other, where they are not the same.
 
     Source: arXiv 2503.07572, figures 7 and 8, for the quantity; Fieller (1954), J. R. Stat. Soc. B
     16, for the inversion.
     """
     curve = other.mean((1, 2))
     best = int(np.argmax(curve))
-    times = efficiency_at_equal_accuracy(budgets, ours.mean((1, 2)), budgets, curve)
+    theirs = budgets if other_budgets is None else other_budgets
+    times = efficiency_at_equal_accuracy(budgets, ours.mean((1, 2)), theirs, curve)
     points, ours = _between(np.asarray(budgets, dtype=float), ours)
     gap = two_way(ours - other[best], levels)
     if np.isnan(gap.low).any():
         return Interval(times, math.nan, math.nan)
     # Where even the low end has come up to the other's best, we are there for certain.
     most, fewest = (tokens_to_reach(points, end, 0.0) for end in (gap.low, gap.high))
-    return Interval(times, budgets[best] / most, budgets[best] / fewest)
+    return Interval(times, theirs[best] / most, theirs[best] / fewest)
 
 
 def _between(budgets: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from mrtlib.evaluation.learning import first_batch
 from mrtlib.evaluation.tables import overall
 from mrtlib.experiments.estimators import EXACT, MARGIN, sampling_needed
 from mrtlib.experiments.information_gain import Agreement
+from mrtlib.store import TRACE
 
 Claim = tuple[str, float, float, float]  # claim, value, at_least, at_most
 SLACK = 1e-9  # of rounding
@@ -184,3 +185,49 @@ def _end_gap(tables: dict[str, pd.DataFrame]) -> float:
     at_end = inside.sort_values("budget").groupby(place)["accuracy"].last()
     last = tables["progress"].sort_values("j").groupby(place)["J"].last()
     return float((at_end - last.reindex(at_end.index)).abs().max(skipna=False))
+
+
+def of_backtracking(
+    tables: dict[str, pd.DataFrame], found: pd.DataFrame, shares: pd.DataFrame,
+    attempts: pd.DataFrame, points: pd.DataFrame, losses: pd.DataFrame, window: int, context: int,
+) -> pd.DataFrame:  # fmt: skip
+    """Return what notebook 05 claims: what must hold of any search, at any scale.
+
+    Args:
+        tables: `rollouts` and `progress` of all models.
+        found, shares, points: from `backtracks`, `progress_shares` and `vote_points`.
+        attempts, losses: records of the streams, and of the warm start.
+        window, context: tokens that a stream sees, and that the model can see.
+    """
+    models = tables["rollouts"].groupby("method")["problem"].agg(frozenset)
+    bars = shares.groupby(["method", "part"])["share"].sum()
+    last = attempts.groupby(["method", "seed", "way", "problem"])["tokens"].max()
+    streams, votes = last.xs("linearised", level="way"), points[points["way"] == "parallel"]
+    sizes = attempts[attempts["way"] == "parallel"].groupby(["method", "seed", "problem"]).size()
+    looks = losses.groupby(["kind", "seed"]).size()
+    return checked([
+        ("sets of problems that were answered", models.nunique(), 1, 1),
+        ("largest gap of progress to what it adds up to", _telescope_gap(tables), 0, 1e-6),
+        ("largest progress of a backtrack", found["progress"].abs().max(), 0, 1 + 1e-6),
+        ("smallest sum of the shares of a histogram", bars.min(), 1, 1),
+        ("largest sum of the shares of a histogram", bars.max(), 1, 1),
+        ("fewest tokens of a stream", streams.min(), context + 1, np.inf),
+        ("most tokens that a stream saw at once",
+         attempts.loc[attempts["way"] == "linearised", "read"].max(), 1, min(window, context)),
+        ("most tokens of a stream's votes over those of the samples",
+         (points["used"] - points["tokens"]).max(), -np.inf, 0),
+        ("streams shorter than their problem's samples",
+         (streams < last.xs("parallel", level="way")).sum(), 0, 0),
+        ("fewest samples of a problem", sizes.min(), votes["k"].max(), votes["k"].max()),
+        ("lowest vote accuracy", points["accuracy"].min(), 0, 1),
+        ("highest vote accuracy", points["accuracy"].max(), 0, 1),
+        ("numbers of looks at the loss of the warm starts", looks.nunique(), 1, 1),
+        ("smallest held-out loss", losses["loss"].min(), 0, np.inf),
+    ])  # fmt: skip
+
+
+def _telescope_gap(tables: dict[str, pd.DataFrame]) -> float:
+    """Return the largest gap of a trace's summed progress to J at its end less J without it."""
+    traces = tables["progress"].sort_values("j", kind="stable").groupby(TRACE)
+    ends = traces["J"].agg(["first", "last"])
+    return float((traces["progress"].sum() - (ends["last"] - ends["first"])).abs().max())

@@ -4,6 +4,12 @@ A figure takes tidy tables (intervals computed elsewhere) and axes, and returns 
 axes it makes its own, 3.25 or 6.75 inches wide; `save` writes PDF, PNG and the numbers as CSV.
 """
 
+from mrtlib.plotting.backtracking import (
+    backtrack_progress,
+    search_curves,
+    votes_by_tokens,
+    warm_start_loss,
+)
 from mrtlib.plotting.budget import (
     accuracy_by_budget,
     headline,
@@ -31,9 +37,10 @@ from mrtlib.plotting.widgets import budget_view, explore_budgets, explore_traces
 
 __all__ = [
     "METHODS", "accuracy_by_budget", "accuracy_by_episode", "accuracy_by_token", "annotated_trace",
-    "budget_view", "cost_by_boundaries", "coverage", "episode_counts", "error_by_tokens",
-    "estimator_curves", "exact_against_sampled", "explore_budgets", "explore_traces", "headline",
-    "learning_curves", "official_regret_by_budget", "progress_by_episode", "reasoner_card",
-    "reasoner_page", "regret_by_budget", "render", "results_table", "save", "start",
-    "trace_html",
+    "backtrack_progress", "budget_view", "cost_by_boundaries", "coverage", "episode_counts",
+    "error_by_tokens", "estimator_curves", "exact_against_sampled", "explore_budgets",
+    "explore_traces", "headline", "learning_curves", "official_regret_by_budget",
+    "progress_by_episode", "reasoner_card", "reasoner_page", "regret_by_budget", "render",
+    "results_table", "save", "search_curves", "start", "trace_html", "votes_by_tokens",
+    "warm_start_loss",
 ]  # fmt: skip

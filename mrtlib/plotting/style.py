@@ -54,6 +54,9 @@ METHODS = {
     "episode_progress": Look(LABELS["episode_progress"], GREEN, MIXED, "^"),
     "episode_progress_centred": Look(LABELS["episode_progress_centred"], PURPLE, TWICE, "v"),
     "regret_to_go": Look(LABELS["regret_to_go"], ORANGE, "", "D"),
+    "mixed_group": Look(LABELS["mixed_group"], "#882255", (3, 1), "P"),
+    "star": Look(LABELS["star"], "#56B4E9", (2, 1.2), "X"),
+    "mrt_star_cut": Look(LABELS["mrt_star_cut"], "#E69F00", (7, 1.5), "p"),
 }
 # For series that are not methods, in order.
 SERIES = ((BLUE, "", "o"), (ORANGE, DASHED, "s"), (GREEN, MIXED, "^"), (PURPLE, DOTTED, "D"),
