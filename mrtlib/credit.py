@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 EPSILON = 1e-4  # TRL's; a group of equal rewards gets advantage 0
 
+DROPPED = -1  # of a trace that nothing is learned from
+TIE = 0.01  # J closer than this are as good: the last doubt about an answer that has been found
+
 Array = NDArray[np.float64]
 Curve = tuple[Array, Array]  # J and t of one rollout, each (k + 1,)
 
@@ -307,6 +310,56 @@ def budget_return(curves: Sequence[Curve], budget: float) -> list[Array]:
     """
     values = np.array([J[1:] for J, _ in curves])
     return list(budget_relative(values, np.ones(values.shape[1])))
+
+
+def star(correct: ArrayLike, curves: Sequence[Curve]) -> NDArray[np.int64]:
+    """Keep every right rollout whole (STaR): episodes kept of each, (G,); `DROPPED` for none.
+
+    At the policy that was sampled, E[Σ ∇ log π of what is kept] is G ∇ E[r], r in {0, 1}.
+
+    Args:
+        correct: (G,) outcomes r of a problem's rollouts.
+        curves: their J, which is not looked at, and boundaries.
+
+    Source: arXiv 2203.14465; the baseline of arXiv 2503.07572.
+    """
+    right = np.asarray(correct, dtype=bool)
+    return np.where(right, [len(t) - 1 for _, t in curves], DROPPED)
+
+
+def mrt_star_keep(correct: ArrayLike, curves: Sequence[Curve]) -> NDArray[np.int64]:
+    """Keep whole, of the right rollouts, those that gained most: episodes kept of each, (G,).
+
+    The gains Σ_j (J_j - J_{j-1}) = J_k - J_0 telescope, and a problem has one J_0: what is ranked
+    is J_k, and not when it was reached. All within `TIE` of the best are kept.
+
+    At the policy that was sampled, with w = P(r = 0 or J_k <= own J_k + TIE)^(G-1) held fixed, the
+    expected sum is G ∇ E[r w]: a right rollout counts less, the likelier the others beat it.
+
+    Source: reading (a) of MRT (STaR), arXiv 2503.07572, figure 6.
+    """
+    right, last = np.asarray(correct, dtype=bool), np.array([J[-1] for J, _ in curves])
+    best = last[right].max(initial=-np.inf)
+    return star(right & (last >= best - TIE), curves)
+
+
+def mrt_star_cut(correct: ArrayLike, curves: Sequence[Curve]) -> NDArray[np.int64]:
+    """Cut each trace where it had gained most: episodes kept of each, (G,), or `DROPPED`.
+
+    j = min{j : J_j >= max J - TIE}; a trace without J_j - J_0 > TIE is dropped. The outcome is
+    not looked at: the paper wants the answer right behind the place where thinking terminates, so a
+    trace that ends wrongly may be cut where it was right. Whoever cuts must see to that answer.
+
+    Say one answer is drawn at the cut, behind the closing, and the trace dropped if it is wrong. At
+    the policy that was sampled the expected sum is then G ∇ E[r v] with v held fixed: of an output
+    that closes at prefix c, v = P(the cut is at c | c) / π(close | c). Closing is favoured, and
+    most where π hardly ever closes. So it follows neither E[r] nor E[1 - regret].
+
+    Source: reading (b) of MRT (STaR), arXiv 2503.07572, figure 6.
+    """
+    gains = [_curve(J) - J[0] for J, _ in curves]
+    cuts = [int(np.argmax(gain >= gain.max() - TIE)) for gain in gains]
+    return np.where([gain.max() > TIE for gain in gains], cuts, DROPPED)
 
 
 def per_token(values: ArrayLike, boundaries: ArrayLike, length: int) -> Array:

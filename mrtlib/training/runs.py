@@ -10,6 +10,7 @@ from transformers import PrinterCallback, TrainerCallback
 from mrtlib.config import Profile, Training
 from mrtlib.models.loading import save_adapter, work_key
 from mrtlib.store import file_hashes, read_json, write_json, write_table
+from mrtlib.training.finetuning import FORMS, fine_tune
 from mrtlib.training.schedule import spent
 from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import BEST, Validation
@@ -36,6 +37,12 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     if (folder / "key.json").is_file() and read_json(folder / "key.json") == key:
         return folder
     work = profile.runs / "checkpoints" / f"{method}-{seed}-{key[:8]}"
+    if method in FORMS:
+        policy, rows = fine_tune(profile, method, seed, work)
+        save_adapter(policy, folder)
+        write_table(folder / "steps.parquet", "steps", rows)
+        write_json(folder / "key.json", key)
+        return folder
     trainer = MRTTrainer(profile, method, seed, work)
     trainer.remove_callback(PrinterCallback)
     few = "" if trainer.prover.is_exact else f", {profile.prover.samples} answers a boundary"
