@@ -331,7 +331,7 @@ def load_profile(name: str) -> Profile:
 def check(profile: Profile) -> None:
     """Raise ProfileError when values of a profile contradict each other."""
     training, evaluation, thinking = profile.training, profile.evaluation, profile.thinking
-    for method in training.methods:
+    for method in (*training.methods, *training.once):
         if method not in TRAINED_METHODS:
             raise ProfileError(
                 f"unknown method {method!r}; choose from {', '.join(TRAINED_METHODS)}"
@@ -345,8 +345,7 @@ def check(profile: Profile) -> None:
             "training.micro_batch must divide problems_per_step * group_size "
             f"({training.problems_per_step * training.group_size})"
         )
-    if training.watch_every < 1:
-        raise ProfileError("training.watch_every must be 1 or more")
+    _check_training(training)
     if profile.prover.estimator not in ("exact", "sampled") or profile.prover.samples < 1:
         raise ProfileError("prover.estimator must be 'exact' or 'sampled', with 1 sample or more")
     if thinking.budget < 1:
@@ -359,6 +358,25 @@ def check(profile: Profile) -> None:
         raise ProfileError(
             f"quantization {profile.model.quantization!r} is not known; use 'nf4' or 'none'"
         )
+
+
+def _check_training(training: Training) -> None:
+    """Raise ProfileError for a number or a name of the training that cannot be used."""
+    for name in ("watch_every", "refresh_every", "cuts", "rounds"):
+        if getattr(training, name) < 1:
+            raise ProfileError(f"training.{name} must be 1 or more")
+    if training.schedule not in ("constant", "linear", "cosine"):
+        raise ProfileError(
+            f"training.schedule {training.schedule!r} is not known; use constant, linear or cosine"
+        )
+    if training.count not in ("generated", "all"):
+        raise ProfileError(f"training.count is {training.count!r}; use 'generated' or 'all'")
+    if training.max_grad_norm <= 0 or not 0 <= training.length_weight < 1:
+        raise ProfileError(
+            "training.max_grad_norm must be above 0, and training.length_weight lie in [0, 1)"
+        )
+    if training.validate_every < 0 or training.beta < 0:
+        raise ProfileError("training.validate_every and training.beta must be 0 or more")
 
 
 def as_json(profile: Profile) -> str:

@@ -7,20 +7,40 @@ is an advantage of each episode's tokens, added to that of the outcome.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 EPSILON = 1e-4  # TRL's; a group of equal rewards gets advantage 0
 
+DROPPED = -1  # of a trace that nothing is learned from
+TIE = 0.01  # J closer than this are as good: the last doubt about an answer that has been found
+
 Array = NDArray[np.float64]
 Curve = tuple[Array, Array]  # J and t of one rollout, each (k + 1,)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is known of the G rollouts of one problem when their rewards are turned to advantages.
+
+    `goes_on` is false for a rollout that was made to answer where it began, at a stale prefix.
+    """
+
+    correct: Array  # (G,) outcomes in {0, 1}
+    lengths: Array  # (G,) thinking tokens
+    goes_on: NDArray[np.bool_]  # (G,)
+    prefix_value: float = 0.0  # J(mu | the prefix that all began with), where it is needed
+    length_weight: float = 0.0
 
 
 def outcome(rewards: ArrayLike) -> Array:
     """Return group-normalised advantages: GRPO.
 
-    A_i = (r_i - mean(r)) / (std(r) + 1e-4), std with ddof = 1, as TRL does.
+    A_i = (r_i - mean(r)) / (std(r) + 1e-4), std with ddof = 1, as TRL does. With 0/1 rewards its
+    gradient is that of the success probability p, times a factor that depends on p alone: 1/√2 for
+    groups of two, about 1/√(p (1 - p)) for large ones.
 
     Args:
         rewards: (..., G); each last axis is one group.
@@ -42,7 +62,8 @@ def length_penalty(correct: ArrayLike, lengths: ArrayLike, alpha: float) -> Arra
     """Return the length-penalised rewards of a group.
 
     r_i = f_i · (1 - alpha · sigmoid((n_i - mean(n)) / std(n))), mean and std (ddof = 0) over
-    the correct rollouts of the group; the argument is 0 where they all have one length.
+    the correct rollouts of the group; the argument is 0 where they all have one length. It follows
+    no total: what a rollout earns depends on how long the others are.
 
     Args:
         correct: (G,) outcomes f in {0, 1}.
@@ -79,6 +100,13 @@ def mixed_group(continued: ArrayLike, terminated: ArrayLike) -> tuple[Array, Arr
     A = outcome(continued ∪ terminated). With equal halves the mean advantage of the half that
     continues is (mean(continued) - mean(terminated)) / (2σ): the progress of going on.
 
+    Its gradient is, for each prefix c, that of p_c on the tokens of going on and that of q_c on
+    those of answering (the probabilities of being right by either), each times a factor that
+    depends on p_c and q_c alone; both are 1/√2 for a group of two. To each half the other is a
+    baseline, which has no gradient: progress scales the update and does not turn it, as no token
+    of the model chooses between the halves. Prefixes come from an older policy by the definition of
+    the objective (Eq. 2), and no gradient goes through them: they need no importance correction.
+
     Args:
         continued: (m,) rewards of rollouts that kept thinking behind the prefix.
         terminated: (n,) rewards of rollouts made to answer at the prefix.
@@ -95,7 +123,9 @@ def mixed_group(continued: ArrayLike, terminated: ArrayLike) -> tuple[Array, Arr
 def termination_baseline(rewards: ArrayLike, prefix_value: ArrayLike) -> Array:
     """Return A_i = R_i - J(mu | prefix): REINFORCE with the meta-prover as baseline.
 
-    No group mean and no std, so it does not vanish when a whole group agrees.
+    No group mean and no std, so it does not vanish when a whole group agrees. J does not depend on
+    the continuation, so the gradient is that of the probability of being right by going on from the
+    prefix, exactly; a stale prefix needs no importance correction (see `mixed_group`).
 
     Args:
         rewards: (G,) rewards of the continuations.
@@ -134,11 +164,6 @@ def discounted_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
     return np.diff(J) * np.maximum(0.0, 1.0 - t[1:] / budget)
 
 
-def no_credit(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
-    """Return no credit beside the outcome: 0 for every episode, (k,)."""
-    return np.zeros(len(_curve(J)) - 1)
-
-
 def episode_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
     """Return the credit of each episode's tokens: that episode's own progress, (k,).
 
@@ -170,6 +195,25 @@ def regret_to_go(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
         budget: C0 in tokens.
     """
     return np.cumsum(discounted_progress(J, t, budget)[::-1])[::-1]
+
+
+def final_progress(J: ArrayLike, t: ArrayLike, budget: float) -> Array:
+    """Return J_k - J_0 for every episode of the trace, (k,): the control of episodes' credit.
+
+    It costs the same prover and says nothing about when the progress was made. With `less_others`
+    its gradient is that of E[J_k], exactly (J held fixed as a function of the prefix).
+    """
+    return np.full(len(_curve(J)) - 1, J[-1] - J[0], dtype=float)
+
+
+def less_others(curves: Sequence[Curve], gains: Sequence[Array]) -> list[Array]:
+    """Return each rollout's gain, one number for all its episodes, less the mean of the others'.
+
+    A trace that ends at once has one value, for the token that ends it.
+    """
+    whole = np.array([g[0] if len(g) else 0.0 for g in gains])
+    less = whole - (whole.sum() - whole) / max(1, len(whole) - 1)
+    return [np.full(max(1, len(g)), own) for g, own in zip(gains, less, strict=True)]
 
 
 def less_group_mean(curves: Sequence[Curve], gains: Sequence[Array]) -> list[Array]:
@@ -232,6 +276,10 @@ def budget_relative(values: ArrayLike, prior: ArrayLike, decay: float = 0.5) -> 
     of the same trace's values at earlier budgets (weights decay^(s-i)) times Σ_{i ≥ s} p_i,
     and V2 is the group's mean return R_s. No division by a std.
 
+    V1 is known before segment s, and changes no expectation. V2 holds the rollout itself: so the
+    gradient is that of Σ_i p_i E[J(b_i)], with the part of segment s weighted by
+    1 - (1 - s/m) / G.
+
     Args:
         values: (G, m) success probability of each rollout when cut at each of m budgets.
         prior: (m,) weights of the budgets; normalised here.
@@ -251,6 +299,67 @@ def budget_relative(values: ArrayLike, prior: ArrayLike, decay: float = 0.5) -> 
     weights[1:] /= weights[1:].sum(1, keepdims=True)
     own_past = J @ weights.T * rest  # (G, m) V1, 0 at s = 0
     return returns - (s / m) * own_past - (1 - s / m) * returns.mean(0)
+
+
+def budget_return(curves: Sequence[Curve], budget: float) -> list[Array]:
+    """Return `budget_relative` advantages of a group, (m,) a rollout, all budgets weighted alike.
+
+    Args:
+        curves: J and t at 0 and at m budgets, evenly spaced up to C0, for each rollout; a trace
+            that is shorter holds its last value.
+    """
+    values = np.array([J[1:] for J, _ in curves])
+    return list(budget_relative(values, np.ones(values.shape[1])))
+
+
+def star(correct: ArrayLike, curves: Sequence[Curve]) -> NDArray[np.int64]:
+    """Keep every right rollout whole (STaR): episodes kept of each, (G,); `DROPPED` for none.
+
+    At the policy that was sampled, E[Σ ∇ log π of what is kept] is G ∇ E[r], r in {0, 1}.
+
+    Args:
+        correct: (G,) outcomes r of a problem's rollouts.
+        curves: their J, which is not looked at, and boundaries.
+
+    Source: arXiv 2203.14465; the baseline of arXiv 2503.07572.
+    """
+    right = np.asarray(correct, dtype=bool)
+    return np.where(right, [len(t) - 1 for _, t in curves], DROPPED)
+
+
+def mrt_star_keep(correct: ArrayLike, curves: Sequence[Curve]) -> NDArray[np.int64]:
+    """Keep whole, of the right rollouts, those that gained most: episodes kept of each, (G,).
+
+    The gains Σ_j (J_j - J_{j-1}) = J_k - J_0 telescope, and a problem has one J_0: what is ranked
+    is J_k, and not when it was reached. All within `TIE` of the best are kept.
+
+    At the policy that was sampled, with w = P(r = 0 or J_k <= own J_k + TIE)^(G-1) held fixed, the
+    expected sum is G ∇ E[r w]: a right rollout counts less, the likelier the others beat it.
+
+    Source: reading (a) of MRT (STaR), arXiv 2503.07572, figure 6.
+    """
+    right, last = np.asarray(correct, dtype=bool), np.array([J[-1] for J, _ in curves])
+    best = last[right].max(initial=-np.inf)
+    return star(right & (last >= best - TIE), curves)
+
+
+def mrt_star_cut(correct: ArrayLike, curves: Sequence[Curve]) -> NDArray[np.int64]:
+    """Cut each trace where it had gained most: episodes kept of each, (G,), or `DROPPED`.
+
+    j = min{j : J_j >= max J - TIE}; a trace without J_j - J_0 > TIE is dropped. The outcome is
+    not looked at: the paper wants the answer right behind the place where thinking terminates, so a
+    trace that ends wrongly may be cut where it was right. Whoever cuts must see to that answer.
+
+    Say one answer is drawn at the cut, behind the closing, and the trace dropped if it is wrong. At
+    the policy that was sampled the expected sum is then G ∇ E[r v] with v held fixed: of an output
+    that closes at prefix c, v = P(the cut is at c | c) / π(close | c). Closing is favoured, and
+    most where π hardly ever closes. So it follows neither E[r] nor E[1 - regret].
+
+    Source: reading (b) of MRT (STaR), arXiv 2503.07572, figure 6.
+    """
+    gains = [_curve(J) - J[0] for J, _ in curves]
+    cuts = [int(np.argmax(gain >= gain.max() - TIE)) for gain in gains]
+    return np.where([gain.max() > TIE for gain in gains], cuts, DROPPED)
 
 
 def per_token(values: ArrayLike, boundaries: ArrayLike, length: int) -> Array:

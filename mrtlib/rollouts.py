@@ -66,10 +66,14 @@ class Reader:
         ended = not closed and length > 0 and token_ids[-1] in self.end_ids
         return length - ended, closed, ended
 
-    def within_budget(self, sample: Sample) -> Sample:
-        """Cut a sample at the budget unless its thinking closed, or the output ended, by then."""
+    def within_budget(self, sample: Sample, budget: int | None = None) -> Sample:
+        """Cut a sample at the budget unless its thinking closed, or the output ended, by then.
+
+        Args:
+            budget: in thinking tokens; C0 if it is not given.
+        """
         length, closed, ended = self.trace(sample.token_ids)
-        budget = self.thinking.budget
+        budget = budget or self.thinking.budget
         if (closed or ended) and length <= budget:
             return sample
         return replace(

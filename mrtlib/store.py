@@ -85,7 +85,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         "reward:float progress:float regret:float length:float episodes:float truncated:float "
         "ended:float credit_square:float largest_share:float kl:float learning_rate:float "
         "grad_norm:float sampling_s:float probing_s:float learning_s:float "
-        "sampled:float probed:float learned:float validation:float",
+        "sampled:float probed:float learned:float validation:float validation_regret:float",
     ),
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mrtlib.config import ROOT, Model, Profile, load_profile
+from mrtlib.config import ROOT, TRAINED_METHODS, Lora, Model, Profile, load_profile
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +58,19 @@ def toy_profile(toy_folder) -> Callable[..., Profile]:
         return replace(load_profile("smoke"), model=model)
 
     return make
+
+
+@pytest.fixture
+def short_training(toy_profile, tmp_path, monkeypatch) -> Profile:
+    """A few steps on the toy model, in 4 bits, written to a temporary folder."""
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    base = toy_profile("nf4")
+    return replace(
+        base,
+        lora=Lora(rank=4, alpha=8),
+        thinking=replace(base.thinking, budget=40, answer_tokens=8, min_paragraphs=1,
+                         segmenter="tokens", episode_tokens=10),
+        training=replace(base.training, tokens=10**6, most_steps=2, problems_per_step=2,
+                         group_size=4, micro_batch=4, learning_rate=dict.fromkeys(
+                             TRAINED_METHODS, 1e-2)),
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from mrtlib.config import Thinking
 from mrtlib.models.sampling import Sample
 from mrtlib.rollouts import Reader
 from mrtlib.tasks.countdown import countdown
-from mrtlib.training.methods import METHODS, Method
+from mrtlib.training.methods import METHODS, Less, Method
 
 PROBLEM = countdown((3, 5, 7), 22, "three")
 BUDGET = 4
@@ -142,9 +142,9 @@ def world(request) -> World:
 
 @pytest.mark.parametrize("centred", [credit.less_expected, bare])
 def test_regret_to_go_follows_the_regret(world, centred):
-    found = world.gradient(Method(credit.regret_to_go, centred, to_maker=True))
+    found = world.gradient(Method(credit=Less(credit.regret_to_go, centred), to_maker=True))
     np.testing.assert_allclose(found, world.true_gradient(), atol=1e-13)
-    trained = Method(credit.regret_to_go, credit.less_expected, to_maker=True)
+    trained = Method(credit=Less(credit.regret_to_go, credit.less_expected), to_maker=True)
     assert METHODS["regret_to_go"] == trained
 
 
@@ -163,7 +163,7 @@ def test_the_baseline_is_paid_nothing_for(world):
         with_it = credit.less_expected(curves, gains)
         return [(g if len(g) else 0.0) - w for w, g in zip(with_it, gains, strict=True)]
 
-    alone = Method(credit.regret_to_go, baseline, to_maker=True)
+    alone = Method(credit=Less(credit.regret_to_go, baseline), to_maker=True)
     assert np.abs(world.gradient(alone)).max() < 1e-13
     astray = world.gradient(replace(alone, to_maker=False))
     assert np.linalg.norm(astray) > 0.01 * np.linalg.norm(world.true_gradient())
@@ -184,7 +184,7 @@ def test_episode_progress_follows_no_total_and_favours_closing():
         centred = credit.less_group_mean(curves, gains)
         return [g - v for g, v in zip(gains, centred, strict=True)]
 
-    taken = world.gradient(Method(credit.episode_progress, mean, to_maker=False))  # what it adds
+    taken = world.gradient(Method(credit=Less(credit.episode_progress, mean)))  # what it adds
     assert np.abs(taken).max() > 0.01
 
 

@@ -1,0 +1,226 @@
+"""One sampled step of the fine-tuning forms: rollouts, their J, and what of them is learned.
+
+G rollouts a group; B of a step, groups one after the other. A trace has k episodes.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from transformers import PreTrainedModel
+
+from mrtlib import regret
+from mrtlib.config import Profile
+from mrtlib.credit import DROPPED, Curve
+from mrtlib.models.loading import check_context
+from mrtlib.models.packing import counted
+from mrtlib.models.quantization import Twin
+from mrtlib.models.sampling import Sample, TransformersSampler
+from mrtlib.models.tokens import load_tokenizer, prompt_ids
+from mrtlib.prover.probes import BLANK_LINE, check_problems
+from mrtlib.prover.prover import Measurement, Prover
+from mrtlib.rollouts import Reader, Rollout
+from mrtlib.tasks.problems import load_problems
+
+# From the seed of a step's rollouts to that of its answers at cuts, of its sampled J, and of the
+# comparison of exact with sampled J at the start; the last two as in the trainer.
+CUTS, ANSWERS, COMPARISON = 250_000, 500_000, 750_000
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form: how many episodes are kept of each rollout of a group, and whether that needs J."""
+
+    kept: Callable[[ArrayLike, Sequence[Curve]], NDArray[np.int64]]  # (r, curves) -> (G,)
+    needs_J: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sampled step: its columns of the `steps` schema, its rollouts, what is learned of it."""
+
+    columns: dict[str, Any]
+    generated: int  # tokens
+    rollouts: list[Rollout]
+    kept: list[Rollout]
+
+
+class Source:
+    """The train problems of a profile, with their prompts, in the order of a seed."""
+
+    def __init__(self, profile: Profile, seed: int) -> None:
+        """Read problems and tokenizer."""
+        self.profile, self.seed = profile, seed
+        self.problems = load_problems(profile.problems / "train.jsonl", profile.data.train)
+        self.tokenizer = load_tokenizer(profile)
+        self.reader = Reader(self.tokenizer, profile.thinking)
+        if profile.prover.estimator == "exact":
+            check_problems(self.problems, self.reader.joiner, profile.thinking)
+        self.prompts = [prompt_ids(self.tokenizer, p.question, profile.thinking)
+                        for p in self.problems]  # fmt: skip
+
+    def order(self) -> Iterator[list[int]]:
+        """Yield the problems of each step, in the order in which TRL gives them to the trainer."""
+        size = min(self.profile.training.problems_per_step, len(self.problems))
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            order = torch.randperm(len(self.problems), generator=generator).tolist()
+            for first in range(0, len(order) - size + 1, size):
+                yield order[first : first + size]
+
+
+class Sampling:
+    """What one round samples and measures with: the policy of the round before."""
+
+    def __init__(self, source: Source, form: Form, policy: PreTrainedModel, record: Path) -> None:
+        """Keep the policy, or its plain twin where the profile has one.
+
+        Args:
+            record: file of the run's comparison of exact with sampled J.
+        """
+        profile = self.profile = source.profile
+        self.source, self.form, self.record, self.reader = source, form, record, source.reader
+        self.model = Twin(policy).model if profile.model.twin else policy
+        longest = max(map(len, source.prompts))
+        room = profile.thinking.answer_tokens + 32  # the termination text stands before the answer
+        check_context(self.model.config, longest, profile.thinking.budget + room)
+        rows = profile.training.problems_per_step * profile.training.group_size
+        self.sampler = TransformersSampler(self.model, source.tokenizer.pad_token_id, rows)
+        self.prover = Prover(self.model, source.tokenizer, profile, reader=source.reader)
+
+    def step(self, step: int, indices: Sequence[int]) -> Step:
+        """Sample a group for each of these problems, and choose; steps are counted from 0."""
+        seed = 1_000_003 * self.source.seed + step
+        began = time.perf_counter()
+        with counted(self.model) as sampled:
+            rollouts = self._rollouts(indices, seed)
+        middle = time.perf_counter()
+        with counted(self.model) as probed:
+            found = self._measure(rollouts, step, seed)
+        after = time.perf_counter()
+        with counted(self.model) as drawn:
+            kept, answers = self._kept(rollouts, curves_of(rollouts, found), seed + CUTS)
+        columns = summary(rollouts, found, self.profile.thinking.budget) | {
+            "sampling_s": middle - began + time.perf_counter() - after,
+            "probing_s": after - middle,
+            "sampled": float(sum(sampled) + sum(drawn)), "probed": float(sum(probed)),
+        }  # fmt: skip
+        generated = sum(len(r.token_ids) for r in rollouts) + found.drawn + answers
+        return Step(columns, generated, rollouts, kept)
+
+    def _rollouts(self, indices: Sequence[int], seed: int) -> list[Rollout]:
+        """Sample a group for each problem, as the trainer does."""
+        profile, source = self.profile, self.source
+        rows = [i for i in indices for _ in range(profile.training.group_size)]
+        drawn = self.sampler.sample(
+            [source.prompts[i] for i in rows], 1,
+            profile.thinking.budget + profile.thinking.answer_tokens,
+            profile.training.temperature, 1.0, self.reader.end_ids, seed,
+        )  # fmt: skip
+        return [self.reader.read(source.problems[i], source.prompts[i], samples[0])
+                for i, samples in zip(rows, drawn, strict=True)]  # fmt: skip
+
+    def _measure(self, rollouts: list[Rollout], step: int, seed: int) -> Measurement:
+        """Measure J where the form or the log needs it; nothing is found elsewhere."""
+        if not self.form.needs_J and step % self.profile.training.watch_every:
+            return Measurement([], 0, 0)
+        self.prover.agree(rollouts, seed + COMPARISON, self.record)
+        return self.prover.measure(rollouts, seed + ANSWERS)
+
+    def _kept(
+        self, rollouts: list[Rollout], curves: list[Curve], seed: int
+    ) -> tuple[list[Rollout], int]:
+        """Return what is learned of the groups, and how many tokens of answers were drawn."""
+        size, chosen = self.profile.training.group_size, []
+        for first in range(0, len(rollouts), size):
+            group = slice(first, first + size)
+            right = [r.grade.correct for r in rollouts[group]]
+            chosen += self.form.kept(right, curves[group]).tolist()
+        # A trace that closed itself at its cut has the answer that is drawn there already.
+        cut = [n != DROPPED and not (r.closed and n == len(r.boundaries))
+               for r, n in zip(rollouts, chosen, strict=True)]  # fmt: skip
+        ends = [(r, n) for r, n, c in zip(rollouts, chosen, cut, strict=True) if c]
+        shorter, answers = self.cut(ends, seed) if ends else ([], 0)
+        found = iter(shorter)
+        offered = [next(found) if c else r for r, c in zip(rollouts, cut, strict=True)]
+        kept = [r for r, n in zip(offered, chosen, strict=True) if n != DROPPED and r.grade.correct]
+        return kept, answers
+
+    def cut(self, ends: Sequence[tuple[Rollout, int]], seed: int) -> tuple[list[Rollout], int]:
+        """Close traces behind some of their episodes, and draw one answer for each.
+
+        One and no more, so that a trace is kept as often as its cut is worth: of many answers one
+        is right by luck. An answer that does not end is none.
+
+        Args:
+            ends: rollouts, and how many episodes of each are left.
+        Returns:
+            The cut rollouts, right or wrong, and how many tokens were drawn.
+        """
+        starts = [closed_prefix(self.prover, r, n) for r, n in ends]
+        thinking = self.profile.thinking
+        drawn = self.sampler.sample(
+            starts, 1, thinking.answer_tokens, self.profile.training.temperature, 1.0,
+            self.reader.end_ids, seed,
+        )  # fmt: skip
+        cut = []
+        for (r, _), start, (answer,) in zip(ends, starts, drawn, strict=True):
+            ids = start[len(r.prompt_ids) :] + answer.token_ids
+            shorter = self.reader.read(r.problem, r.prompt_ids, Sample(ids, [], answer.finished))
+            right = shorter.grade.correct and answer.finished
+            cut.append(replace(shorter, grade=replace(shorter.grade, correct=right)))
+        return cut, sum(len(answer.token_ids) for (answer,) in drawn)
+
+
+def closed_prefix(prover: Prover, rollout: Rollout, episodes: int) -> list[int]:
+    """Return prompt, first episodes, and the closing as the model writes it when it has finished.
+
+    A paragraph that the cut left open is ended first.
+    """
+    prefix = rollout.trace_ids[: rollout.boundaries[episodes - 1] if episodes else 0]
+    end = prover.termination
+    text = (BLANK_LINE if end.inside_paragraph(prefix) else "") + end.natural(prefix)
+    read = [*rollout.prompt_ids, *prefix]
+    stay, closing = prover.reader.joiner.behind(read, text, len(prefix))
+    return [*read[:stay], *closing]
+
+
+def curves_of(rollouts: Sequence[Rollout], found: Measurement) -> list[Curve]:
+    """Return J (NaN where it was not measured) and boundaries of each rollout.
+
+    Without the last boundary of a truncated one: there the budget ended, and no episode.
+    """
+    curves = []
+    for i, rollout in enumerate(rollouts):
+        t = np.array([0, *rollout.boundaries])
+        J = found.J[i] if found.found else np.full(len(t), np.nan)
+        whole = len(t) - (rollout.truncated and len(t) > 1)
+        curves.append((J[:whole], t[:whole]))
+    return curves
+
+
+def summary(rollouts: Sequence[Rollout], found: Measurement, budget: int) -> dict[str, Any]:
+    """Return a step's means, those of J None where it was not measured, and what that read."""
+    columns = {
+        "reward": mean(r.grade.correct for r in rollouts),
+        "length": mean(r.trace_tokens for r in rollouts),
+        "episodes": mean(len(r.boundaries) for r in rollouts),
+        "truncated": mean(r.truncated for r in rollouts),
+        "ended": mean(r.ended for r in rollouts),
+        "prover_tokens": found.read, "progress": None, "regret": None,
+    }  # fmt: skip
+    if found.found:
+        left = [float(regret.normalised_regret(J, [0, *r.boundaries], budget))
+                for r, J in zip(rollouts, found.J, strict=True)]  # fmt: skip
+        columns |= {"progress": mean(J[-1] - J[0] for J in found.J), "regret": mean(left)}
+    return columns
+
+
+def mean(values: Any) -> float:
+    """Return the mean of numbers or truths."""
+    return float(np.mean(list(values)))
