@@ -48,9 +48,14 @@ class Plan:
 
 
 def plan_of(profile: Profile) -> Plan:
-    """Return the plan of a profile: a window of half the model's context, streams of twice it."""
-    context = context_of(profile)
-    return Plan(min(Plan.problems, profile.data.test), window=context // 2, tokens=2 * context)
+    """Return the plan of a profile: a window of half the model's context, streams of twice it.
+
+    A profile that has fewer problems than a whole plan gets a quick one.
+    """
+    context, few = context_of(profile), profile.data.test < Plan.problems
+    if few:
+        return Plan(profile.data.test, samples=4, window=context // 2, tokens=context + 1)
+    return Plan(window=context // 2, tokens=2 * context)
 
 
 def context_of(profile: Profile) -> int:
