@@ -26,6 +26,7 @@ from mrtlib.prover.probes import check_problems
 from mrtlib.prover.prover import Measurement, Prover
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.tasks.problems import load_problems
+from mrtlib.training.learning import learner
 from mrtlib.training.methods import METHODS, largest_share, mean_square, running_spread
 
 # `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
@@ -118,6 +119,12 @@ class MRTTrainer(GRPOTrainer):
         self._log_cost()
         assert_unpacked(self.model)  # what was sampled and probed with is trained next
         return out
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict) -> torch.Tensor:
+        """Let TRL compute its loss; a model wrapped for several devices stays as it is."""
+        plain = model is self.accelerator.unwrap_model(model)
+        faster = learner(model, self.twin, self.profile) if plain else model
+        return super()._compute_loss(faster, inputs)
 
     def _gains(self, width: int) -> np.ndarray:
         """Return each token's credit (B, width); J is measured where credit or log needs it."""
