@@ -166,9 +166,9 @@ def test_checkpoints_of_activations_are_taken_over_from_the_policy(profile, tmp_
     made = MRTTrainer(profile(), "regret_to_go", 0, tmp_path)
     inputs = batch(made)
     grad = step(made, inputs, merged=True, part_tokens=150)[1]
-    made.model.gradient_checkpointing_enable({"use_reentrant": False})
+    made.model.activation_checkpointing_enable({"use_reentrant": False})
     passes = []
-    made.twin.model.model.layers[0].mlp.register_forward_hook(lambda *_: passes.append(1))
+    made.twin.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
     with counted(made.twin.model) as parts:
         again = step(made, inputs, merged=True, part_tokens=150)[1]
     assert relative(again, grad) < 1e-5

@@ -41,8 +41,8 @@ def through(twin: Twin, temperature: float) -> PreTrainedModel:
     if not hasattr(model, "scored_at"):
         add_fused_lm_head(model, temperature, outputs=("log_probs", "entropy"))
         model.scored_at = temperature
-    if policy.is_gradient_checkpointing and not model.is_gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if policy.is_activation_checkpointing and not model.is_activation_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train(policy.training)
 
 
