@@ -143,6 +143,7 @@ class ProverSettings:
     pack_tokens: int = 16384  # most tokens of one row of a pass; bounds its memory
     pass_tokens: int = later(2048, before=2048)  # of a pass of several rows, padding included
     keep_tokens: int = later(32_768, before=32_768)  # most tokens whose caches sampling hands on
+    equal_once: bool = later(True, before=True)  # J of equal beginnings is measured once in a step
 
 
 @dataclass(frozen=True)
