@@ -85,6 +85,8 @@ class Model:
     quantization: str = "nf4"  # "nf4" (4-bit NormalFloat, double quantisation) or "none"
     dtype: str = "float32"  # load = compute = autocast type; "bfloat16" on a GPU
     twin: bool = True  # sample and probe with a plain copy that holds the merged weights
+    merged: bool = later(True, before=True)  # learn through the twin too, not through PEFT's passes
+    twin_dtype: str = later("same", before="same")  # or "bfloat16", on hardware that computes in it
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,10 @@ class ProverSettings:
     estimator: str = "exact"  # of the training reward: "exact" or "sampled"; evaluation is exact
     samples: int = 8  # answers drawn at each boundary by "sampled"
     temperature: float = 1.0
-    pack_tokens: int = 16384  # most tokens of one pass, padding included; bounds its memory
+    pack_tokens: int = 16384  # most tokens of one row of a pass; bounds its memory
+    pass_tokens: int = later(2048, before=2048)  # of a pass of several rows, padding included
+    keep_tokens: int = later(32_768, before=32_768)  # most tokens whose caches sampling hands on
+    equal_once: bool = later(True, before=True)  # J of equal beginnings is measured once in a step
 
 
 @dataclass(frozen=True)
@@ -159,9 +164,9 @@ class Training:
     temperature: float = 1.0
     warmup_steps: int = 2
     micro_batch: int = 64  # rows in one forward and backward pass
+    part_tokens: int = later(2048, before=2048)  # of a part of it, padding included; 0: no parts
     save_every: int = 10
     watch_every: int = 5  # steps from one look at J to the next where the method needs none
-    once: tuple[str, ...] = later((), before=())  # trained with the first seed alone
     schedule: str = later("constant", before="constant")  # or "linear", "cosine": to a tenth
     max_grad_norm: float = later(1.0, before=1.0)  # longer gradients are cut to this length
     count: str = later("generated", before="generated")  # what `tokens` bounds; or "all": read too
@@ -234,43 +239,33 @@ def _smoke() -> Profile:
     )  # fmt: skip
 
 
-def _tiny() -> Profile:
-    return Profile(name="tiny")
-
-
 def _backtrack() -> Profile:
     """The second parameterisation: labelled steps, errors that are named, returns to a step."""
     return Profile(
         name="backtrack",
         model=Model("data/backtracker/warm"),
         thinking=Thinking(
-            open_tag="", close_tag=ANSWER, segmenter="backtrack", min_paragraphs=1,
-            stop_text="I stop here.\n\n", close_text=ANSWER, answer_open="\\boxed{",
-            budget=128, answer_tokens=24,
+            open_tag="", close_tag=ANSWER, segmenter="backtrack", min_paragraphs=1, budget=128,
+            stop_text="I stop here.\n\n", close_text=ANSWER, answer_open="\\boxed{", answer_tokens=24,
         ),
-        training=Training(
-            methods=("outcome", "mixed_group", "star", "mrt_star_cut"), tokens=120_000
-        ),
-        evaluation=Evaluation(
-            budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32, extensions=4
-        ),
+        training=Training(("outcome", "mixed_group", "star", "mrt_star_cut"), tokens=120_000),
+        evaluation=Evaluation(budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32),
     )  # fmt: skip
 
 
 def _backtrack_smoke() -> Profile:
-    whole, small = _backtrack(), _smoke()
-    training = dataclasses.replace(small.training, methods=whole.training.methods)
-    data = dataclasses.replace(small.data, test=6)
-    evaluation = dataclasses.replace(whole.evaluation, extensions=1)
-    return dataclasses.replace(
-        whole, name="backtrack-smoke", data=data, training=training, evaluation=evaluation
-    )
+    whole, small, replace = _backtrack(), _smoke(), dataclasses.replace
+    return replace(
+        whole, name="backtrack-smoke", data=replace(small.data, test=6),
+        training=replace(small.training, methods=whole.training.methods),
+        evaluation=replace(whole.evaluation, extensions=1),
+    )  # fmt: skip
 
 
 def _r1_distill() -> Profile:
     return Profile(
         name="r1-distill-1.5b",
-        model=Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "nf4", "bfloat16", False),
+        model=Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "nf4", "bfloat16", False, False),
         thinking=Thinking(
             group_size=5,
             instruction="\nPut the final answer within \\boxed{}.",
@@ -278,14 +273,14 @@ def _r1_distill() -> Profile:
             "stop thinking now and write the final answer from what I already have.",
             close_text="\n</think>\n\n",
             answer_open="**Step-by-step explanation and answer**\n\n1. **Answer:** \\boxed{",
-            budget=8192,
-            answer_tokens=1024,
+            budget=8192, answer_tokens=1024,
         ),
         data=Data(family="math", folder="data/problems/math", levels=("math",),
                   train=4000, validation=100, test=200),
+        prover=ProverSettings(pass_tokens=16384, keep_tokens=16384),
         training=Training(
             tokens=150_000_000, most_steps=248, problems_per_step=16, group_size=8,
-            micro_batch=1, beta=0.001,
+            micro_batch=1, part_tokens=16384, beta=0.001,
             learning_rate=dict.fromkeys(TRAINED_METHODS, 1e-5), temperature=0.9,
             warmup_steps=25, save_every=20,
         ),
@@ -297,8 +292,8 @@ def _r1_distill() -> Profile:
 
 
 PROFILES = {
-    "smoke": _smoke, "tiny": _tiny, "backtrack-smoke": _backtrack_smoke, "backtrack": _backtrack,
-    "r1-distill-1.5b": _r1_distill,
+    "smoke": _smoke, "tiny": lambda: Profile("tiny"), "backtrack-smoke": _backtrack_smoke,
+    "backtrack": _backtrack, "r1-distill-1.5b": _r1_distill,
 }  # fmt: skip
 
 
@@ -332,7 +327,7 @@ def load_profile(name: str) -> Profile:
 def check(profile: Profile) -> None:
     """Raise ProfileError when values of a profile contradict each other."""
     training, evaluation, thinking = profile.training, profile.evaluation, profile.thinking
-    for method in (*training.methods, *training.once):
+    for method in training.methods:
         if method not in TRAINED_METHODS:
             raise ProfileError(
                 f"unknown method {method!r}; choose from {', '.join(TRAINED_METHODS)}"
@@ -355,6 +350,10 @@ def check(profile: Profile) -> None:
         raise ProfileError("evaluation.samples must be 4 or more: pass@4 and maj@4 need them")
     if min(evaluation.budgets) < 1 or max(evaluation.budgets) > thinking.budget:
         raise ProfileError(f"evaluation.budgets must lie between 1 and C0 = {thinking.budget}")
+    if profile.model.twin_dtype not in ("same", "bfloat16"):
+        raise ProfileError(
+            f"twin_dtype {profile.model.twin_dtype!r} is not known; use 'same' or 'bfloat16'"
+        )
     if profile.model.quantization not in ("nf4", "none"):
         raise ProfileError(
             f"quantization {profile.model.quantization!r} is not known; use 'nf4' or 'none'"

@@ -1,6 +1,7 @@
 """Rounds of fine-tuning: what is kept and learned, token for token; resume; equal tokens."""
 
 from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -22,20 +23,21 @@ from mrtlib.training.finetuning import FORMS, FineTuning, fine_tune, make_traine
 from mrtlib.training.selection import Sampling, Source, closed_prefix
 from mrtlib.training.trainer import MRTTrainer
 
-SIZE, ROUNDS, TOKENS = 4, 2, 4500
+SIZE, ROWS, ROUNDS, TOKENS = 4, 16, 2, 5000  # rollouts of a group and of a step
 CLOCKS = {"sampling_s", "probing_s", "learning_s"}
 
 
 def small(profile, **changes):
-    """Two rounds of two steps or so: groups of four, two problems a step."""
+    """Two rounds, of three steps in all: groups of four, four problems a step."""
     training = replace(profile.training, tokens=TOKENS, most_steps=50, rounds=ROUNDS,
-                       problems_per_step=2, group_size=SIZE, micro_batch=4)  # fmt: skip
+                       problems_per_step=ROWS // SIZE, group_size=SIZE, micro_batch=8)  # fmt: skip
     return replace(profile, training=replace(training, **changes))
 
 
 @pytest.fixture(scope="module")
 def profile():
-    return small(load_profile("smoke"))
+    base = load_profile("smoke")
+    return small(replace(base, thinking=replace(base.thinking, budget=112)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def toy(toy_profile):
     """A random model, which is never right."""
     base = toy_profile("nf4")
     thinking = replace(base.thinking, budget=40, answer_tokens=8)
-    return small(replace(base, lora=Lora(rank=4, alpha=8), thinking=thinking), tokens=500)
+    return small(replace(base, lora=Lora(rank=4, alpha=8), thinking=thinking), tokens=1200)
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -83,19 +85,19 @@ def test_rows_say_what_was_done(profile, done, method):
     assert {row["method"] for row in rows} == {method}
     sampled = [recorded(profile, work, "sampled", n)[0] for n in range(ROUNDS)]
     steps = [r for part in sampled for r in part]
-    assert len(steps) == len(rows) * 2 * SIZE
+    assert len(steps) == len(rows) * ROWS
     for i, row in enumerate(rows):
-        own = steps[i * 2 * SIZE : (i + 1) * 2 * SIZE]
+        own = steps[i * ROWS : (i + 1) * ROWS]
         assert row["reward"] == np.mean([r.grade.correct for r in own])
         assert row["sampled"] >= sum(len(r.token_ids) - 1 for r in own)
         before = rows[i - 1]["generated_tokens"] if i else 0
         written = row["generated_tokens"] - before - sum(len(r.token_ids) for r in own)
-        assert written == 0 or (method == "mrt_star_cut" and 0 < written <= 2 * SIZE * 32)
+        assert written == 0 or (method == "mrt_star_cut" and 0 < written <= ROWS * 32)
     watched = [FORMS[method].needs_J or i % profile.training.watch_every == 0
                for i in range(len(rows))]  # fmt: skip
     assert [row["regret"] is not None for row in rows] == watched
     assert [row["probed"] > 0 for row in rows] == watched
-    ends = np.cumsum([len(part) // (2 * SIZE) for part in sampled])
+    ends = np.cumsum([len(part) // ROWS for part in sampled])
     assert [i + 1 for i, row in enumerate(rows) if row["learned"]] == ends.tolist()
 
 
@@ -103,19 +105,18 @@ def test_all_forms_generate_as_many_tokens_and_a_round_ends_with_its_share(profi
     for method, (work, rows) in done.items():
         spent = np.array([row["generated_tokens"] for row in rows])
         assert spent[-1] >= TOKENS > spent[-2], method
-        sizes = [len(recorded(profile, work, "sampled", n)[0]) // (2 * SIZE) for n in range(ROUNDS)]
+        sizes = [len(recorded(profile, work, "sampled", n)[0]) // ROWS for n in range(ROUNDS)]
         first = sizes[0]
         assert spent[first - 1] >= TOKENS / ROUNDS > (spent[first - 2] if first > 1 else 0)
 
 
 def test_the_first_step_is_that_of_the_trainer(profile, done, tmp_path):
     made = MRTTrainer(profile, "outcome", 0, tmp_path)
-    made.args.max_steps = 1
-    made.train()
+    made._generate_and_score_completions(next(iter(made.get_train_dataloader())))
     theirs = [(r.problem.id, r.token_ids) for r in made.rollouts]
     for method, (work, _) in done.items():
         first, _ = recorded(profile, work, "sampled", 0)
-        assert [(r.problem.id, r.token_ids) for r in first[: 2 * SIZE]] == theirs, method
+        assert [(r.problem.id, r.token_ids) for r in first[: ROWS]] == theirs, method
 
 
 def test_star_learns_every_right_rollout_as_it_was_sampled(profile, done):
@@ -165,53 +166,41 @@ def test_a_trace_that_ends_wrongly_may_be_cut_where_it_was_right(profile):
     source = Source(profile, 0)
     problem, prompt = next((p, i) for p, i in zip(source.problems, source.prompts, strict=True)
                            if p.level == "three")  # fmt: skip
-    a, x, b, y, c = problem.references[0].replace("(", "").replace(")", "").split()[:5]
-    del a, x, b, y, c
-    text = f"So {problem.references[0]} works.\n\nBut wait, 1 + 1 = 2.\n\n</think>\n\n"
-    text += "The answer is \\boxed{1}<|end|>"
-    rollout = source.reader.read(
-        problem, prompt, Sample(source.reader.joiner.encode(text), [], True)
-    )
+    found = f"So {problem.references[0]} works.\n\n"
+    text = found + "But wait, 1 + 1 = 2.\n\n</think>\n\nThe answer is \\boxed{1}<|end|>"
+    encode = source.reader.joiner.encode
+    rollout = source.reader.read(problem, prompt, Sample(encode(text), [], True))
     assert rollout.closed and not rollout.grade.correct
-    rollout = replace(rollout, boundaries=[rollout.trace_tokens // 2, rollout.trace_tokens])
+    rollout = replace(rollout, boundaries=[len(encode(found)), rollout.trace_tokens])
     sampling = Sampling(source, FORMS["mrt_star_cut"], load_base(profile), profile.runs)
-    kept, drawn = sampling._kept(
-        [rollout] * SIZE, [(np.array([0.0, 1.0, 0.2]), np.arange(3))] * SIZE, 0
-    )
+
+    def kept(*J):
+        return sampling._kept([rollout] * SIZE, [(np.array(J), np.arange(3))] * SIZE, 0)
+
+    learned, drawn = kept(0.0, 1.0, 0.2)
     assert 0 < drawn <= SIZE * profile.thinking.answer_tokens
-    assert all(r.grade.correct for r in kept)
-    worse, _ = sampling._kept(
-        [rollout] * SIZE, [(np.array([0.0, 0.2, 1.0]), np.arange(3))] * SIZE, 0
-    )
-    assert worse == []  # cut at its own end, where its own answer is wrong
+    assert learned and all(r.grade.correct for r in learned)
+    assert {tuple(r.trace_ids) for r in learned} == {tuple(encode(found))}
+    assert kept(0.0, 0.2, 1.0) == ([], 0)  # cut at its own end, where its own answer is wrong
 
 
-@pytest.mark.parametrize("method", FORMS)
-def test_a_run_that_was_killed_goes_on_to_the_same_end(
-    profile, done, method, tmp_path, monkeypatch
-):
-    learn = FineTuning._learn
-
-    def killed(run, number, *arguments):
-        if number == 1:
-            raise KeyboardInterrupt
-        return learn(run, number, *arguments)
-
-    monkeypatch.setattr(FineTuning, "_learn", killed)
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(profile, method, 0, tmp_path)
-    monkeypatch.setattr(FineTuning, "_learn", learn)
-    policy, rows = fine_tune(profile, method, 0, tmp_path)
+@pytest.mark.parametrize("method", ["star", "mrt_star_cut"])
+def test_a_run_that_was_killed_goes_on_to_the_same_end(profile, done, method, tmp_path):
     work, whole = done[method]
+    copytree(work, tmp_path / "cut")
+    cut = tmp_path / "cut"
+    (cut / "steps" / "round-001.parquet").unlink()  # killed just before the round was whole
+    (cut / "adapter-1" / ADAPTER_FILES[0]).write_bytes(b"torn")
+    policy, rows = fine_tune(profile, method, 0, cut)
     assert [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows] == [
         {k: v for k, v in row.items() if k not in CLOCKS} for row in whole
     ]
     for number in range(ROUNDS):
-        assert equal(weights(tmp_path / f"adapter-{number}"), weights(work / f"adapter-{number}"))
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
-    again, same = fine_tune(profile, method, 0, tmp_path)  # nothing is left to do
+        assert equal(weights(cut / f"adapter-{number}"), weights(work / f"adapter-{number}"))
+    stamps = {path: path.stat().st_mtime_ns for path in cut.rglob("*.parquet")}
+    again, same = fine_tune(profile, method, 0, cut)  # nothing is left to do
     assert len(same) == len(rows)
-    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+    assert stamps == {path: path.stat().st_mtime_ns for path in cut.rglob("*.parquet")}
     for (name, ours), theirs in zip(policy.named_parameters(), again.parameters(), strict=True):
         if "lora_" in name:
             assert ours.dtype == torch.float32 and torch.equal(ours, theirs)
@@ -299,8 +288,8 @@ def test_tokens_can_bound_what_is_read_as_well(toy, tmp_path):
     run = FineTuning(every, "mrt_star_keep", 0, tmp_path)
     rows = [{"generated_tokens": 100, "prover_tokens": 30},
             {"generated_tokens": 200, "prover_tokens": 50}]  # fmt: skip
-    assert run.share(rows) == 280 / 500
-    assert FineTuning(toy, "mrt_star_keep", 0, tmp_path).share(rows) == 200 / 500
+    assert run.share(rows) == 280 / 1200
+    assert FineTuning(toy, "mrt_star_keep", 0, tmp_path).share(rows) == 200 / 1200
     assert run.share([]) == 0
 
 

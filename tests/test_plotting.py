@@ -22,9 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mrtlib import plotting, regret
+from mrtlib.config import COMPARED, LABELS
 from mrtlib.evaluation import tables
-from mrtlib.experiments import episode_analysis
-from mrtlib.plotting import budget, episodes, estimators, style, trace, training
+from mrtlib.experiments import episode_analysis, forms
+from mrtlib.plotting import backtracking, budget, episodes, estimators, style, trace, training
 from mrtlib.plotting.backtracking import FAMILIES, KINDS
 from mrtlib.plotting.estimators import COLOURS, LEAST, binomial_band
 
@@ -450,9 +451,14 @@ def test_stop_point(J, expected):
 
 
 def test_looks_differ_in_greyscale():
-    looks = list(style.METHODS.values())
-    for feature in ("dashes", "marker", "label", "colour"):
-        assert len({getattr(look, feature) for look in looks}) == len(looks)
+    """Of methods that are drawn together no two share a feature."""
+    drawn = [("base", *COMPARED), *(("outcome", *names) for names in forms.FAMILIES.values()),
+             tuple(dict.fromkeys(n for names in backtracking.FAMILIES.values() for n in names))]
+    assert {name for names in drawn for name in names} == set(style.METHODS) == set(LABELS)
+    for names in drawn:
+        looks = [style.METHODS[name] for name in names]
+        for feature in ("dashes", "marker", "label", "colour"):
+            assert len({getattr(look, feature) for look in looks}) == len(looks)
     assert len({dashes for _, dashes, _ in style.SERIES}) == len(style.SERIES)
     assert len({marker for *_, marker in style.SERIES}) == len(style.SERIES)
 

@@ -95,6 +95,11 @@ def some_probes(references=None):
     ]  # fmt: skip
 
 
+def bound(tokens):
+    """Bound rows and passes alike."""
+    return exact.Limits(row=tokens, joined=tokens)
+
+
 def assert_close(found, expected, tolerance=1e-4):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -172,16 +177,34 @@ def test_packed_is_unpacked_in_four_bits(kind, lora, tmp_path):
 def test_split_passes_give_the_same(limit):
     model, cases = build(), some_probes()
     if limit == 25:  # the longest chain of the first three is 6 + 21 + 3 + 4 = 34
-        with pytest.raises(ValueError, match="does not fit a pass of 25"):
-            exact.packed(model, cases, GivenIds(), pack_tokens=limit)
+        with pytest.raises(ValueError, match="over the limit of 25"):
+            exact.packed(model, cases, GivenIds(), limits=bound(limit))
         return
     whole = exact.packed(model, cases, GivenIds())
     split, fed = tokens_of(
-        model, lambda: exact.packed(model, cases, GivenIds(), pack_tokens=limit)
+        model, lambda: exact.packed(model, cases, GivenIds(), limits=bound(limit))
     )
     assert_close(split, whole)
     assert len(fed) > 2 and max(fed) <= limit
-    assert_close(exact.unpacked(model, cases, GivenIds(), pack_tokens=limit), whole)
+    assert_close(exact.unpacked(model, cases, GivenIds(), limits=bound(limit)), whole)
+
+
+def test_what_is_read_twice_is_asked_once():
+    """Rollouts of one problem share J_0, and what is behind a beginning that they have in common."""
+    model, [first, *_] = build(), some_probes()
+    other = replace(first, trace_ids=[*first.trace_ids[:9], 8, 9, 8], boundaries=[4, 9, 12])
+    fewer = replace(first, references=first.references[:2])
+    for score in (exact.packed, exact.unpacked):
+        probes = [first, other, fewer, first]
+        (shared, fed), (apart, more) = (
+            tokens_of(model, lambda: score(model, probes, GivenIds(), 1.0, limits))  # noqa: B023
+            for limits in (exact.Limits(), exact.Limits(equal_once=False))
+        )
+        assert_close(shared, apart, 1e-6)
+        assert_close(shared, [score(model, [p], GivenIds())[0] for p in probes], 1e-6)
+        assert sum(fed) < 0.7 * sum(more)
+        assert (shared[0][:3] == shared[1][:3]).all() and shared[0][3] != shared[1][3]
+        assert (shared[2] < shared[0]).all()  # the same prompts, but fewer answers are right
 
 
 def kept_traces(model, probes):
@@ -207,7 +230,7 @@ def test_kept_caches_give_the_same(kind, limit):
     assert len({len(k.token_ids) for k in kept}) > 2  # rows left the batch at different steps
     whole, more = tokens_of(model, lambda: exact.packed(model, probes, GivenIds()))
     spared, fewer = tokens_of(
-        model, lambda: exact.packed(model, probes, GivenIds(), 1.0, limit, kept)
+        model, lambda: exact.packed(model, probes, GivenIds(), 1.0, bound(limit), kept)
     )
     assert_close(spared, whole)
     assert sum(fewer) < 0.8 * sum(more)
@@ -237,7 +260,7 @@ def test_a_suffix_like_the_trace_is_not_taken_for_it():
     whole = exact.packed(model, [probe], ending)
     assert_close(whole, exact.unpacked(model, [probe], ending))
     for limit in (45, 60, 4096):
-        spared = exact.packed(model, [probe], ending, 1.0, limit, [kept])
+        spared = exact.packed(model, [probe], ending, 1.0, bound(limit), [kept])
         assert_close(spared, whole)
 
 

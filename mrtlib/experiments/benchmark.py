@@ -26,6 +26,7 @@ from mrtlib.models.sampling import TransformersSampler
 from mrtlib.models.tokens import prompt_ids
 from mrtlib.prover import exact
 from mrtlib.prover.probes import Probe, references_of
+from mrtlib.prover.prover import limits
 from mrtlib.store import write_csv
 from mrtlib.tasks.problems import load_problems
 
@@ -86,7 +87,7 @@ def scoring(
     """Return the work of measuring exact J of probes, `exact.packed` or `exact.unpacked`."""
     prover, settings = stepper.trainer.prover, stepper.profile.prover
     run = partial(score, stepper.model, probes, prover.termination, settings.temperature,
-                  settings.pack_tokens, **more)  # fmt: skip
+                  limits(settings), **more)  # fmt: skip
     return partial(timed, run, stepper.model)
 
 

@@ -16,6 +16,7 @@ from random import Random
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mrtlib.config import ROOT, Model, Profile
 from mrtlib.evaluation.sweep import Evaluator
@@ -154,7 +155,7 @@ def fine_tuned(profile: Profile, kind: str, seed: int) -> Path:
     others, _ = build_set(base, kind, [found[i] for i in order[-HELD_OUT:]], whole, size, 0)
     print(f"warm start, {kind}, seed {seed}: {facts}", flush=True)
     model, log = fine_tune(base, texts, others, seed, folder / "trainer", tuning)
-    model.save_pretrained(folder / "model", safe_serialization=True)
+    model.to(torch.bfloat16).save_pretrained(folder / "model", safe_serialization=True)
     load_tokenizer(base).save_pretrained(folder / "model")
     kept = {"kind": kind, "seed": seed, "stitching": asdict(settings), "tuning": asdict(tuning)}
     write_json(folder / "training.json", kept | {"set": facts, "log": log})
@@ -170,6 +171,7 @@ def measure(profile: Profile, split: str = "validation") -> dict[str, float]:
     read; arithmetic, right steps; lines that name an error, thinking tokens, and truncated.
     """
     problems = load_problems(profile.problems / f"{split}.jsonl")
+    profile = replace(profile, evaluation=replace(profile.evaluation, batch_rows=ROWS))
     evaluator = Evaluator.load(profile, "warm", 0, None)
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
     rollouts = [r for part in parts for group in evaluator.rollouts(part) for r in group]

@@ -3,7 +3,9 @@
 A small 4-bit model spends most of a decoding step on unpacking weights and on adapters. The twin
 has one matrix for each layer: the dequantised base weight plus the adapter's (alpha/r) B A.
 Nothing is quantised again, and every refresh starts from the base, so errors do not add up: outputs
-differ from the policy's by rounding alone. It costs the memory of the unquantised model.
+differ from the policy's by rounding alone. With gradients on, they go to the policy's adapters (see
+`merged`), so that one can learn through the twin as well. It costs the memory of the unquantised
+model.
 """
 
 import copy
@@ -12,6 +14,8 @@ import logging
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from mrtlib.models.merged import MergedLinear, is_plain_lora
 
 BLOCK = 64  # weights that share one scale in 4-bit NormalFloat (arXiv 2305.14314)
 
@@ -91,8 +95,12 @@ def plain_weight(layer: nn.Module) -> torch.Tensor:
 class Twin:
     """Keeps a plain model equal to a policy (PEFT-wrapped or not, quantised or not)."""
 
-    def __init__(self, policy: PreTrainedModel) -> None:
+    def __init__(self, policy: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
         """Build the plain model with the policy's weights.
+
+        Args:
+            dtype: the twin's number type, the policy's if none is given. The merged weights are
+                rounded to it once, from a sum in the policy's type.
 
         Raises:
             ModelError: the plain model has a module that the policy lacks.
@@ -102,14 +110,14 @@ class Twin:
         config = copy.deepcopy(inner.config)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-        dtype = next(inner.parameters()).dtype
-        dtype = dtype if dtype.is_floating_point else inner.config.dtype
+        own = next(inner.parameters()).dtype
+        self.dtype = own if own.is_floating_point else inner.config.dtype
         with torch.random.fork_rng(devices=[]):  # building draws weights that are then replaced
-            self.model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            self.model = AutoModelForCausalLM.from_config(config, dtype=dtype or self.dtype)
         self.model.to(inner.device).requires_grad_(False).eval()
         self.layers: dict[str, tuple[nn.Module, torch.Tensor]] = {}
         theirs = dict(inner.named_modules())
-        for name, module in self.model.named_modules():
+        for name, module in list(self.model.named_modules()):
             self._adopt(name, module, theirs)
         self.refresh()
 
@@ -119,12 +127,26 @@ class Twin:
             raise ModelError(f"the policy has no module {name}; set model.twin = False")
         source = theirs[name]
         if hasattr(source, "get_delta_weight"):
-            weight = plain_weight(source.get_base_layer()).to(module.weight.dtype)
+            weight = plain_weight(source.get_base_layer()).to(self.dtype)
+            if type(module) is nn.Linear and is_plain_lora(source):
+                module = MergedLinear(module, source)
+                self.model.set_submodule(name, module)
             self.layers[name] = (module, weight.clone())
             source = source.get_base_layer()
         for key, parameter in module.named_parameters(recurse=False):
             value = plain_weight(source) if key == "weight" else getattr(source, key).data
             parameter.data.copy_(value)
+
+    @property
+    def learns(self) -> bool:
+        """Whether gradients through the twin reach all that the policy trains."""
+        reached = [
+            id(side["default"].weight)
+            for module, _ in self.layers.values() if isinstance(module, MergedLinear)
+            for side in (module.adapted.lora_A, module.adapted.lora_B)
+        ]  # fmt: skip
+        trained = [id(weight) for weight in self.policy.parameters() if weight.requires_grad]
+        return bool(trained) and set(trained) <= set(reached)
 
     @torch.no_grad()
     def refresh(self) -> PreTrainedModel:

@@ -5,7 +5,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from mrtlib.evaluation.tables import need
-from mrtlib.plotting.style import Given, curves, looks_of, paper
+from mrtlib.plotting.style import Given, curves, few_ticks, looks_of, panels, paper
 
 QUANTITIES = {
     "reward": "mean reward", "regret": "normalised regret", "length": "trace length (tokens)",
@@ -54,3 +54,46 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"learning curves: quantity must be one of {', '.join(QUANTITIES)}")
     rows = rows.sort_values("quantity", key=lambda q: q.map(list(QUANTITIES).index), kind="stable")
     return rows.assign(quantity=rows["quantity"].map(QUANTITIES))
+
+
+@paper
+def forms_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw validation while each form trains: a column a family, accuracy above and regret below.
+
+    Args:
+        table: family, method, tokens (generated, in thousands), quantity, estimate, low, high
+            (shaded for outcome RL alone, where they are known).
+    """
+    need(table, "family method tokens quantity estimate low high", "forms_curves")
+    families, quantities = table["family"].unique(), table["quantity"].unique()
+    axes = panels(axes, len(families) * len(quantities), height=1.55)
+    looks = looks_of(table["method"])
+    for i, ax in enumerate(axes):
+        family, quantity = families[i % len(families)], quantities[i // len(families)]
+        rows = table[(table["family"] == family) & (table["quantity"] == quantity)]
+        for method, run in rows.groupby("method", sort=False):
+            look = looks[method]
+            ax.plot(run["tokens"], run["estimate"], color=look.colour, marker=look.marker,
+                    linestyle=(0, look.dashes) if look.dashes else "-", mew=0.4,
+                    label=look.label)  # fmt: skip
+            if method == "outcome":
+                ax.fill_between(run["tokens"], run["low"], run["high"], linewidth=0,
+                                facecolor=(look.colour, 0.12))  # fmt: skip
+        ends = table.loc[table["quantity"] == quantity, ["estimate", "low", "high"]]
+        low, high = ends.min(axis=None), ends.max(axis=None)
+        ax.set(ylim=(low - 0.05 * (high - low), high + 0.05 * (high - low)), xlim=(0, None))
+        few_ticks(ax)
+        if i < len(families):
+            ax.set(title=family)
+        if i % len(families) == 0:
+            ax.set(ylabel=quantity)
+        if i >= len(axes) - len(families):
+            ax.set(xlabel="thousand tokens")
+    _legends_below(axes[-len(families) :])
+    return axes
+
+
+def _legends_below(axes: list[Axes]) -> None:
+    """Put a legend of its own below each panel, for panels that hold different curves."""
+    for ax in axes:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.36), frameon=False, ncols=1)

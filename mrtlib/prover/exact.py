@@ -20,6 +20,15 @@ LOGIT_ROWS = 2048  # rows of logits turned into float32 at a time
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How probes share passes; see `config.ProverSettings`."""
+
+    row: int = 16384  # tokens: a trace whose row would be longer is split
+    joined: int = 2048  # most tokens of a pass of several rows, padding included
+    equal_once: bool = True  # where mu reads the same at two boundaries, it is asked once
+
+
+@dataclass(frozen=True)
 class _Written:
     """One spelling of a reference in a row: the opening's last node, then those of its tokens."""
 
@@ -45,7 +54,7 @@ class _Plan:
 
 def packed(
     model: PreTrainedModel, probes: Sequence[Probe], termination: Termination,
-    temperature: float = 1.0, pack_tokens: int = 16384, kept: Sequence[Kept] | None = None,
+    temperature: float = 1.0, limits: Limits = Limits(), kept: Sequence[Kept] | None = None,
 ) -> list[np.ndarray]:  # fmt: skip
     """Return the probability that mu writes a reference answer, at every boundary.
 
@@ -54,7 +63,6 @@ def packed(
     one row of a packed pass.
 
     Args:
-        pack_tokens: bound on the padded tokens of a pass; a trace over it is split.
         kept: caches of the traces from sampling, one for each probe, under the same weights;
             then only the termination texts and references go through the model.
 
@@ -64,48 +72,74 @@ def packed(
     Raises:
         ProverError: a temperature of 0; references that are not prefix-free; a model that cannot
             share prefixes (use `unpacked`; `Prover.exact` chooses).
-        ValueError: one boundary with one reference alone exceeds `pack_tokens`.
+        ValueError: one boundary with one reference alone exceeds `limits.row`.
     """
     if reason := obstacle(model):
         raise ProverError(f"{reason}; use exact.unpacked")
-    return _success(model, probes, termination, temperature, pack_tokens, True, kept)
+    return _success(model, probes, termination, temperature, limits, True, kept)
 
 
 def unpacked(
     model: PreTrainedModel, probes: Sequence[Probe], termination: Termination,
-    temperature: float = 1.0, pack_tokens: int = 16384,
+    temperature: float = 1.0, limits: Limits = Limits(),
 ) -> list[np.ndarray]:  # fmt: skip
     """Return what `packed` returns from one plain row per boundary and reference: any model."""
-    return _success(model, probes, termination, temperature, pack_tokens, False)
+    return _success(model, probes, termination, temperature, limits, False)
 
 
 def _success(
     model: PreTrainedModel, probes: Sequence[Probe], termination: Termination, temperature: float,
-    pack_tokens: int, packed: bool, kept: Sequence[Kept] | None = None,
+    limits: Limits, packed: bool, kept: Sequence[Kept] | None = None,
 ) -> list[np.ndarray]:  # fmt: skip
     """Return J_0 ... J_k of each probe, its jobs in one packed row or in a plain row each."""
     if temperature <= 0:
         raise ProverError(f"temperature is {temperature}; a probability needs one above 0")
+    read = [[termination.prompt(p, j) for j in range(len(p.ends))] for p in probes]
+    first = _first_of_equals(probes, read) if limits.equal_once else {}
     owned: list[tuple[int, _Plan]] = []
     for index, probe in enumerate(probes):
         check_references(probe.references)
-        jobs = [(j, r) for j in range(len(probe.ends)) for r in range(len(probe.references))]
+        own = [j for j in range(len(probe.ends)) if first.get((index, j), (index, j)) == (index, j)]
+        jobs = [(j, r) for j in own for r in range(len(probe.references))]
         groups = [jobs] if packed else [[job] for job in jobs]
         cache = kept[index] if kept else None
         owned += [(index, plan) for group in groups if group
-                  for plan in _plans(probe, termination, group, pack_tokens, cache)]  # fmt: skip
+                  for plan in _plans(probe, read[index], group, limits.row, cache)]  # fmt: skip
     totals = [np.zeros(len(probe.ends)) for probe in probes]
+    lengths = [len(plan.trie) - plan.cached for _, plan in owned]
+    together = max([limits.joined, *lengths])
     with packing.evaluating(model):
-        for rows in packing.by_length([len(plan.trie) for _, plan in owned], pack_tokens):
+        for rows in packing.by_length(lengths, together):
             scores = _log_probabilities(model, [owned[row][1] for row in rows], temperature, packed)
             for row, logp in zip(rows, scores, strict=True):
                 for (j, _), value in logp.items():
                     totals[owned[row][0]][j] += np.exp(value)
+    for (index, j), (other, i) in first.items():
+        totals[index][j] = totals[other][i]
     return totals
 
 
+def _first_of_equals(
+    probes: Sequence[Probe], read: Sequence[Sequence[list[int]]]
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """Return, for every probe and boundary, the first at which mu reads the same.
+
+    J_0 is one number for all rollouts of a problem, and so is J behind any beginning that they
+    have in common.
+
+    Args:
+        read: what mu reads at each boundary of each probe.
+    """
+    known: dict[tuple, tuple[int, int]] = {}
+    return {
+        (index, j): known.setdefault((tuple(prompt), tuple(probe.references)), (index, j))
+        for index, (probe, prompts) in enumerate(zip(probes, read, strict=True))
+        for j, prompt in enumerate(prompts)
+    }
+
+
 def _plans(
-    probe: Probe, termination: Termination, jobs: list[Job], limit: int, kept: Kept | None
+    probe: Probe, read: Sequence[list[int]], jobs: list[Job], limit: int, kept: Kept | None
 ) -> list[_Plan]:
     """Plan the jobs as one row, or as several when one would have more than `limit` tokens."""
     trie, spellings, openings = packing.Trie(), {}, {}
@@ -113,14 +147,19 @@ def _plans(
     trace = trie.extend(packing.ROOT, [*probe.prompt_ids, *probe.trace_ids[:longest]])
     for j, r in jobs:
         if j not in openings:
-            openings[j] = trie.extend(packing.ROOT, termination.prompt(probe, j))[-1]
+            openings[j] = trie.extend(packing.ROOT, read[j])[-1]
         spellings[j, r] = [
             _Written([openings[j], *trie.extend(openings[j], one.tokens)], one.ends)
             for one in probe.references[r]
         ]
     if len(trie) > limit and len(jobs) > 1:
         halves = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
-        return [plan for half in halves for plan in _plans(probe, termination, half, limit, kept)]
+        return [plan for half in halves for plan in _plans(probe, read, half, limit, kept)]
+    if len(trie) > limit:
+        raise ValueError(
+            f"one boundary with one reference has {len(trie)} tokens, over the limit of {limit}; "
+            "raise prover.pack_tokens"
+        )
     if kept is None:
         return [_Plan(trie, spellings)]
     # A node whose logits are needed is computed even if it is in the cache.

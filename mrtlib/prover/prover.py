@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mrtlib.config import Profile
+from mrtlib.config import Profile, ProverSettings
 from mrtlib.models.caches import Kept
 from mrtlib.models.compatibility import can_share, obstacle
 from mrtlib.models.packing import counted
@@ -39,7 +39,6 @@ from mrtlib.store import read_json, write_json
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem
 
-LONG = 512  # budget in tokens, from which on the caches of rollouts are kept for the prover
 TRACES = 8  # on which exact and sampled J are compared
 CHANCE = 1e-3  # the two disagree where so large a difference is less probable by chance alone
 
@@ -177,11 +176,11 @@ class Prover:
         Raises:
             ProverError: references that are not prefix-free.
         """
-        probes, settings = [self.probe(r) for r in rollouts], self.profile.prover
-        limits = settings.temperature, settings.pack_tokens
+        probes = [self.probe(r) for r in rollouts]
+        settings = self.profile.prover.temperature, limits(self.profile.prover)
         if can_share(self.model, "exact J takes a row per boundary and reference"):
-            return exact.packed(self.model, probes, self.termination, *limits, kept)
-        return exact.unpacked(self.model, probes, self.termination, *limits)
+            return exact.packed(self.model, probes, self.termination, *settings, kept)
+        return exact.unpacked(self.model, probes, self.termination, *settings)
 
     def sampled(self, rollouts: Sequence[Rollout], k: int, seed: int) -> list[Drawn]:
         """Draw and grade k answers at every boundary of each rollout.
@@ -229,11 +228,9 @@ class Prover:
     def uses_caches(self, tokens: int) -> bool:
         """Say whether caches of so many tokens are worth keeping from sampling for `measure`.
 
-        With them it need not compute the prefixes, but they take memory. So they are kept where
-        the budget is `LONG`, as shorter traces are hardly longer than the termination texts and
-        references behind them, and for no more tokens than a packed pass may have.
+        With them it need not compute the prefixes, but they take memory: `keep_tokens` bounds it.
         """
-        fits = self.profile.thinking.budget >= LONG and tokens <= self.profile.prover.pack_tokens
+        fits = tokens <= self.profile.prover.keep_tokens
         return self.is_exact and fits and not obstacle(self.model)
 
     def agree(self, rollouts: Sequence[Rollout], seed: int, record: Path) -> None:
@@ -276,6 +273,11 @@ class Prover:
         cause = _cause(float((right - K * J).sum()), grades) if chance < CHANCE else ""
         share = float(right.sum() / len(grades))
         return Comparison(len(grades), float(J.mean()), share, min(1.0, chance), cause)
+
+
+def limits(settings: ProverSettings) -> exact.Limits:
+    """Return how the settings let probes share passes."""
+    return exact.Limits(settings.pack_tokens, settings.pass_tokens, settings.equal_once)
 
 
 def graded(

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from mrtlib.config import BACK, STEP, Thinking
@@ -175,4 +176,5 @@ def lesson(problem: Problem, recipe: Recipe, thinking: Thinking, rng: Random) ->
 
 def course(thinking: Thinking, parent: Path | None) -> Course:
     """Return what the base learns; `parent` is the embedded reasoner, which knows arithmetic."""
-    return Course(partial(build_tokenizer, thinking), lesson, thinking, parent)
+    # Half the size; weights are rounded further by 4-bit loading.
+    return Course(partial(build_tokenizer, thinking), lesson, thinking, parent, torch.bfloat16)

@@ -36,13 +36,15 @@ LOGGED = 50  # steps from one line of the log to the next
 class Course:
     """What a model learns: its tokenizer, how a lesson is written, and from which model it starts.
 
-    Without a `parent`, a folder with a model of the same shape, it starts from nothing.
+    Without a `parent`, a folder with a model of the same shape, it starts from nothing. `dtype` is
+    what the trained weights are written in.
     """
 
     tokenizer: Callable[[], PreTrainedTokenizerFast]
     lesson: Lesson
     thinking: Thinking
     parent: Path | None = None
+    dtype: torch.dtype = torch.float32
 
 
 REASONER = Course(build_tokenizer, lesson, THINKING)
@@ -227,6 +229,7 @@ class ReasonerTraining:
 
     def export(self, folder: Path) -> None:
         """Write the trained model, its tokenizer, the recipe and the loss curve to a folder."""
+        self.model.to(self.course.dtype)
         self.model.generation_config.pad_token_id = self.tokenizer.pad_token_id
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)

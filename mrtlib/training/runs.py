@@ -65,7 +65,7 @@ def training_key(profile: Profile, method: str, seed: int) -> str:
     rate = profile.training.learning_rate[method]
     alpha = 0.0 if method == "outcome" else profile.training.alpha  # it has no use for one
     training = replace(  # without what changes no adapter
-        profile.training, methods=(), once=(), seeds=(), learning_rate={method: rate},
+        profile.training, methods=(), seeds=(), learning_rate={method: rate},
         alpha=alpha, validate_every=Training.validate_every,
     )  # fmt: skip
     problems = file_hashes([profile.problems / "train.jsonl"], profile.problems)

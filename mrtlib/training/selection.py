@@ -4,7 +4,7 @@ G rollouts a group; B of a step, groups one after the other. A trace has k episo
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from mrtlib.tasks.problems import load_problems
 # From the seed of a step's rollouts to that of its answers at cuts, of its sampled J, and of the
 # comparison of exact with sampled J at the start; the last two as in the trainer.
 CUTS, ANSWERS, COMPARISON = 250_000, 500_000, 750_000
+UNMEASURED = Measurement([], 0, 0)
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,18 @@ class Sampling:
         self.sampler = TransformersSampler(self.model, source.tokenizer.pad_token_id, rows)
         self.prover = Prover(self.model, source.tokenizer, profile, reader=source.reader)
 
-    def step(self, step: int, indices: Sequence[int]) -> Step:
+    def step(self, number: int, indices: Sequence[int]) -> Step:
         """Sample a group for each of these problems, and choose; steps are counted from 0."""
-        seed = 1_000_003 * self.source.seed + step
+        seed = 1_000_003 * self.source.seed + number
+        watched = self.form.needs_J or number % self.profile.training.watch_every == 0
         began = time.perf_counter()
         with counted(self.model) as sampled:
             rollouts = self._rollouts(indices, seed)
         middle = time.perf_counter()
+        if watched:  # once in a run; every method spends as many tokens on it, so none are counted
+            self.prover.agree(rollouts, seed + COMPARISON, self.record)
         with counted(self.model) as probed:
-            found = self._measure(rollouts, step, seed)
+            found = self.prover.measure(rollouts, seed + ANSWERS) if watched else UNMEASURED
         after = time.perf_counter()
         with counted(self.model) as drawn:
             kept, answers = self._kept(rollouts, curves_of(rollouts, found), seed + CUTS)
@@ -124,13 +128,6 @@ class Sampling:
         )  # fmt: skip
         return [self.reader.read(source.problems[i], source.prompts[i], samples[0])
                 for i, samples in zip(rows, drawn, strict=True)]  # fmt: skip
-
-    def _measure(self, rollouts: list[Rollout], step: int, seed: int) -> Measurement:
-        """Measure J where the form or the log needs it; nothing is found elsewhere."""
-        if not self.form.needs_J and step % self.profile.training.watch_every:
-            return Measurement([], 0, 0)
-        self.prover.agree(rollouts, seed + COMPARISON, self.record)
-        return self.prover.measure(rollouts, seed + ANSWERS)
 
     def _kept(
         self, rollouts: list[Rollout], curves: list[Curve], seed: int
@@ -207,20 +204,20 @@ def curves_of(rollouts: Sequence[Rollout], found: Measurement) -> list[Curve]:
 def summary(rollouts: Sequence[Rollout], found: Measurement, budget: int) -> dict[str, Any]:
     """Return a step's means, those of J None where it was not measured, and what that read."""
     columns = {
-        "reward": mean(r.grade.correct for r in rollouts),
-        "length": mean(r.trace_tokens for r in rollouts),
-        "episodes": mean(len(r.boundaries) for r in rollouts),
-        "truncated": mean(r.truncated for r in rollouts),
-        "ended": mean(r.ended for r in rollouts),
+        "reward": _mean(r.grade.correct for r in rollouts),
+        "length": _mean(r.trace_tokens for r in rollouts),
+        "episodes": _mean(len(r.boundaries) for r in rollouts),
+        "truncated": _mean(r.truncated for r in rollouts),
+        "ended": _mean(r.ended for r in rollouts),
         "prover_tokens": found.read, "progress": None, "regret": None,
     }  # fmt: skip
     if found.found:
         left = [float(regret.normalised_regret(J, [0, *r.boundaries], budget))
                 for r, J in zip(rollouts, found.J, strict=True)]  # fmt: skip
-        columns |= {"progress": mean(J[-1] - J[0] for J in found.J), "regret": mean(left)}
+        columns |= {"progress": _mean(J[-1] - J[0] for J in found.J), "regret": _mean(left)}
     return columns
 
 
-def mean(values: Any) -> float:
-    """Return the mean of numbers or truths."""
+def _mean(values: Iterable[float]) -> float:
+    """Return the mean of some numbers or truths."""
     return float(np.mean(list(values)))

@@ -31,6 +31,7 @@ from mrtlib.prover.prover import Measurement, Prover
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.tasks.problems import Problem, load_problems
 from mrtlib.training import payment
+from mrtlib.training.learning import learner
 from mrtlib.training.methods import METHODS, Method, largest_share, mean_square
 from mrtlib.training.schedule import rate_factor, share_done, stage
 from mrtlib.training.starts import StalePrefixes, Start, group_starts
@@ -159,11 +160,16 @@ class MRTTrainer(GRPOTrainer):
         return out
 
     def _compute_loss(self, model, inputs: dict) -> torch.Tensor:
-        """Return TRL's loss, and count the tokens that are learned."""
-        both = self.accelerator.unwrap_model(model), self.sampling_model(fresh=False)
+        """Return TRL's loss, and count the tokens that are learned.
+
+        A model that is wrapped for several devices stays as it is.
+        """
+        policy = self.accelerator.unwrap_model(model)
+        both = {id(m): m for m in (policy, self.sampling_model(fresh=False))}
+        faster = learner(model, self.twin, self.profile) if model is policy else model
         with ExitStack() as stack:
-            tokens = [stack.enter_context(counted(m)) for m in {id(m): m for m in both}.values()]
-            loss = super()._compute_loss(model, inputs)
+            tokens = [stack.enter_context(counted(m)) for m in both.values()]
+            loss = super()._compute_loss(faster, inputs)
         parts = self.current_gradient_accumulation_steps  # the log takes the mean over them
         self.note(learned=parts * sum(map(sum, tokens)))
         return loss
@@ -371,7 +377,7 @@ def grpo_settings(profile: Profile, method: str, seed: int, folder: Path) -> GRP
         temperature=training.temperature,
         loss_type="dapo",
         scale_rewards="group",
-        gradient_checkpointing=cuda,
+        activation_checkpointing=cuda,
         logging_steps=1,
         save_strategy="steps",
         save_steps=training.save_every,

@@ -1,0 +1,96 @@
+"""Every form of the method, one seed each: does it train, and how does its learning curve look?
+
+The runs have a folder of their own, with validation of every method alike. One seed says nothing
+about which form is better: that takes the seeds and the test problems of notebook 04.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.config import LABELS, TRAINED_METHODS, Profile
+from mrtlib.stats import wilson
+from mrtlib.store import Shards
+from mrtlib.tasks.problems import load_problems
+from mrtlib.training.runs import train, training_key
+from mrtlib.training.schedule import THROUGH
+
+# Forms that are looked at together; outcome RL is drawn with each.
+FAMILIES = {
+    "credit of episodes": ("episode_progress", "episode_progress_centred", "regret_to_go",
+                           "final_progress", "budget_relative"),
+    "outcome alone": ("length_penalty", "budget_curriculum", "outcome_wide"),
+    "stale prefixes": ("mixed_group", "termination_baseline", "stale_outcome"),
+    "fine-tuning": ("star", "mrt_star_keep", "mrt_star_cut"),
+}  # fmt: skip
+QUANTITIES = {"validation": "validation accuracy", "validation_regret": "validation regret"}
+
+
+def study(profile: Profile, seed: int) -> pd.DataFrame:
+    """Train every method with one seed, or read what is on record; return their `steps`.
+
+    The records are the logs alone: adapters stay on the machine that trained them.
+    """
+    own = replace(profile, name=f"{profile.name}/forms")
+    shards, keys = Shards(own.runs / "steps", "steps"), []
+    for method in TRAINED_METHODS:
+        keys.append(f"{method}-{seed}-{training_key(own, method, seed)[:16]}")
+        if not shards.has(keys[-1]):
+            folder = train(own, method, seed)
+            steps = Shards(folder, "steps").read(["steps"])
+            rows = steps.astype(object).where(steps.notna(), None).to_dict("records")
+            shards.write(keys[-1], rows)
+    return shards.read(keys)
+
+
+def validated(steps: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return what `plotting.forms_curves` draws: a panel for each family and quantity.
+
+    Args:
+        count: validation problems.
+
+    Returns:
+        family, method, tokens (generated, in thousands), quantity, estimate; of accuracies also
+        Wilson's low and high, of one run on these problems.
+    """
+    parts = []
+    for family, methods in FAMILIES.items():
+        own = steps[steps["method"].isin(("outcome", *methods))].dropna(subset="validation")
+        own = own.assign(family=family, tokens=own["generated_tokens"] / 1000)
+        parts.append(own.melt(["family", "method", "tokens"], list(QUANTITIES), "quantity",
+                              "estimate"))  # fmt: skip
+    table = pd.concat(parts, ignore_index=True)
+    low, high = wilson((table["estimate"] * count).round(), count)
+    share = table["quantity"] == "validation"
+    return table.assign(
+        quantity=table["quantity"].map(QUANTITIES),
+        low=np.where(share, low, np.nan), high=np.where(share, high, np.nan),
+    )  # fmt: skip
+
+
+def validation_problems(profile: Profile) -> int:
+    """Return how many validation problems a profile has."""
+    return len(load_problems(profile.problems / "validation.jsonl", profile.data.validation))
+
+
+def ends(steps: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return each method at its end: accuracy, the interval of its problems, regret, and cost.
+
+    `low` and `high` are Wilson's, of one run on these problems: other seeds are not in them.
+    `through` counts all tokens through the model, in millions; `best` is the best accuracy on the
+    way, which is too good by the luck of its choice.
+    """
+    rows = []
+    for method, run in steps.groupby("method", sort=False):
+        known = run.dropna(subset="validation")
+        last = known.iloc[-1]
+        low, high = wilson(round(last["validation"] * count), count)
+        rows.append({
+            "method": LABELS[method], "steps": len(run), "accuracy": last["validation"],
+            "low": low, "high": high, "best": known["validation"].max(),
+            "regret": last["validation_regret"], "length": run["length"].tail(5).mean(),
+            "generated": run["generated_tokens"].max() / 1e6,
+            "through": run[list(THROUGH)].sum().sum() / 1e6,
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index("method")
