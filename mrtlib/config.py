@@ -245,8 +245,8 @@ def _backtrack() -> Profile:
         name="backtrack",
         model=Model("data/backtracker/warm"),
         thinking=Thinking(
-            open_tag="", close_tag=ANSWER, segmenter="backtrack", min_paragraphs=1, budget=128,
-            stop_text="I stop here.\n\n", close_text=ANSWER, answer_open="\\boxed{", answer_tokens=24,
+            open_tag="", close_tag=ANSWER, close_text=ANSWER, segmenter="backtrack", budget=128,
+            min_paragraphs=1, stop_text="I stop here.\n\n", answer_open="\\boxed{", answer_tokens=24,
         ),
         training=Training(("outcome", "mixed_group", "star", "mrt_star_cut"), tokens=120_000),
         evaluation=Evaluation(budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32),
