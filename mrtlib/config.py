@@ -245,8 +245,9 @@ def _backtrack() -> Profile:
         name="backtrack",
         model=Model("data/backtracker/warm"),
         thinking=Thinking(
-            open_tag="", close_tag=ANSWER, close_text=ANSWER, segmenter="backtrack", budget=128,
-            min_paragraphs=1, stop_text="I stop here.\n\n", answer_open="\\boxed{", answer_tokens=24,
+            open_tag="", close_tag=ANSWER, close_text=ANSWER, budget=128, answer_tokens=24,
+            segmenter="backtrack", min_paragraphs=1, stop_text="I stop here.\n\n",
+            answer_open="\\boxed{",
         ),
         training=Training(("outcome", "mixed_group", "star", "mrt_star_cut"), tokens=120_000),
         evaluation=Evaluation(budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32),
@@ -280,9 +281,8 @@ def _r1_distill() -> Profile:
         prover=ProverSettings(pass_tokens=16384, keep_tokens=16384),
         training=Training(
             tokens=150_000_000, most_steps=248, problems_per_step=16, group_size=8,
-            micro_batch=1, part_tokens=16384, beta=0.001,
+            micro_batch=1, part_tokens=16384, beta=0.001, save_every=20, warmup_steps=25,
             learning_rate=dict.fromkeys(TRAINED_METHODS, 1e-5), temperature=0.9,
-            warmup_steps=25, save_every=20,
         ),
         evaluation=Evaluation(
             samples=16, temperature=0.6, top_p=0.95, extension_tokens=2048, batch_rows=16,
