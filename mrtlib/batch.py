@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from mrtlib.config import ROOT, Profile, as_json, load_profile
 from mrtlib.evaluation.comparison import regret_in_words, tokens_in_words
 from mrtlib.evaluation.tables import results_markdown
-from mrtlib.experiments.backtracking import efficiency_in_words, progress_in_words
+from mrtlib.experiments.backtracking import efficiency_in_words, progress_in_words, told
 from mrtlib.models.loading import work_key
 from mrtlib.store import manifest, read_csv, read_json, write_json, write_text
 
@@ -258,7 +258,7 @@ def _of_search(profile: Profile) -> list[str]:
     """Return what was found of backtracking search, in words."""
     gaps, votes = _tables(profile, "progress_differences", "vote_efficiency")
     rows = [progress_in_words(row) for row in read_csv(gaps).itertuples()]
-    rows += [efficiency_in_words(row) for row in read_csv(votes).itertuples()]
+    rows += [efficiency_in_words(row) for row in told(read_csv(votes)).itertuples()]
     return [f"Backtracking search ({profile.name}):", *(f"- {row}" for row in rows), ""]
 
 

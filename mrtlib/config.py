@@ -265,9 +265,10 @@ def _backtrack() -> Profile:
 def _backtrack_smoke() -> Profile:
     whole, small = _backtrack(), _smoke()
     training = dataclasses.replace(small.training, methods=whole.training.methods)
-    evaluation = dataclasses.replace(whole.evaluation, extensions=2)
+    data = dataclasses.replace(small.data, test=6)
+    evaluation = dataclasses.replace(whole.evaluation, extensions=1)
     return dataclasses.replace(
-        whole, name="backtrack-smoke", data=small.data, training=training, evaluation=evaluation
+        whole, name="backtrack-smoke", data=data, training=training, evaluation=evaluation
     )
 
 

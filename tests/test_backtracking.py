@@ -192,6 +192,9 @@ def test_a_side_that_needs_half_the_tokens_is_twice_as_efficient():
     assert ("base linearised", "base parallel") in table.index
     assert not any("mixed" in name for name, _ in table.index)
     words = [backtracking.efficiency_in_words(row) for row in table.reset_index().itertuples()]
+    assert len(backtracking.told(table.reset_index())) == 0  # tokens through the model are counted
+    first = backtracking.efficiency(both)
+    assert backtracking.told(first)["ours"].tolist() == ["base linearised", "outcome linearised"]
     assert all("times fewer tokens" in text for text in words)
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from mrtlib import batch
-from mrtlib.config import ROOT, load_profile
+from mrtlib.config import PROFILES, ROOT, load_profile
 from mrtlib.evaluation.results import COLUMNS
 
 BOOKS = batch.numbered()
+TINY, SMOKE = load_profile("tiny"), load_profile("smoke")
 
 
 def code_cells(book):
@@ -70,7 +71,7 @@ def test_form(path):
     assert "widgets" not in book.metadata
     assert len({cell.id for cell in book.cells}) == len(book.cells)
     given = parameters(book)
-    assert given["profile"] == "tiny"
+    assert given["profile"] == batch.profile_of(path, TINY).name
     assert given["interactive"] is True
     assert given["seed"] == 0
 
@@ -86,7 +87,8 @@ def test_the_form_check_can_fail():
 
 def test_committed_copies_show_no_noise():
     for path in BOOKS:
-        copy = nbformat.read(ROOT / "data" / "runs" / "tiny" / path.name, as_version=4)
+        folder = ROOT / "data" / "runs" / batch.profile_of(path, TINY).name
+        copy = nbformat.read(folder / path.name, as_version=4)
         assert noise(copy) == [], path.stem
 
 
@@ -105,7 +107,7 @@ def reproduced(tmp_path_factory):
     """All notebooks run in the profile smoke, in a folder of their own; and what was said."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MRT_RUNS", str(tmp_path_factory.mktemp("runs")))
-        profile, out = load_profile("smoke"), io.StringIO()
+        profile, out = SMOKE, io.StringIO()
         copies = batch.reproduce(profile, seed=0, seeds=1, out=out)
         yield profile, copies, out.getvalue(), batch.summary(profile), profile.runs
 
@@ -114,7 +116,7 @@ def test_every_notebook_runs(reproduced):
     _, copies, said, _, runs = reproduced
     assert [path.name for path in copies] == [path.name for path in BOOKS]
     for path in copies:
-        assert path.parent == runs
+        assert path.parent == runs.parent / batch.profile_of(path, SMOKE).name
         text, book = path.read_text(encoding="utf-8"), nbformat.read(path, as_version=4)
         assert f"{path.stem}: started" in said and f"{path.stem}: done in" in said
         assert any(cell.outputs for cell in code_cells(book))
@@ -126,7 +128,7 @@ def test_every_notebook_runs(reproduced):
             if "figures.save(" in cell.source or "budget_view(" in cell.source:
                 shown = [o for o in cell.outputs if "image/png" in o.get("data", {})]
                 assert shown, f"{path.stem}: nothing to see below {cell.source!r}"
-        for local in (str(ROOT), str(runs), sys.prefix):
+        for local in (str(ROOT), str(runs.parent), sys.prefix):
             assert local not in text
     assert "outcome, seed 0: step 1, " in said
     assert "%|" not in said  # no progress bars
@@ -159,6 +161,42 @@ def test_what_a_run_leaves(reproduced):
     assert "outcome RL" in said
     equal = pd.read_csv(runs / "tokens_at_equal_accuracy.csv")
     assert said.count("`outcome`") == len(removed) + len(equal)
+
+
+def test_what_a_notebook_with_its_own_profile_leaves(reproduced):
+    *_, said, runs = reproduced
+    own = runs.parent / "backtrack-smoke"
+    record = json.loads((own / "manifest.json").read_text(encoding="utf-8"))
+    assert record["config"]["name"] == "backtrack-smoke" and record["seeds"] == [0]
+    hashes = set(record["hashes"])
+    assert {"votes_at_equal_tokens.csv", "data/backtracker/warm/model.safetensors"} <= hashes
+    for stem in ("warm_start_loss", "search_curves", "backtrack_progress", "votes_by_tokens"):
+        for kind in ("pdf", "png", "csv"):
+            assert (own / "figures" / f"{stem}.{kind}").stat().st_size
+        assert f"{stem}.pdf" in said
+    gaps = pd.read_csv(own / "progress_differences.csv")
+    assert said.count("a backtrack of `") == len(gaps)
+    streams = pd.concat(map(pd.read_parquet, own.glob("linearised/*/*.parquet")))
+    assert streams.groupby(["method", "way"]).ngroups == 2 * 5
+
+
+def test_a_profile_runs_the_notebooks_that_are_about_its_base(tmp_path, monkeypatch):
+    names = {name: [own and own.name for own in (batch.profile_of(path, load_profile(name))
+                    for path in BOOKS)] for name in PROFILES}  # fmt: skip
+    own = BOOKS.index(next(path for path in BOOKS if path.stem in batch.OWN))
+    for name, found in names.items():
+        others = found[:own] + found[own + 1 :]
+        if name.startswith("backtrack"):
+            assert found[own] == name and set(others) == {None}
+        else:
+            small = {"tiny": "backtrack", "smoke": "backtrack-smoke"}
+            assert found[own] == small.get(name) and set(others) == {name}
+    monkeypatch.setattr(batch, "NOTEBOOKS", tmp_path)
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path / "runs"))
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / BOOKS[own].name)
+    out = io.StringIO()
+    assert batch.reproduce(load_profile("r1-distill-1.5b"), 0, 1, out) == []
+    assert "left out, as it is about another base than 'r1-distill-1.5b'" in out.getvalue()
 
 
 def test_seeds_on_record_are_those_of_a_finished_run_with_the_same_settings(reproduced):

@@ -1,5 +1,6 @@
 """Every figure on synthetic records: it draws, fits, can be read and is saved byte for byte."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -23,8 +24,14 @@ from matplotlib.text import Text
 from mrtlib import plotting, regret
 from mrtlib.config import COMPARED, LABELS
 from mrtlib.evaluation import tables
+<<<<<<< HEAD
 from mrtlib.experiments import episode_analysis, forms
 from mrtlib.plotting import backtracking, budget, episodes, estimators, style, trace, training
+=======
+from mrtlib.experiments import episode_analysis
+from mrtlib.plotting import budget, episodes, estimators, style, trace, training
+from mrtlib.plotting.backtracking import FAMILIES, KINDS
+>>>>>>> linear
 from mrtlib.plotting.estimators import COLOURS, LEAST, binomial_band
 
 METHODS = ("base", "outcome", "episode_progress", "regret_to_go")
@@ -170,6 +177,32 @@ def some_coverage():
     return table.assign(low=table["coverage"] - 0.01, high=table["coverage"] + 0.01)
 
 
+SEARCHERS = ("base", "outcome", "mixed_group", "star", "mrt_star_cut")
+
+
+def some_shares():
+    bins = np.linspace(-1.1, 1.1, 12)
+    rows = [(m, part, a, b, np.exp(-((a + b - 0.1 * i) ** 2) / 0.1) / 3, 0.05 * i)
+            for i, m in enumerate(SEARCHERS)
+            for part in ("error line", "error line and new attempt")
+            for a, b in zip(bins[:-1], bins[1:], strict=True)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "part", "left", "right", "share", "mean"])
+
+
+def some_votes():
+    return banded(
+        [(m, way, k, 90 * k, 0.3 + 0.05 * i + 0.03 * np.log(k) + 0.02 * k * n)
+         for i, m in enumerate(SEARCHERS) for n, way in enumerate(("parallel", "linearised"))
+         for k in range(1, 11)],
+        ["method", "way", "k", "tokens"],
+    )  # fmt: skip
+
+
+def some_warm_starts():
+    return banded([(kind, step, 1 / (1 + i + step)) for i, kind in enumerate(KINDS)
+                   for step in range(0, 200, 10)], ["kind", "step"])  # fmt: skip
+
+
 RESULTS = some_results()
 # figure: (arguments, the table that is saved beside it, figure width in inches)
 CASES = {
@@ -192,6 +225,10 @@ CASES = {
     "error_by_tokens": ((some_errors(),), some_errors(), 3.25),
     "estimator_curves": ((some_learning(),), some_learning(), 6.75),
     "coverage": ((some_coverage(),), some_coverage(), 3.25),
+    "warm_start_loss": ((some_warm_starts(),), some_warm_starts(), 3.25),
+    "search_curves": ((some_steps(),), some_steps(), 6.75),
+    "backtrack_progress": ((some_shares(),), some_shares(), 6.75),
+    "votes_by_tokens": ((some_votes(),), some_votes(), 6.75),
     "cost_by_boundaries": ((some_costs(),), some_costs(), 6.75),
 }  # fmt: skip
 
@@ -327,6 +364,34 @@ def test_the_part_beyond_the_budget_is_marked_only_if_there_is_one():
     assert "extrapolated" in {t.get_text() for t in beyond.texts}
     within = budget.accuracy_by_budget(RESULTS[RESULTS["budget"] <= C0], C0)
     assert not within.texts
+
+
+def test_votes_are_solid_for_samples_and_dashed_for_a_stream():
+    votes = some_votes()
+    for ax, family in zip(plotting.votes_by_tokens(votes), FAMILIES.values(), strict=True):
+        lines = curves_of(ax)
+        assert len(lines) == 2 * len(family)
+        for line in lines:
+            (method,) = (m for m in family if style.METHODS[m].colour == line.get_color())
+            way = "parallel" if line.get_linestyle() == "-" else "linearised"
+            rows = votes[(votes["method"] == method) & (votes["way"] == way)]
+            np.testing.assert_allclose(line.get_xydata(), rows[["tokens", "estimate"]])
+    one = votes[votes["method"].isin(["base", "outcome"])]
+    assert len(plotting.votes_by_tokens(one)) == 1
+    with pytest.raises(ValueError, match="no two of base, star"):
+        plotting.votes_by_tokens(votes[votes["method"] == "base"])
+
+
+def test_bars_of_progress_stand_side_by_side_in_their_bin():
+    shares = some_shares()
+    for ax in plotting.backtrack_progress(shares):
+        bars = [p for p in ax.patches if p.get_width() > 0]
+        assert len(bars) == 3 * 11
+        ends = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
+        assert all(b <= a + 1e-9 for (_, b), (a, _) in itertools.pairwise(ends))
+        centres = np.sort([bar.get_x() + bar.get_width() / 2 for bar in bars]).reshape(11, 3)
+        bins = np.sort(shares["left"].unique())
+        assert (centres > bins[:, None]).all() and (centres < bins[:, None] + 0.2).all()
 
 
 def test_axes_that_are_given_are_used():

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from mrtlib.batch import numbered
+from mrtlib.batch import numbered, profile_of
 from mrtlib.config import ROOT, load_profile
 from mrtlib.evaluation.tables import results_markdown
 from mrtlib.experiments.benchmark import markdown
@@ -26,9 +26,9 @@ def test_its_benchmark_is_the_committed_one():
 
 
 def test_it_lists_the_notebooks_and_the_figures_that_are_there():
-    row = r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\) \| \[results\]\(data/runs/tiny/\1\.ipynb\) \|"
+    row = r"^\| \[(\w+)\]\(notebooks/\1\.ipynb\) \| \[results\]\(data/runs/(\w+)/\1\.ipynb\) \|"
     rows = re.findall(row, README, flags=re.M)
-    assert rows == [path.stem for path in numbered()]
+    assert rows == [(path.stem, profile_of(path, TINY).name) for path in numbered()]
     section = README.partition("## The notebooks")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+)`", section))
     for kind in ("pdf", "png", "csv"):

@@ -97,18 +97,17 @@ def progress_differences(
 ) -> pd.DataFrame:
     """Return differences in mean progress, paired over problems in which both methods backtrack.
 
-    Columns: method, other, part, estimate, low, high, problems, decided. A pair of which a method
-    is missing is left out.
+    Columns: method, other, part, estimate, low, high, problems, decided. A pair without such a
+    problem is left out.
     """
     rows = []
     for method, other in pairs:
         for part, own in found.groupby("part", sort=False):
             both = [own[own["method"] == name] for name in (method, other)]
-            if any(side.empty for side in both):
-                continue
             ours, theirs, levels = paired(*both, "progress")
-            gap = two_way(ours - theirs, levels)
-            rows.append((method, other, part, *vars(gap).values(), ours.shape[1]))
+            if len(levels):
+                gap = two_way(ours - theirs, levels)
+                rows.append((method, other, part, *vars(gap).values(), len(levels)))
     names = ["method", "other", "part", "estimate", "low", "high", "problems"]
     return decided(pd.DataFrame(rows, columns=names))
 
@@ -315,21 +314,29 @@ def _curves(ours: pd.DataFrame, other: pd.DataFrame, counted: str) -> tuple:
 
 def progress_in_words(row: pd.Series) -> str:
     """Say in words what one row of `progress_differences` shows, whichever way it came out."""
-    much = f"{row.estimate:+z.3f} [{row.low:.3f}, {row.high:.3f}]"
+    much = f"{row.estimate:+z.3f} [{row.low:.3f}, {row.high:.3f}], by {row.part}"
+    if not row.decided:
+        return (f"a backtrack of `{row.method}` shows no significant difference in progress from "
+                f"one of `{row.other}` ({much})")  # fmt: skip
     sort = "more" if row.estimate > 0 else "less"
-    found = f"makes {sort} progress" if row.decided else "shows no significant difference"
-    return f"`{row.method}` {found} by {row.part} against `{row.other}` ({much})"
+    return f"a backtrack of `{row.method}` makes {sort} progress than one of `{row.other}` ({much})"
 
 
 def efficiency_in_words(row: pd.Series) -> str:
     """Say in words what one row of `efficiency` shows, whichever way it came out."""
     much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
-    place = f"the best vote of {row.other} ({row.accuracy:.1%}; tokens {row.counted})"
+    place = f"the best vote of {row.other}, {row.accuracy:.1%}"
     if row.times_fewer == 0:
         return f"{row.ours} does not reach {place} ({much})"
     if not row.decided:
         return f"{row.ours} shows no significant difference in the tokens to {place} ({much})"
-    return f"{row.ours} reaches {place} with {much}"
+    return f"{row.ours} reaches {place}, with {much}"
+
+
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `efficiency` that are told in words: generated tokens, not to the base."""
+    of_base = table["other"].str.startswith("base ") & ~table["ours"].str.startswith("base ")
+    return table[(table["counted"] == COUNTED[0]) & ~of_base]
 
 
 def crossed(table: pd.DataFrame, column: str) -> tuple[Array, Array]:

@@ -21,8 +21,9 @@ from mrtlib.plotting.training import learning_curves
 
 # What is drawn together: a form of MRT, the same training without information gain, the base.
 FAMILIES = {"STaR": ("base", "star", "mrt_star_cut"), "RL": ("base", "outcome", "mixed_group")}
-KINDS = {"joined": "joined at what they share", "random": "joined at random (RISE)",
-         "rejection": "right attempts alone (STaR)"}  # fmt: skip
+KINDS = {
+    "joined": "shared steps", "random": "random (RISE)", "rejection": "right alone (STaR)",
+}  # fmt: skip
 WAYS = {
     "parallel": {"linestyle": "-"},
     "linearised": {"linestyle": (0, (3.5, 1.5)), "markerfacecolor": "white"},
