@@ -24,14 +24,9 @@ from matplotlib.text import Text
 from mrtlib import plotting, regret
 from mrtlib.config import COMPARED, LABELS
 from mrtlib.evaluation import tables
-<<<<<<< HEAD
 from mrtlib.experiments import episode_analysis, forms
 from mrtlib.plotting import backtracking, budget, episodes, estimators, style, trace, training
-=======
-from mrtlib.experiments import episode_analysis
-from mrtlib.plotting import budget, episodes, estimators, style, trace, training
 from mrtlib.plotting.backtracking import FAMILIES, KINDS
->>>>>>> linear
 from mrtlib.plotting.estimators import COLOURS, LEAST, binomial_band
 
 METHODS = ("base", "outcome", "episode_progress", "regret_to_go")
