@@ -40,6 +40,10 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     if method in FORMS:
         policy, rows = fine_tune(profile, method, seed, work)
         save_adapter(policy, folder)
+        for part in work.glob(BEST):
+            shutil.copytree(part, folder / BEST, dirs_exist_ok=True)
+        for part in work.glob("comparison.json"):
+            shutil.copy(part, folder)
         write_table(folder / "steps.parquet", "steps", rows)
         write_json(folder / "key.json", key)
         return folder
