@@ -21,22 +21,23 @@ import torch
 from mrtlib.config import ROOT, Model, Profile
 from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.models.loading import work_key, work_keys
-from mrtlib.models.tokens import load_tokenizer
+from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.reasoner import attempts, stitching
 from mrtlib.reasoner.lessons import encode
 from mrtlib.reasoner.making import make
-from mrtlib.reasoner.stitching import KINDS, Attempts, Stitching
+from mrtlib.reasoner.stitching import KINDS, Attempts, Steps, Stitching
 from mrtlib.rollouts import Rollout
 from mrtlib.store import Shards, complete, read_json, write_csv, write_json
-from mrtlib.tasks.problems import load_problems
+from mrtlib.tasks.problems import Problem, load_problems
 from mrtlib.training.warm_start import Coded, FineTuning, fine_tune
 
 BASE = "data/backtracker/base"
 SHARD = 250  # problems
 ROLLOUTS = 8  # of the base on each training problem
-ROWS = 512  # of them are drawn at a time
+BRANCHES = 4  # further ones from each good beginning of a wrong attempt
+ROWS = 512  # rollouts that are drawn at a time
 HELD_OUT = 300  # training problems whose traces are not learned, the last ones of the file
-HELD_OUT_SHARE = 0.15  # tokens of a held-out set, as a share of what is learned
+HELD_OUT_SHARE = 0.06  # tokens of a held-out set, as a share of what is learned
 COLUMNS = ("step", "tokens", "learned", "train_loss", "loss")
 
 
@@ -79,31 +80,58 @@ def study(profile: Profile, seeds: Sequence[int]) -> pd.DataFrame:
 
 
 def base_attempts(profile: Profile) -> list[Attempts]:
-    """Return the base's attempts at every training problem, sampled or read."""
+    """Return the base's attempts at every training problem, sampled or read.
+
+    Where a wrong attempt begins well, the base also goes on from there, so that there are right
+    attempts that share the beginning.
+    """
     own = of_base(profile)
-    settings = replace(
-        own.evaluation, samples=ROLLOUTS, temperature=1.0, top_p=1.0, batch_rows=ROWS
-    )
-    own = replace(own, evaluation=settings)
     problems = load_problems(profile.problems / "train.jsonl")
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
-    contents = [{"rollouts of": [p.id for p in part]} for part in parts]
-    keys = work_keys(own, "model evaluation thinking", contents)
+    starts = {p.id: [()] * ROLLOUTS for p in problems}
+    texts = _outputs(own, parts, starts, "rollouts of the base")
+    found = {p.id: stitching.sort_attempts(p, texts[p.id]) for p in problems}
+    good = {name: sorted(stitching.good_beginnings(each)) for name, each in found.items()}
+    starts = {name: [begun for begun in some for _ in range(BRANCHES)]
+              for name, some in good.items()}  # fmt: skip
+    more = _outputs(own, parts, starts, "rollouts from good steps")
+    return [stitching.sort_attempts(p, [*texts[p.id], *more.get(p.id, ())]) for p in problems]
+
+
+def _outputs(
+    profile: Profile, parts: Sequence[list[Problem]], starts: dict[str, list[Steps]], name: str
+) -> dict[str, list[str]]:
+    """Return outputs for each problem, one behind each of its starts, sampled or read."""
+    contents = [{"starts": [(p.id, starts[p.id]) for p in part]} for part in parts]
+    keys = work_keys(profile, "model thinking", json.loads(json.dumps(contents)))
     shards = Shards(profile.runs / "warm_start" / "rollouts", "rollouts")
 
     @cache
     def evaluator() -> Evaluator:
         """Load the model when there is something to sample."""
-        return Evaluator.load(own, "base", 0, None)
+        wide = replace(profile.evaluation, batch_rows=ROWS)
+        return Evaluator.load(replace(profile, evaluation=wide), "base", 0, None)
 
     def sample(i: int) -> dict[str, list[dict]]:
-        found, reader = evaluator().rollouts(parts[i]), evaluator().reader
-        return {"rollouts": [reader.row(r, "base", 0, n) for group in found
-                             for n, r in enumerate(group)]}  # fmt: skip
+        reader, sampler = evaluator().reader, evaluator().prover.sampler
+        wanted = [(p, n, steps) for p in parts[i] for n, steps in enumerate(starts[p.id])]
+        prompts = [prompt_ids(reader.tokenizer, p.question, profile.thinking)
+                   for p, _, _ in wanted]  # fmt: skip
+        begun = [reader.joiner.encode(attempts.write_steps(steps, p)) for p, _, steps in wanted]
+        most = profile.thinking.budget + profile.thinking.answer_tokens
+        drawn = sampler.sample(
+            [a + b for a, b in zip(prompts, begun, strict=True)], 1, most, 1.0, 1.0,
+            reader.end_ids, seed=int(keys[i][:12], 16),
+        )  # fmt: skip
+        rows = []
+        for (p, n, _), prompt, start, (own,) in zip(wanted, prompts, begun, drawn, strict=True):
+            whole = replace(own, token_ids=start + own.token_ids,
+                            logprobs=[0.0] * len(start) + own.logprobs)  # fmt: skip
+            rows.append(reader.row(reader.read(p, prompt, whole), "base", 0, n))
+        return {"rollouts": rows}
 
-    complete({"rollouts": shards}, keys, sample, "rollouts of the base")
-    texts = shards.read(keys).groupby("problem")["text"].agg(list)
-    return [stitching.sort_attempts(p, texts[p.id]) for p in problems]
+    complete({"rollouts": shards}, keys, sample, name)
+    return shards.read(keys).groupby("problem")["text"].agg(list).to_dict()
 
 
 def build_set(
@@ -131,7 +159,7 @@ def build_set(
         "set_tokens": sum(len(ids) for ids, _ in coded),
         "set_learned": sum(label != -100 for _, labels in coded for label in labels),
         "errors": float(np.mean([len(t.backs) for t in drawn])),
-        "shared": float(np.mean(kept)) if kept else 0.0,
+        "deep": float(np.mean(np.array(kept) > 0)) if kept else 0.0,
     }
     return coded, facts
 
@@ -141,8 +169,9 @@ def fine_tuned(profile: Profile, kind: str, seed: int) -> Path:
     settings, tuning, base = Stitching(), FineTuning(), of_base(profile)
     folder = profile.runs / "warm_start" / f"{kind}-{seed}"
     key = work_key(
-        base, "model thinking", kind=kind, seed=seed, rollouts=ROLLOUTS, held_out=HELD_OUT,
-        stitching=json.loads(json.dumps(asdict(settings))), tuning=asdict(tuning),
+        base, "model thinking", kind=kind, seed=seed, rollouts=[ROLLOUTS, BRANCHES],
+        held_out=HELD_OUT, tuning=asdict(tuning),
+        stitching=json.loads(json.dumps(asdict(settings))),
     )  # fmt: skip
     if (folder / "key.json").is_file() and read_json(folder / "key.json") == key:
         return folder

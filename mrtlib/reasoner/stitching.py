@@ -45,6 +45,7 @@ class Stitching:
     tokens: int = 300_000  # of each set, all that goes through the model
     single: float = 0.3  # of the traces of `joined` and `random` are right at once
     errors: tuple[float, ...] = (0.5, 0.3, 0.2)  # shares of the others with 1, 2, 3 wrong attempts
+    deep: float = 0.75  # of the joined traces return behind a good step, where a problem has such
     cut: float = 0.2  # share of all traces that are cut and answered, half at a paragraph
 
 
@@ -114,20 +115,33 @@ def good_steps(problem: Problem, steps: Steps) -> int:
     return sum(1 for _ in itertools.takewhile(bool, ways[1:]))
 
 
-def join(attempts: Attempts, errors: int, rng: Random) -> Trace | None:
+def good_beginnings(attempts: Attempts) -> set[Steps]:
+    """Return the good beginnings of wrong attempts, each as long as it can be.
+
+    To go on from them is the search for right attempts that share as much as possible.
+    """
+    cuts = [(wrong, good_steps(attempts.problem, wrong)) for wrong in attempts.wrong]
+    return {wrong[:good] for wrong, good in cuts if good}
+
+
+def join(attempts: Attempts, errors: int, deep: bool, rng: Random) -> Trace | None:
     """Join wrong attempts and a right one, each where it parts from the one before; None if none.
 
-    From a random wrong attempt on, the next is the one that shares the most with it: at last a
-    right one, before that a wrong one that parts from it before its first bad step.
+    The last wrong attempt is followed by the right one that shares the most with it; before it
+    stand wrong ones that part from the next before their first bad step.
+
+    Args:
+        deep: if possible, the last wrong attempt has a good step that a right one shares.
     """
-    chosen = [rng.choice(attempts.wrong)]
+    far = [w for w in attempts.wrong if any(w[0] == right[0] for right in attempts.right)]
+    chosen = [rng.choice(far if deep and far else attempts.wrong)]
     while len(chosen) < errors:
-        last = chosen[-1]
-        most = good_steps(attempts.problem, last)
-        others = [w for w in attempts.wrong if w not in chosen and shared(last, w) <= most]
+        after = chosen[0]
+        others = [w for w in attempts.wrong if w not in chosen
+                  and shared(w, after) <= good_steps(attempts.problem, w)]  # fmt: skip
         if not others:
             return None
-        chosen.append(_closest(last, others, rng))
+        chosen.insert(0, _closest(after, others, rng))
     chosen.append(_closest(chosen[-1], attempts.right, rng))
     kept = tuple(shared(a, b) for a, b in itertools.pairwise(chosen))
     return Trace(attempts.problem, tuple(chosen), tuple(k + 1 for k in kept), kept)
@@ -157,7 +171,9 @@ def draw_trace(kind: str, attempts: Attempts, settings: Stitching, rng: Random) 
     if alone:
         return Trace(attempts.problem, (rng.choice(attempts.right),), (), ())
     errors = rng.choices(range(1, len(settings.errors) + 1), settings.errors)[0]
-    return (join if kind == "joined" else stitch)(attempts, errors, rng)
+    if kind == "joined":
+        return join(attempts, errors, rng.random() < settings.deep, rng)
+    return stitch(attempts, errors, rng)
 
 
 def standing(text: str) -> list[Step]:
