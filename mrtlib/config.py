@@ -239,37 +239,28 @@ def _smoke() -> Profile:
     )  # fmt: skip
 
 
-def _tiny() -> Profile:
-    return Profile(name="tiny")
-
-
 def _backtrack() -> Profile:
     """The second parameterisation: labelled steps, errors that are named, returns to a step."""
     return Profile(
         name="backtrack",
         model=Model("data/backtracker/warm"),
         thinking=Thinking(
-            open_tag="", close_tag=ANSWER, segmenter="backtrack", min_paragraphs=1,
-            stop_text="I stop here.\n\n", close_text=ANSWER, answer_open="\\boxed{",
-            budget=128, answer_tokens=24,
+            open_tag="", close_tag=ANSWER, close_text=ANSWER, budget=128, answer_tokens=24,
+            segmenter="backtrack", min_paragraphs=1, stop_text="I stop here.\n\n",
+            answer_open="\\boxed{",
         ),
-        training=Training(
-            methods=("outcome", "mixed_group", "star", "mrt_star_cut"), tokens=120_000
-        ),
-        evaluation=Evaluation(
-            budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32, extensions=4
-        ),
+        training=Training(("outcome", "mixed_group", "star", "mrt_star_cut"), tokens=120_000),
+        evaluation=Evaluation(budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32),
     )  # fmt: skip
 
 
 def _backtrack_smoke() -> Profile:
-    whole, small = _backtrack(), _smoke()
-    training = dataclasses.replace(small.training, methods=whole.training.methods)
-    data = dataclasses.replace(small.data, test=6)
-    evaluation = dataclasses.replace(whole.evaluation, extensions=1)
-    return dataclasses.replace(
-        whole, name="backtrack-smoke", data=data, training=training, evaluation=evaluation
-    )
+    whole, small, replace = _backtrack(), _smoke(), dataclasses.replace
+    return replace(
+        whole, name="backtrack-smoke", data=replace(small.data, test=6),
+        training=replace(small.training, methods=whole.training.methods),
+        evaluation=replace(whole.evaluation, extensions=1),
+    )  # fmt: skip
 
 
 def _r1_distill() -> Profile:
@@ -283,17 +274,15 @@ def _r1_distill() -> Profile:
             "stop thinking now and write the final answer from what I already have.",
             close_text="\n</think>\n\n",
             answer_open="**Step-by-step explanation and answer**\n\n1. **Answer:** \\boxed{",
-            budget=8192,
-            answer_tokens=1024,
+            budget=8192, answer_tokens=1024,
         ),
         data=Data(family="math", folder="data/problems/math", levels=("math",),
                   train=4000, validation=100, test=200),
         prover=ProverSettings(pass_tokens=16384, keep_tokens=16384),
         training=Training(
             tokens=150_000_000, most_steps=248, problems_per_step=16, group_size=8,
-            micro_batch=1, part_tokens=16384, beta=0.001,
+            micro_batch=1, part_tokens=16384, beta=0.001, save_every=20, warmup_steps=25,
             learning_rate=dict.fromkeys(TRAINED_METHODS, 1e-5), temperature=0.9,
-            warmup_steps=25, save_every=20,
         ),
         evaluation=Evaluation(
             samples=16, temperature=0.6, top_p=0.95, extension_tokens=2048, batch_rows=16,
@@ -303,8 +292,8 @@ def _r1_distill() -> Profile:
 
 
 PROFILES = {
-    "smoke": _smoke, "tiny": _tiny, "backtrack-smoke": _backtrack_smoke, "backtrack": _backtrack,
-    "r1-distill-1.5b": _r1_distill,
+    "smoke": _smoke, "tiny": lambda: Profile("tiny"), "backtrack-smoke": _backtrack_smoke,
+    "backtrack": _backtrack, "r1-distill-1.5b": _r1_distill,
 }  # fmt: skip
 
 
