@@ -157,12 +157,13 @@ def think_ids(
     found = []
     for tag in (thinking.open_tag, thinking.close_tag):
         ids = tokenizer.encode(tag, add_special_tokens=False)
-        absent = tag == thinking.open_tag == ""
-        if not absent and (len(ids) != 1 or ids[0] == tokenizer.unk_token_id):
-            raise ModelError(
-                f"the tokenizer has no token {tag!r}; name its tags in thinking.open_tag and "
-                "thinking.close_tag, or add them as tokens and train the model on them"
-            )
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            if tag or found:  # only the opening tag may be left out, which comes first
+                raise ModelError(
+                    f"the tokenizer has no token {tag!r}; name its tags in thinking.open_tag and "
+                    "thinking.close_tag, or add them as tokens and train the model on them"
+                )
+            ids = []
         found.append(ids)
     return found[0], found[1]
 
