@@ -314,7 +314,7 @@ def _curves(ours: pd.DataFrame, other: pd.DataFrame, counted: str) -> tuple:
 
 def progress_in_words(row: pd.Series) -> str:
     """Say in words what one row of `progress_differences` shows, whichever way it came out."""
-    much = f"{row.estimate:+z.3f} [{row.low:.3f}, {row.high:.3f}], by {row.part}"
+    much = f"{row.estimate:+z.3f} [{row.low:z.3f}, {row.high:z.3f}], by {row.part}"
     if not row.decided:
         return (f"a backtrack of `{row.method}` shows no significant difference in progress from "
                 f"one of `{row.other}` ({much})")  # fmt: skip
