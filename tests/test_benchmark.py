@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,7 +10,15 @@ import torch
 from mrtlib.config import Lora, load_profile
 from mrtlib.experiments import benchmark
 from mrtlib.experiments.benchmark import COLUMNS, GOALS, Goal, ratio_row
-from mrtlib.experiments.workload import BenchError, Shape, Spent, Stepper, in_turn, long_profile
+from mrtlib.experiments.workload import (
+    BenchError,
+    Shape,
+    Spent,
+    Stepper,
+    in_one_batch,
+    in_turn,
+    long_profile,
+)
 
 SMALL = Shape(hidden=64, layers=2, heads=2, key_value_heads=1, intermediate=64, trace=128,
               boundaries=4, answer=4, rollouts=4)  # fmt: skip
@@ -39,6 +48,19 @@ def test_two_steps_differ_in_the_prover_alone(stepper):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_a_step_in_one_batch_does_the_same_with_more_tokens(stepper):
+    """Both are one step; that gradients are equal is tested where they are not 0, in learning."""
+    found = []
+    for settings in (None, in_one_batch(stepper.profile)):
+        spent = stepper.step("regret_to_go", settings=settings)
+        trainer = stepper.trainer
+        found.append((spent.tokens, trainer.found.read, [r.token_ids for r in trainer.rollouts],
+                      np.concatenate(trainer.found.J)))  # fmt: skip
+    (ours, read, ids, J), (other, more, same, equal) = found
+    assert ours < other and 2 * read < more and ids == same
+    np.testing.assert_allclose(J, equal, rtol=1e-4)
+
+
 def test_traces_are_as_long_as_the_shape_says(stepper):
     for rollout in stepper.rollouts:
         assert rollout.trace_tokens == 128 and rollout.truncated
@@ -64,6 +86,7 @@ def test_rows_of_the_ways(stepper):
     ending = stepper.trainer.prover.termination
     answer = len(probes[0].references[0][0].tokens)  # its end is read off the last logits
     rows = [len(ending.prompt(p, j)) + answer for p in probes for j in range(5)]
+    rows.remove(rows[0])  # both traces begin with one prompt, and J_0 is measured once
     assert sum(rows) <= plain.tokens <= sum(rows) / 0.75 and packed.tokens < plain.tokens / 2
     for found in (
         benchmark.shared_against_generate(stepper, 5),
@@ -144,8 +167,8 @@ def test_rows_are_written_as_they_come(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "_all_rows", lambda *_: [pairs] * len(GOALS))
     table = benchmark.benchmark(profile, 5, SMALL)
     assert list(table["row"]) == list(GOALS)
-    assert list(benchmark.reached(table)) == [True] * 3 + [False] * 3 + [True] * 4
-    assert benchmark.markdown(table).count("**no**") == 3
+    assert list(benchmark.reached(table)) == [False] + [True] * 3 + [False] * 3 + [True] * 4
+    assert benchmark.markdown(table).count("**no**") == 4
     assert (profile.runs / "cost_by_boundaries.csv").is_file()
 
 

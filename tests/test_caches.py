@@ -6,7 +6,13 @@ import torch
 from test_prover import CONFIGS, VOCAB, build
 
 from mrtlib.models import compatibility
-from mrtlib.models.caches import Forks, PointedForks, SharedPrefixes
+from mrtlib.models.caches import (
+    Forks,
+    PointedForks,
+    RoomyLayer,
+    SharedPrefixes,
+    filling_gaps,
+)
 from mrtlib.models.sampling import TransformersSampler
 
 SETTINGS = {"temperature": 1.0, "top_p": 1.0, "stop_ids": {1, 2, 3}, "seed": 5}
@@ -91,3 +97,23 @@ def test_self_check_compares_both_ways(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(SharedPrefixes, way, wrong)
             assert compatibility.shared_gap(build()) > 1e-2
+
+
+def test_rows_that_stay_in_place_are_not_moved():
+    for going in ([0, 2, 3, 5, 6], [4], [0, 1, 2], [3, 4, 5, 6], [1, 3, 5]):
+        rows = filling_gaps(torch.tensor(going))
+        assert sorted(rows.tolist()) == going
+        stay = [row for row in going if row < len(going)]
+        assert all(rows[row] == row for row in stay)
+
+
+def test_a_layer_keeps_rows_in_any_order_and_goes_on():
+    keys = torch.arange(7 * 2 * 3 * 4.0).reshape(7, 2, 3, 4)
+    for rows in ([0, 5, 2, 3], [6, 1, 0], [1, 0, 3, 2, 5, 4, 6]):
+        layer, order = RoomyLayer(keys, -keys, room=2), torch.tensor(rows)
+        layer.batch_select_indices(order)
+        new = torch.full((len(rows), 2, 1, 4), 9.0)
+        for _ in range(3):  # within the room, and over it
+            found = layer.update(new, -new)
+        expected = torch.cat([keys[order], new, new, new], 2)
+        assert torch.equal(found[0], expected) and torch.equal(found[1], -expected)

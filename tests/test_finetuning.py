@@ -18,10 +18,11 @@ from mrtlib.prover.prover import Prover
 from mrtlib.rollouts import Reader, of_record
 from mrtlib.store import read_table
 from mrtlib.tasks.problems import load_problems
-from mrtlib.training import finetuning, runs
+from mrtlib.training import runs
 from mrtlib.training.finetuning import FORMS, FineTuning, fine_tune, make_trainer
 from mrtlib.training.selection import Sampling, Source, closed_prefix
 from mrtlib.training.trainer import MRTTrainer
+from mrtlib.training.validation import Validator
 
 SIZE, ROWS, ROUNDS, TOKENS = 4, 16, 2, 5000  # rollouts of a group and of a step
 CLOCKS = {"sampling_s", "probing_s", "learning_s"}
@@ -249,7 +250,7 @@ def test_the_policy_is_trained(profile, done):
     """It finds what it learned more probable than the base does."""
     work, rows = done["star"]
     learned, _ = recorded(profile, work, "learned", 1)
-    policy, base = FineTuning(profile, "star", 0, work).policy(), load_base(profile)
+    policy, base = FineTuning(profile, "star", 0, work).policy(ROUNDS), load_base(profile)
     gained = []
     with torch.no_grad():
         for rollout in learned:
@@ -258,6 +259,21 @@ def test_the_policy_is_trained(profile, done):
                     for m in (policy, base)]  # fmt: skip
             gained.append(float((rows[0] - rows[1])[len(rollout.prompt_ids) - 1 :].sum()))
     assert np.mean(gained) > 0
+
+
+def test_each_round_is_validated_and_the_best_is_kept(profile, done, tmp_path):
+    for method, (work, rows) in done.items():
+        found = [row["validation"] for row in rows if row["learned"]]
+        assert len(found) == ROUNDS and all(0 <= value <= 1 for value in found), method
+        assert [row["validation"] is None for row in rows] == [not row["learned"] for row in rows]
+        best = work / f"adapter-{int(np.argmax(found))}"
+        assert equal(weights(work / "best"), weights(best))
+    run = FineTuning(profile, "star", 0, done["star"][0])
+    sampling = run.sampling(1)
+    again = Validator(profile, run.source.reader).measure(sampling.model, sampling.prover)
+    first = next(row for row in done["star"][1] if row["learned"])
+    assert again.validation == first["validation"]
+    assert again.validation_regret == pytest.approx(first["validation_regret"], abs=1e-6)
 
 
 @pytest.mark.parametrize("method", FORMS)
@@ -276,7 +292,7 @@ def test_answers_that_are_drawn_count_as_generated(toy, tmp_path):
     sampled = replace(toy, prover=ProverSettings(estimator="sampled", samples=3))
     source = Source(sampled, 0)
     sampling = Sampling(source, FORMS["mrt_star_keep"], load_base(sampled), tmp_path / "x.json")
-    step = sampling.step(0, next(source.order()))
+    step = sampling.step(0, source.order()[0])
     written = sum(len(r.token_ids) for r in step.rollouts)
     boundaries = sum(len(r.boundaries) + 1 for r in step.rollouts)
     assert written + 3 * boundaries <= step.generated <= written + 3 * 8 * boundaries
@@ -286,9 +302,9 @@ def test_answers_that_are_drawn_count_as_generated(toy, tmp_path):
 def test_tokens_can_bound_what_is_read_as_well(toy, tmp_path):
     every = replace(toy, training=replace(toy.training, count="all"))
     run = FineTuning(every, "mrt_star_keep", 0, tmp_path)
-    rows = [{"generated_tokens": 100, "prover_tokens": 30},
-            {"generated_tokens": 200, "prover_tokens": 50}]  # fmt: skip
-    assert run.share(rows) == 280 / 1200
+    rows = [{"generated_tokens": 100, "sampled": 90.0, "probed": 30.0, "learned": None},
+            {"generated_tokens": 200, "sampled": 90.0, "probed": 50.0, "learned": 400.0}]
+    assert run.share(rows) == 660 / 1200
     assert FineTuning(toy, "mrt_star_keep", 0, tmp_path).share(rows) == 200 / 1200
     assert run.share([]) == 0
 
@@ -300,7 +316,7 @@ def test_few_steps_end_a_run_as_well(toy, tmp_path):
     assert len(read_table(tmp_path / "steps" / "round-000.parquet", "steps")) == 2
 
 
-@pytest.mark.parametrize("schedule", finetuning.SCHEDULES)
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_schedules_end_at_a_tenth(profile, done, schedule):
     learned, _ = recorded(profile, done["star"][0], "learned", 0)
     own = replace(profile, training=replace(profile.training, schedule=schedule))
@@ -312,8 +328,9 @@ def test_schedules_end_at_a_tenth(profile, done, schedule):
         rates.append(trainer.lr_scheduler.get_last_lr()[0] / own.training.learning_rate["star"])
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
-    assert rates[0] == 0 and rates[2] == pytest.approx(1)  # a tenth of the updates warms up
-    assert rates[20] == pytest.approx(1 if schedule == "constant" else 0.1)
+    assert rates[0] == pytest.approx(1 / 3)  # a tenth of the updates warms up
+    middle, last = {"constant": (1, 1), "linear": (0.55, 0.1), "cosine": (0.55, 0.1)}[schedule]
+    assert rates[10] == pytest.approx(middle) and rates[20] == pytest.approx(last)
 
 
 def test_a_closing_is_written_as_the_model_ends_by_itself(profile):
@@ -336,6 +353,9 @@ def test_train_dispatches_and_writes_what_the_trainer_writes(toy, tmp_path, monk
     folder = runs.train(toy, "star", 1)
     steps = read_table(folder / "steps.parquet", "steps")
     assert set(steps["method"]) == {"star"} and set(steps["seed"]) == {1}
+    assert {path.name for path in folder.iterdir()} == {
+        *ADAPTER_FILES, "best", "comparison.json", "key.json", "steps.parquet"
+    }
     assert (folder / ADAPTER_FILES[0]).is_file()
     stamp = (folder / "steps.parquet").stat().st_mtime_ns
     assert runs.train(toy, "star", 1) == folder

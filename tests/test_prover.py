@@ -190,7 +190,7 @@ def test_split_passes_give_the_same(limit):
 
 
 def test_what_is_read_twice_is_asked_once():
-    """Rollouts of one problem share J_0, and what is behind a beginning that they have in common."""
+    """Rollouts of a problem share J_0, and what is behind a beginning that they have in common."""
     model, [first, *_] = build(), some_probes()
     other = replace(first, trace_ids=[*first.trace_ids[:9], 8, 9, 8], boundaries=[4, 9, 12])
     fewer = replace(first, references=first.references[:2])

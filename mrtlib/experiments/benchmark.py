@@ -57,7 +57,8 @@ class Goal:
 
 
 GOALS = {
-    "time of a step, exact / GRPO: embedded reasoner": Goal(1.5),
+    "time of a step, ours / as it was: embedded reasoner": Goal(0.5),
+    "time of a step, exact / GRPO: embedded reasoner": Goal(1.15),
     "time of a step, exact / GRPO: traces of 1,024": Goal(1.15),
     "time of a step, sampled (K = 4) / GRPO: traces of 1,024": Goal(1.6),
     "exact, packed / a row each: embedded reasoner": Goal(3, True, 4),
@@ -131,6 +132,12 @@ def generated(stepper: Stepper, probes: list[Probe], max_tokens: int) -> Work:
     return generating(stepper, boundary_prompts(stepper, probes), K, max_tokens)
 
 
+def against_one_batch(stepper: Stepper, pairs: int) -> Pairs:
+    """Compare a step with exact J with one that saves nothing (`workload.in_one_batch`)."""
+    ours = partial(stepper.step, "regret_to_go")
+    return in_turn(ours, partial(ours, settings=workload.in_one_batch(stepper.profile)), pairs)
+
+
 def packed_against_rows(stepper: Stepper, count: int, pairs: int) -> Pairs:
     """Compare one packed row for each trace with a plain row for each boundary and reference."""
     probes = probes_of(stepper, count)
@@ -201,6 +208,7 @@ def _memory(name: str) -> int:
 
 def _all_rows(embedded: Stepper, long: Stepper, pairs: int) -> Iterator[Pairs]:
     """Yield the pairs of each row of GOALS, in its order."""
+    yield against_one_batch(embedded, pairs)
     for stepper, samples in ((embedded, 0), (long, 0), (long, K)):
         yield in_turn(partial(stepper.step, "episode_progress", samples),
                       partial(stepper.step, "outcome"), pairs)  # fmt: skip

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from mrtlib.config import TRAINED_METHODS, Training
 from mrtlib.evaluation.learning import first_batch
 from mrtlib.evaluation.tables import overall
 from mrtlib.experiments.estimators import EXACT, MARGIN, sampling_needed
 from mrtlib.experiments.information_gain import Agreement
 from mrtlib.store import TRACE
+from mrtlib.training.schedule import THROUGH
 
 Claim = tuple[str, float, float, float]  # claim, value, at_least, at_most
 SLACK = 1e-9  # of rounding
@@ -147,6 +149,26 @@ def of_training(
         ("steps of the MRT forms without a regret in [0, 1]",
          (~with_credit["regret"].between(0, 1)).sum(), 0, 0),
         ("runs of the MRT forms without a gradient", (~(gradients > 0)).sum(), 0, 0),
+    ])  # fmt: skip
+
+
+def of_forms(steps: pd.DataFrame, training: Training) -> pd.DataFrame:
+    """Return what notebook 03 claims of the runs of every form, one each.
+
+    Args:
+        steps: from `forms.study`.
+    """
+    runs = steps.groupby("method")
+    spent = runs["generated_tokens"].max() >= training.tokens
+    done = spent | (runs.size() >= training.most_steps)
+    through = runs[list(THROUGH)].sum().sum(axis=1) / runs["generated_tokens"].max()
+    shares = steps[["validation", "validation_regret"]].stack()
+    return checked([
+        ("forms that were trained", runs.ngroups, len(TRAINED_METHODS), len(TRAINED_METHODS)),
+        ("forms that did not spend their tokens or steps", (~done).sum(), 0, 0),
+        ("forms without a validation", runs["validation"].count().eq(0).sum(), 0, 0),
+        ("validations that are no share", (~shares.between(0, 1)).sum(), 0, 0),
+        ("fewest tokens through the model for one generated", through.min(), 1, np.inf),
     ])  # fmt: skip
 
 

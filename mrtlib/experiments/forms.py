@@ -30,9 +30,10 @@ QUANTITIES = {"validation": "validation accuracy", "validation_regret": "validat
 def study(profile: Profile, seed: int) -> pd.DataFrame:
     """Train every method with one seed, or read what is on record; return their `steps`.
 
-    The records are the logs alone: adapters stay on the machine that trained them.
+    The records are the logs alone: adapters stay on the machine that trained them. Rates decay, as
+    with a constant one a run can break down late (see `decaying`).
     """
-    own = replace(profile, name=f"{profile.name}/forms")
+    own = decaying(profile)
     shards, keys = Shards(own.runs / "steps", "steps"), []
     for method in TRAINED_METHODS:
         keys.append(f"{method}-{seed}-{training_key(own, method, seed)[:16]}")
@@ -42,6 +43,16 @@ def study(profile: Profile, seed: int) -> pd.DataFrame:
             rows = steps.astype(object).where(steps.notna(), None).to_dict("records")
             shards.write(keys[-1], rows)
     return shards.read(keys)
+
+
+def decaying(profile: Profile) -> Profile:
+    """Return the profile of the study's runs: a cosine schedule, and a folder of its own.
+
+    At the constant rate of `tiny` a run of outcome RL fell from 45 % of right answers to 1 % in its
+    last five steps, where the same run with other rounding errors did not.
+    """
+    training = replace(profile.training, schedule="cosine")
+    return replace(profile, name=f"{profile.name}/forms", training=training)
 
 
 def validated(steps: pd.DataFrame, count: int) -> pd.DataFrame:

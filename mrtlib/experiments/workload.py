@@ -108,6 +108,21 @@ def long_profile(base: Profile, shape: Shape, folder: Path) -> Profile:
     )  # fmt: skip
 
 
+def in_one_batch(profile: Profile) -> Profile:
+    """Return the settings of a step that saves nothing: the batch at once, as TRL pads and masks it.
+
+    Learning goes through PEFT's own passes; J has large passes, no caches from sampling, and
+    equal beginnings are asked again for each rollout. The results are the same up to rounding.
+    """
+    prover = replace(
+        profile.prover, pass_tokens=profile.prover.pack_tokens, keep_tokens=0, equal_once=False
+    )
+    return replace(
+        profile, prover=prover, model=replace(profile.model, merged=False),
+        training=replace(profile.training, part_tokens=0),
+    )  # fmt: skip
+
+
 class Stepper:
     """A trainer that can take a step again and again, each time with the same rollouts."""
 
@@ -135,12 +150,16 @@ class Stepper:
         """The rollouts of the last step."""
         return self.trainer.rollouts
 
-    def step(self, method: str, samples: int = 0) -> Spent:
-        """Sample, measure J as the method needs, learn; J from `samples` answers, 0 is exact."""
-        trainer, prover = self.trainer, self.profile.prover
+    def step(self, method: str, samples: int = 0, settings: Profile | None = None) -> Spent:
+        """Sample, measure J as the method needs, learn; J from `samples` answers, 0 is exact.
+
+        Args:
+            settings: in place of the stepper's own, such as those of `in_one_batch`.
+        """
+        trainer, base = self.trainer, settings or self.profile
         changes = {"estimator": "sampled", "samples": samples} if samples else {}
-        own = replace(self.profile, prover=replace(prover, **changes))
-        trainer.method = method
+        own = replace(base, prover=replace(base.prover, **changes))
+        trainer.method, trainer.profile = method, own
         trainer.prover = Prover(self.model, trainer.tokenizer, own, reader=trainer.reader)
         models = {id(m): m for m in (trainer.accelerator.unwrap_model(trainer.model), self.model)}
 

@@ -82,9 +82,27 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the given rows only."""
-        extra = self._room[0].shape[2] - self.keys.shape[2]
-        self._adopt(self.keys[indices], self.values[indices], extra)
+        """Keep the given rows only, in this order; rows that are in their place are not moved."""
+        length = self.keys.shape[2]
+        moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero()[:, 0]
+        for room in self._room:
+            room[moved, :, :length] = room[indices[moved], :, :length]
+        self._room = [room[: len(indices)] for room in self._room]
+        self._show(length)
+
+
+def filling_gaps(going: torch.Tensor) -> torch.Tensor:
+    """Return the rows that go on (ascending indices), the last ones in the gaps of the others.
+
+    So few rows of a cache are moved: as many as have left it, at most.
+
+    >>> filling_gaps(torch.tensor([0, 2, 3, 5, 6]))
+    tensor([0, 5, 2, 3, 6])
+    """
+    rows = torch.arange(len(going), device=going.device)
+    gaps = ~torch.isin(rows, going)
+    rows[gaps] = going[going >= len(going)]
+    return rows
 
 
 @dataclass

@@ -188,11 +188,18 @@ def takes_custom_mask(model: PreTrainedModel) -> bool:
 
 
 def for_attention(seen: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
-    """Return what each query sees (B, L, T) as the model's mask for all heads (B, 1, L, T)."""
+    """Return what each query sees (B, L, T) as the model's mask for all heads (B, 1, L, T).
+
+    Numbers to add to the scores, 0 or -inf, which sdpa would else make of the mask in every layer;
+    it takes them in the type of its queries alone, so a model that is not in float32 throughout
+    has the boolean mask. A query must see something.
+    """
     mask = seen[:, None]
-    if model.config._attn_implementation == "eager":  # adds its mask to the scores
-        mask = torch.where(mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
-    return mask
+    if model.config._attn_implementation == "sdpa" and model.dtype != torch.float32:
+        return mask
+    return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill_(
+        ~mask, -torch.inf
+    )
 
 
 def forward_packed(

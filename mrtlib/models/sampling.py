@@ -16,8 +16,6 @@ from transformers import PreTrainedModel
 from mrtlib.models import caches, compatibility, packing
 from mrtlib.models.caches import Kept
 
-DROP_SHARE = 0.125  # finished rows leave the batch once this share of it is finished
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -178,12 +176,13 @@ class TransformersSampler:
             going = (~finished[alive]).nonzero()[:, 0]
             if len(going) == 0:
                 break
-            if len(going) <= (1 - DROP_SHARE) * len(alive) and not forks.fixed:
+            if len(going) < len(alive) and not forks.fixed:
                 if states is not None:
                     ended = finished[alive].nonzero()[:, 0].tolist()
                     states |= {int(alive[row]): forks.states(row) for row in ended}
-                alive = alive[going]
-                forks.keep(going)
+                stay = caches.filling_gaps(going)
+                alive = alive[stay]
+                forks.keep(stay)
         if states is not None:
             states |= {place: forks.states(row) for row, place in enumerate(alive.tolist())}
         columns = tokens.tolist(), logprobs.tolist(), lengths.tolist(), finished.tolist()

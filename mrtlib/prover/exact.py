@@ -147,7 +147,8 @@ def _plans(
     trace = trie.extend(packing.ROOT, [*probe.prompt_ids, *probe.trace_ids[:longest]])
     for j, r in jobs:
         if j not in openings:
-            openings[j] = trie.extend(packing.ROOT, read[j])[-1]
+            at = _parting(read[j], trie.tokens, len(probe.prompt_ids) + probe.ends[j])
+            openings[j] = trie.extend(at - 1 if at else packing.ROOT, read[j][at:])[-1]
         spellings[j, r] = [
             _Written([openings[j], *trie.extend(openings[j], one.tokens)], one.ends)
             for one in probe.references[r]
@@ -165,6 +166,11 @@ def _plans(
     # A node whose logits are needed is computed even if it is in the cache.
     known = packing.common(kept.token_ids, trie.tokens[: len(trace)])
     return [_Plan(trie, spellings, kept, min(known, *openings.values()))]
+
+
+def _parting(read: list[int], trace: list[int], end: int) -> int:
+    """Return how many of the first tokens are the trace's: up to its cut, or just before."""
+    return next((n for n in (end, end - 1, end - 2) if n > 0 and read[:n] == trace[:n]), 0)
 
 
 def _log_probabilities(

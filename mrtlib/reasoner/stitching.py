@@ -45,7 +45,6 @@ class Stitching:
     tokens: int = 300_000  # of each set, all that goes through the model
     single: float = 0.3  # of the traces of `joined` and `random` are right at once
     errors: tuple[float, ...] = (0.5, 0.3, 0.2)  # shares of the others with 1, 2, 3 wrong attempts
-    deep: float = 0.75  # of the joined traces return behind a good step, where a problem has such
     cut: float = 0.2  # share of all traces that are cut and answered, half at a paragraph
 
 
@@ -124,17 +123,14 @@ def good_beginnings(attempts: Attempts) -> set[Steps]:
     return {wrong[:good] for wrong, good in cuts if good}
 
 
-def join(attempts: Attempts, errors: int, deep: bool, rng: Random) -> Trace | None:
+def join(attempts: Attempts, errors: int, rng: Random) -> Trace | None:
     """Join wrong attempts and a right one, each where it parts from the one before; None if none.
 
-    The last wrong attempt is followed by the right one that shares the most with it; before it
-    stand wrong ones that part from the next before their first bad step.
-
-    Args:
-        deep: if possible, the last wrong attempt has a good step that a right one shares.
+    The last wrong attempt is any, so a model learns how often each return is right. It is followed
+    by the right attempt that shares the most with it; before it stand wrong ones that part from
+    the next before their first bad step.
     """
-    far = [w for w in attempts.wrong if any(w[0] == right[0] for right in attempts.right)]
-    chosen = [rng.choice(far if deep and far else attempts.wrong)]
+    chosen = [rng.choice(attempts.wrong)]
     while len(chosen) < errors:
         after = chosen[0]
         others = [w for w in attempts.wrong if w not in chosen
@@ -172,7 +168,7 @@ def draw_trace(kind: str, attempts: Attempts, settings: Stitching, rng: Random) 
         return Trace(attempts.problem, (rng.choice(attempts.right),), (), ())
     errors = rng.choices(range(1, len(settings.errors) + 1), settings.errors)[0]
     if kind == "joined":
-        return join(attempts, errors, rng.random() < settings.deep, rng)
+        return join(attempts, errors, rng)
     return stitch(attempts, errors, rng)
 
 

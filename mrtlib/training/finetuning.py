@@ -17,13 +17,15 @@ and one answer that was drawn behind them. All tokens drawn count as generated.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -41,22 +43,13 @@ from mrtlib.models.packing import counted
 from mrtlib.models.quantization import assert_unpacked
 from mrtlib.rollouts import Rollout
 from mrtlib.store import Shards, schema
+from mrtlib.training.schedule import THROUGH, rate_factor
 from mrtlib.training.selection import Form, Sampling, Source, Step
+from mrtlib.training.validation import BEST, Validator
 
 EPOCHS = 3  # over what was kept: as in the paper (table 2)
 WARMUP = 0.1  # share of a round's updates: as in the paper (table 2)
 EVERY = 5  # sampled steps from one line of progress to the next
-# TRL's names of the schedules, and what they need to end at a tenth of the learning rate.
-SCHEDULES: dict[str, Callable[[float], dict[str, Any]]] = {
-    "constant": lambda rate: {"lr_scheduler_type": "constant_with_warmup"},
-    "linear": lambda rate: {
-        "lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": rate / 10},
-    },
-    "cosine": lambda rate: {
-        "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
-    },
-}  # fmt: skip
-
 
 FORMS: dict[str, Form] = {
     "star": Form(credit.star, False),
@@ -72,8 +65,10 @@ def fine_tune(
 
     A round ends when its share of the profile's tokens is spent. A row is one sampled step of
     `problems_per_step` groups; the last one of a round has what learning from the round took.
-    What was sampled and kept, and each round's adapter, are written to `work`; a run that was cut
-    goes on behind the last round that is whole.
+    What was sampled and kept, and each round's adapter, are written to `work`, and the adapter that
+    was best on the validation problems to its folder `best`; a run that was cut goes on behind the
+    last round that is whole. Each round is validated, unless `validate_every` is 0: the policy does
+    not change in between.
 
     Raises:
         ProblemError, ModelError, ProverError: before any sampling.
@@ -84,7 +79,8 @@ def fine_tune(
         if run.share(rows) >= 1:
             break
         rows += run.round(number, rows)
-    return run.policy(), rows
+    run.save_best()
+    return run.policy(run.rounds_done), rows
 
 
 class FineTuning:
@@ -107,10 +103,14 @@ class FineTuning:
         """Return the folder of a round's adapters, rounds counted from 0."""
         return self.work / f"adapter-{number}"
 
-    def policy(self) -> PreTrainedModel:
-        """Load the policy of the last whole round; the base before the first one."""
-        last = self.rounds_done - 1
-        return load_policy(self.profile, self.adapter(last) if last >= 0 else None)
+    def policy(self, rounds: int) -> PreTrainedModel:
+        """Load the policy after so many rounds; the base after none."""
+        return load_policy(self.profile, self.adapter(rounds - 1) if rounds else None)
+
+    def sampling(self, rounds: int) -> Sampling:
+        """Load the policy after so many rounds, to sample and measure with."""
+        record = self.work / "comparison.json"
+        return Sampling(self.source, FORMS[self.method], self.policy(rounds), record)
 
     def finished(self) -> list[dict[str, Any]]:
         """Return the rows of the rounds that are whole."""
@@ -122,16 +122,15 @@ class FineTuning:
         training = self.profile.training
         spent = rows[-1]["generated_tokens"] if rows else 0
         if training.count == "all":
-            spent += sum(row["prover_tokens"] for row in rows)
+            spent = sum(row[name] or 0 for row in rows for name in THROUGH)
         return max(spent / training.tokens, len(rows) / training.most_steps)
 
     def round(self, number: int, before: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Sample, keep and learn one round behind the rows of those before; return its rows."""
         rows, rollouts, kept, began = list(before), [], [], time.monotonic()
         start = self.share(rows)
-        record = self.work / "comparison.json"
-        sampling = Sampling(self.source, FORMS[self.method], self.policy(), record)
-        for indices in islice(self.source.order(), len(before), None):
+        sampling = self.sampling(number)
+        for indices in self.source.order()[len(before) :]:
             step = sampling.step(len(rows), indices)
             rows.append(self._row(step, rows))
             rollouts += step.rollouts
@@ -146,6 +145,8 @@ class FineTuning:
                           f"tokens, {pace * max(0.0, 1 - done) / 60:.0f} min left")  # fmt: skip
         del sampling  # its model goes before the base is loaded again
         rows[-1] |= self._learn(number, kept, len(rollouts))
+        if self.profile.training.validate_every:
+            rows[-1] |= self._validate(self.sampling(number + 1))
         self._record(number, rows[len(before) :], rollouts, kept)
         return rows[len(before) :]
 
@@ -166,7 +167,7 @@ class FineTuning:
         began = time.perf_counter()
         if not kept:
             self._say(number, f"none of {of} rollouts is kept; the policy stays as it was")
-            save_adapter(self.policy() if number else self._fresh(), self.adapter(number))
+            save_adapter(self.policy(number) if number else self._fresh(), self.adapter(number))
             return {}
         policy = self._fresh()
         trainer = make_trainer(
@@ -184,6 +185,19 @@ class FineTuning:
             "learning_s": time.perf_counter() - began,
             "learned": float(sum(tokens)),
         }
+
+    def _validate(self, sampling: Sampling) -> dict[str, float]:
+        """Return the columns of validation, which spends no tokens of the run."""
+        sampling.agree([], 0)  # as it was found at the start
+        found = Validator(self.profile, self.source.reader)
+        return asdict(found.measure(sampling.model, sampling.prover))
+
+    def save_best(self) -> None:
+        """Write the adapter of the best validation accuracy, the first of several, to `best`."""
+        rounds = [self.steps.read([key]) for key in sorted(self.steps.keys())]
+        found = np.array([table["validation"].iloc[-1] for table in rounds], dtype=float)
+        if np.isfinite(found).any():
+            copytree(self.adapter(int(np.nanargmax(found))), self.work / BEST, dirs_exist_ok=True)
 
     def _fresh(self) -> PreTrainedModel:
         """Load the base with fresh adapters, the same ones in every round."""
@@ -205,6 +219,24 @@ class FineTuning:
         print(f"{self.method}, seed {self.seed}: round {number + 1} of {of}: {words}", flush=True)
 
 
+class Imitator(SFTTrainer):
+    """TRL's trainer with the profile's schedule, over the updates of a round."""
+
+    schedule = "constant"
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """Return the schedule times a warm-up, which does not begin at 0: updates are few."""
+        if self.lr_scheduler is None:
+            warmup = self.args.get_warmup_steps(num_training_steps)
+
+            def factor(step: int) -> float:
+                falls = rate_factor(self.schedule, min(1.0, step / num_training_steps))
+                return falls * min(1.0, (step + 1) / (warmup + 1))
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+
 def as_dataset(kept: Sequence[Rollout]) -> Dataset:
     """Return the tokens to learn, prompt and completion as they are; the loss skips prompts."""
     return Dataset.from_list([
@@ -217,10 +249,9 @@ def as_dataset(kept: Sequence[Rollout]) -> Dataset:
 def make_trainer(
     policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kept: Sequence[Rollout],
     profile: Profile, method: str, seed: int, folder: Path,
-) -> SFTTrainer:  # fmt: skip
+) -> Imitator:  # fmt: skip
     """Return TRL's trainer of a policy with fresh adapters on what was kept."""
     training, cuda = profile.training, device().type == "cuda"
-    rate = training.learning_rate[method]
     rows = training.problems_per_step * training.group_size  # as many as an RL step has rollouts
     settings = SFTConfig(
         output_dir=str(folder),
@@ -230,8 +261,7 @@ def make_trainer(
         per_device_train_batch_size=training.micro_batch,
         gradient_accumulation_steps=rows // training.micro_batch,
         num_train_epochs=EPOCHS,
-        learning_rate=rate,
-        **SCHEDULES[training.schedule](rate),
+        learning_rate=training.learning_rate[method],
         warmup_steps=WARMUP,
         max_grad_norm=training.max_grad_norm,
         max_length=None,
@@ -242,9 +272,10 @@ def make_trainer(
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = SFTTrainer(
+    trainer = Imitator(
         model=policy, args=settings, train_dataset=as_dataset(kept), processing_class=tokenizer
     )
+    trainer.schedule = training.schedule
     trainer.remove_callback(PrinterCallback)
     adapters_to_float32(trainer.model)  # TRL casts them to bfloat16 on a 4-bit base
     assert_unpacked(trainer.model)

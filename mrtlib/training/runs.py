@@ -2,10 +2,10 @@
 
 import shutil
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from mrtlib.config import Profile, Training
 from mrtlib.models.loading import save_adapter, work_key
@@ -14,6 +14,8 @@ from mrtlib.training.finetuning import FORMS, fine_tune
 from mrtlib.training.schedule import spent
 from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import BEST, Validation
+
+Trained = tuple[PreTrainedModel, list[dict]]  # a policy, and the rows of its `steps`
 
 
 def train(profile: Profile, method: str, seed: int) -> Path:
@@ -37,27 +39,30 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     if (folder / "key.json").is_file() and read_json(folder / "key.json") == key:
         return folder
     work = profile.runs / "checkpoints" / f"{method}-{seed}-{key[:8]}"
-    if method in FORMS:
-        policy, rows = fine_tune(profile, method, seed, work)
-        save_adapter(policy, folder)
-        write_table(folder / "steps.parquet", "steps", rows)
-        write_json(folder / "key.json", key)
-        return folder
+    make = _imitate if method in FORMS else _reinforce
+    policy, rows = make(profile, method, seed, work)
+    save_adapter(policy, folder)
+    for part in work.glob(BEST):
+        shutil.copytree(part, folder / BEST, dirs_exist_ok=True)
+    for part in work.glob("comparison.json"):  # of exact with sampled J, where J was looked at
+        shutil.copy(part, folder)
+    write_table(folder / "steps.parquet", "steps", rows)
+    write_json(folder / "key.json", key)  # last: it marks the adapter as whole
+    return folder
+
+
+def _imitate(profile: Profile, method: str, seed: int, work: Path) -> Trained:
+    return fine_tune(profile, method, seed, work)
+
+
+def _reinforce(profile: Profile, method: str, seed: int, work: Path) -> Trained:
     trainer = MRTTrainer(profile, method, seed, work)
     trainer.remove_callback(PrinterCallback)
     few = "" if trainer.prover.is_exact else f", {profile.prover.samples} answers a boundary"
     trainer.add_callback(Validation(trainer, work / BEST))
     trainer.add_callback(Progress(f"{method}, seed {seed}{few}", profile.training, 5))
     trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")) or None)
-    save_adapter(trainer.model, folder)
-    if (work / BEST).is_dir():
-        shutil.copytree(work / BEST, folder / BEST, dirs_exist_ok=True)
-    rows = steps_of(trainer.state.log_history, method, seed)
-    write_table(folder / "steps.parquet", "steps", rows)
-    if trainer.prover.compared:
-        write_json(folder / "comparison.json", asdict(trainer.prover.compared))
-    write_json(folder / "key.json", key)  # last: it marks the adapter as whole
-    return folder
+    return trainer.model, steps_of(trainer.state.log_history, method, seed)
 
 
 def training_key(profile: Profile, method: str, seed: int) -> str:

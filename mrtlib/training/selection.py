@@ -4,7 +4,7 @@ G rollouts a group; B of a step, groups one after the other. A trace has k episo
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,16 @@ class Source:
         self.prompts = [prompt_ids(self.tokenizer, p.question, profile.thinking)
                         for p in self.problems]  # fmt: skip
 
-    def order(self) -> Iterator[list[int]]:
-        """Yield the problems of each step, in the order in which TRL gives them to the trainer."""
-        size = min(self.profile.training.problems_per_step, len(self.problems))
+    def order(self) -> list[list[int]]:
+        """Return the problems of each step, in the order in which TRL gives them to the trainer.
+
+        As there, the list is repeated until it suffices for the most steps, and shuffled once.
+        """
+        size, count = self.profile.training.problems_per_step, len(self.problems)
+        repeats = 1 + self.profile.training.most_steps * size // count
         generator = torch.Generator().manual_seed(self.seed)
-        while True:
-            order = torch.randperm(len(self.problems), generator=generator).tolist()
-            for first in range(0, len(order) - size + 1, size):
-                yield order[first : first + size]
+        order = (torch.randperm(repeats * count, generator=generator) % count).tolist()
+        return [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
 
 
 class Sampling:
@@ -102,8 +104,8 @@ class Sampling:
         with counted(self.model) as sampled:
             rollouts = self._rollouts(indices, seed)
         middle = time.perf_counter()
-        if watched:  # once in a run; every method spends as many tokens on it, so none are counted
-            self.prover.agree(rollouts, seed + COMPARISON, self.record)
+        if watched:
+            self.agree(rollouts, seed)
         with counted(self.model) as probed:
             found = self.prover.measure(rollouts, seed + ANSWERS) if watched else UNMEASURED
         after = time.perf_counter()
@@ -116,6 +118,14 @@ class Sampling:
         }  # fmt: skip
         generated = sum(len(r.token_ids) for r in rollouts) + found.drawn + answers
         return Step(columns, generated, rollouts, kept)
+
+    def agree(self, rollouts: Sequence[Rollout], seed: int) -> None:
+        """Compare exact with sampled J, once in a run, or read what was found.
+
+        Every method spends as many tokens on it, so they are not counted.
+        """
+        if self.prover.compared is None:
+            self.prover.agree(rollouts, seed + COMPARISON, self.record)
 
     def _rollouts(self, indices: Sequence[int], seed: int) -> list[Rollout]:
         """Sample a group for each problem, as the trainer does."""
