@@ -17,7 +17,7 @@ from mrtlib.evaluation.comparison import times_fewer
 from mrtlib.evaluation.linearised import LINEARISED, PARALLEL, WAYS
 from mrtlib.evaluation.tables import need
 from mrtlib.evaluation.votes import maj_at_k
-from mrtlib.stats import Array, over_seeds, proportion, two_way
+from mrtlib.stats import SLACK, Array, over_seeds, proportion, two_way
 from mrtlib.store import TRACE, read_csv
 from mrtlib.tasks.grading import candidates
 
@@ -69,7 +69,7 @@ def episode_texts(
 
 
 def progress_of_backtracks(found: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean progress of backtracks and the share of them that made some.
+    """Return the mean progress of backtracks and the share of them that made more than rounding.
 
     A problem counts by the mean over its backtracks, and only if it has one at every seed.
 
@@ -80,7 +80,7 @@ def progress_of_backtracks(found: pd.DataFrame) -> pd.DataFrame:
         method, part, quantity ("progress" or "share with progress"), estimate, low, high,
         backtracks, problems.
     """
-    found = found.assign(positive=(found["progress"] > 0).astype(float))
+    found = found.assign(positive=(found["progress"] > SLACK).astype(float))
     rows = []
     for (method, part), own in found.groupby(["method", "part"], sort=False):
         for name, column, way in (("progress", "progress", two_way),

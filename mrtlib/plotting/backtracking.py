@@ -14,6 +14,7 @@ from mrtlib.plotting.style import (
     curves,
     few_ticks,
     legend_above,
+    log_ticks,
     looks_of,
     panels,
     paper,
@@ -95,8 +96,9 @@ def _histograms(ax: Axes, rows: pd.DataFrame) -> None:
         ax.axvline(float(own["mean"].iloc[0]), color=look.colour, linewidth=0.9, zorder=0,
                    dashes=look.dashes or (None, None))  # fmt: skip
     ax.set(xlabel="progress", xlim=(rows["left"].min(), rows["right"].max()))
-    few_ticks(ax)
-    ax.set_xticks((-1, 0, 1))
+    # Most backtracks change little: on a straight axis those that do could not be seen.
+    ax.set(yscale="log", ylim=(0.005, 1.3), xticks=(-1, 0, 1))
+    log_ticks(ax.yaxis)
 
 
 def families_of(table: pd.DataFrame) -> list[str]:
