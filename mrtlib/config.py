@@ -249,8 +249,9 @@ def _backtrack() -> Profile:
             budget=128, answer_tokens=24,
         ),
         training=Training(methods=("outcome", "mixed_group"), tokens=120_000),
+        # Its tokenizer does not know the words that force a model to think on.
         evaluation=Evaluation(
-            budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32, extensions=4
+            budgets=(16, 32, 48, 64, 80, 96, 112, 128), extension_tokens=32, extensions=0
         ),
     )  # fmt: skip
 
