@@ -16,7 +16,6 @@ from mrtlib.evaluation.linearised import (
     lines_of,
     standing,
     tokens_of,
-    votes_within,
     window,
 )
 from mrtlib.models.sampling import Sample
@@ -119,11 +118,6 @@ def test_the_window_holds_whole_episodes_and_the_state_of_the_stream():
             if seen:
                 assert standing(seen) == standing(whole)  # the last state, which alone matters
         assert window(episodes, tokens_of(whole)) == (0, whole)
-
-
-def test_votes_within_a_budget():
-    tokens = [10, 25, 60]
-    assert [votes_within(tokens, b) for b in (9, 10, 59.9, 60, 1e6)] == [0, 1, 2, 3, 3]
 
 
 class Script:

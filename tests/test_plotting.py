@@ -223,7 +223,7 @@ CASES = {
     "warm_start_loss": ((some_warm_starts(),), some_warm_starts(), 3.25),
     "search_curves": ((some_steps(),), some_steps(), 6.75),
     "backtrack_progress": ((some_shares(),), some_shares(), 6.75),
-    "votes_by_tokens": ((some_votes(),), some_votes(), 6.75),
+    "votes_by_tokens": ((some_votes(), 512), some_votes(), 6.75),
     "cost_by_boundaries": ((some_costs(),), some_costs(), 6.75),
 }  # fmt: skip
 

@@ -144,11 +144,6 @@ def tokens_of(lines: Iterable[Line]) -> int:
     return sum(len(line.ids) for line in lines)
 
 
-def votes_within(tokens: Sequence[int], budget: float) -> int:
-    """Return how many attempts are done within a budget: tokens (n,) up to each one's end."""
-    return int(np.searchsorted(np.asarray(tokens), budget + 1e-9, side="right"))
-
-
 @dataclass(frozen=True)
 class Start:
     """What an attempt of a stream goes on from, behind the prompt."""

@@ -14,7 +14,7 @@ import pandas as pd
 from mrtlib.config import ROOT, WRONG, Profile
 from mrtlib.episodes import Decode, returns_to
 from mrtlib.evaluation.comparison import times_fewer
-from mrtlib.evaluation.linearised import LINEARISED, PARALLEL, WAYS, votes_within
+from mrtlib.evaluation.linearised import LINEARISED, PARALLEL, WAYS
 from mrtlib.evaluation.tables import need
 from mrtlib.evaluation.votes import maj_at_k
 from mrtlib.stats import Array, over_seeds, proportion, two_way
@@ -185,9 +185,10 @@ def warm_start_curves(losses: pd.DataFrame) -> pd.DataFrame:
 def vote_points(attempts: pd.DataFrame, family: str) -> pd.DataFrame:
     """Return maj@K of every problem, K = 1 ... n samples, in parallel and in a stream.
 
-    A stream has as many tokens as K samples of its problem have on average: its votes are the
-    attempts that are done by then. Votes are weighted by their likelihood, exp of the mean token
-    log-probability, as in the authors' analysis.
+    A stream has as many tokens as K samples of its problem have on average. Its votes are the
+    attempts that are done by then, and the one that is under way counts by the share of it that is
+    done: stopping before it or behind it, by chance, spends these tokens on average. Votes are
+    weighted by likelihood, exp of the mean token log-probability, as in the authors' analysis.
 
     Args:
         attempts: records of the `attempts` schema.
@@ -195,7 +196,7 @@ def vote_points(attempts: pd.DataFrame, family: str) -> pd.DataFrame:
 
     Returns:
         method, seed, level, problem, way, k, tokens (what K samples have generated on average),
-        used (by the votes that count), through (the model, for them), votes, accuracy.
+        through (the model, for these), votes, accuracy.
 
     Source: arXiv 2503.07572, figures 7 and 8.
     """
@@ -205,18 +206,16 @@ def vote_points(attempts: pd.DataFrame, family: str) -> pd.DataFrame:
         samples, stream = (own[own["way"] == way] for way in WAYS)
         n, total = len(samples), int(samples["tokens"].iloc[-1])
         prompt = int(samples["through"].iloc[-1]) - total
-        (texts, right, weights), ballots = (_ballots(side, family) for side in (samples, stream))
-        ends, read = (stream[column].to_numpy() for column in ("tokens", "through"))
+        texts, right, weights = _ballots(samples, family)
+        ends, read = ([0, *stream[column]] for column in ("tokens", "through"))
+        curve = [0.0, *_votes_so_far(stream, family)]
         for k in range(1, n + 1):
             spent = k * total / n
             accuracy = maj_at_k(texts, right, k, weights=weights)
-            rows.append((*key, PARALLEL, k, spent, spent, prompt + spent, k, accuracy))
-            votes = votes_within(ends, spent)
-            used = (ends[votes - 1], read[votes - 1]) if votes else (0, 0)
-            first = [side[:votes] for side in ballots]
-            accuracy = maj_at_k(*first[:2], votes, weights=first[2]) if votes else 0.0
-            rows.append((*key, LINEARISED, k, spent, *used, votes, accuracy))
-    names = [*labels, "way", "k", "tokens", "used", "through", "votes", "accuracy"]
+            rows.append((*key, PARALLEL, k, spent, prompt + spent, k, accuracy))
+            at = (np.interp(spent, ends, side) for side in (read, range(len(ends)), curve))
+            rows.append((*key, LINEARISED, k, spent, *at))
+    names = [*labels, "way", "k", "tokens", "through", "votes", "accuracy"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -224,6 +223,13 @@ def _ballots(attempts: pd.DataFrame, family: str) -> tuple[list, list[bool], Arr
     """Return what each attempt votes for, whether it is right, and its weight."""
     texts = candidates(attempts["answer"].tolist(), family)
     return texts, attempts["correct"].tolist(), np.exp(attempts["logprob"].to_numpy())
+
+
+def _votes_so_far(stream: pd.DataFrame, family: str) -> list[float]:
+    """Return the chance that a vote is right behind each attempt of a stream."""
+    sides = _ballots(stream, family)
+    first = [[side[: n + 1] for side in sides] for n in range(len(stream))]
+    return [maj_at_k(texts, right, len(right), weights=w) for texts, right, w in first]
 
 
 def stream_story(
@@ -237,10 +243,8 @@ def stream_story(
     stream = attempts[chosen & (attempts["way"] == LINEARISED)].sort_values(["seed", "k"])
     need(stream, "", f"the stream of {method} at {problem}")
     stream = stream[stream["seed"] == stream["seed"].iloc[0]].reset_index(drop=True)
-    ballots = _ballots(stream, family)
-    first = [[side[: n + 1] for side in ballots] for n in range(len(stream))]
-    votes = [maj_at_k(texts, right, len(right), weights=w) for texts, right, w in first]
-    return stream[["answer", "correct", "tokens", "read", "dropped"]].assign(vote=votes)
+    shown = stream[["answer", "correct", "tokens", "read", "dropped"]]
+    return shown.assign(vote=_votes_so_far(stream, family))
 
 
 def vote_curves(points: pd.DataFrame) -> pd.DataFrame:

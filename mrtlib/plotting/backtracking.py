@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from mrtlib.evaluation.tables import need
 from mrtlib.plotting.style import (
     FAINT,
+    SMALL,
     WIDE,
     Given,
     curves,
@@ -108,13 +109,16 @@ def families_of(table: pd.DataFrame) -> list[str]:
 
 
 @paper
-def votes_by_tokens(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+def votes_by_tokens(
+    table: pd.DataFrame, context: int | None = None, axes: Given = None
+) -> list[Axes]:
     """Draw maj@K over the tokens generated: samples as solid lines, a stream as dashed ones.
 
     Bands are intervals of the samples; a stream has that of its last point alone.
 
     Args:
         table: method, way ("parallel", "linearised"), tokens, estimate, low, high.
+        context: tokens that the model can see, where they are to be marked.
 
     Source: arXiv 2503.07572, figure 8.
     """
@@ -135,6 +139,10 @@ def votes_by_tokens(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
                     ax.vlines(*(end.tail(1) for end in ends), color=look.colour, linewidth=0.8)
         few_ticks(ax)
         ax.set(xlabel="tokens generated for a problem", title=name if len(names) > 1 else "")
+        if context is not None:
+            ax.axvline(context, color=FAINT, linewidth=0.7, zorder=0.5)
+            ax.text(context, 1.01, "context", transform=ax.get_xaxis_transform(), ha="center",
+                    va="bottom", color=FAINT, fontsize=SMALL)  # fmt: skip
     axes[0].set_ylabel("accuracy of the vote")
     looks = looks_of(table["method"]).values()
     keys = [{"color": look.colour, "marker": look.marker, "label": look.label} for look in looks]
