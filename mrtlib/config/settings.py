@@ -1,8 +1,7 @@
-"""Every number of a run in one place: frozen dataclasses and the named profiles.
+"""Every number of a run in one place: frozen dataclasses, and how keys of records name them.
 
-One dial selects them all: the profile's name (`smoke`, `tiny`, `backtrack`, `r1-distill-1.5b`).
-Nothing else in the library branches on size. Token counts are counts of the profile's own
-tokenizer.
+Token counts are counts of the profile's own tokenizer. Names of methods and words of traces are
+here too, as every room uses them.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ def _root() -> Path:
     The environment variable MRT_ROOT, where it is set; else the checkout that this package lies
     in; else, for a package that was installed alone, the current folder.
     """
-    checkout = Path(__file__).resolve().parents[1]
+    checkout = Path(__file__).resolve().parents[2]
     here = checkout if (checkout / "data" / "problems").is_dir() else Path.cwd()
     return Path(os.environ.get("MRT_ROOT") or here).absolute()
 
@@ -227,156 +226,6 @@ class Profile:
     def problems(self) -> Path:
         """Folder that holds `train.jsonl`, `validation.jsonl` and `test.jsonl`."""
         return ROOT / self.data.folder
-
-
-def _smoke() -> Profile:
-    return Profile(
-        name="smoke",
-        data=Data(train=32, validation=8, test=12),
-        training=Training(tokens=1200, most_steps=4, problems_per_step=2, group_size=4,
-                          warmup_steps=0, micro_batch=8, save_every=1),
-        evaluation=Evaluation(samples=4, extensions=2),
-    )  # fmt: skip
-
-
-def _backtrack() -> Profile:
-    """The second parameterisation: labelled steps, errors that are named, returns to a step."""
-    return Profile(
-        name="backtrack",
-        model=Model("data/backtracker/warm"),
-        thinking=Thinking(
-            open_tag="", close_tag=ANSWER, close_text=ANSWER, budget=128, answer_tokens=24,
-            segmenter="backtrack", min_paragraphs=1, stop_text="I stop here.\n\n",
-            answer_open="\\boxed{",
-        ),
-        training=Training(("outcome", "mixed_group", "star", "mrt_star_cut"), tokens=120_000),
-        # Its tokenizer does not know the words that force a model to think on: no extensions.
-        evaluation=Evaluation(budgets=(16, 32, 48, 64, 80, 96, 112, 128), extensions=0),
-    )  # fmt: skip
-
-
-def _backtrack_smoke() -> Profile:
-    whole, small, replace = _backtrack(), _smoke(), dataclasses.replace
-    return replace(
-        whole, name="backtrack-smoke", data=replace(small.data, test=6),
-        training=replace(small.training, methods=whole.training.methods),
-    )  # fmt: skip
-
-
-def _r1_distill() -> Profile:
-    return Profile(
-        name="r1-distill-1.5b",
-        model=Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "nf4", "bfloat16", False, False),
-        thinking=Thinking(
-            group_size=5,
-            instruction="\nPut the final answer within \\boxed{}.",
-            stop_text="Time is up. Considering the time spent and the approaches tried, I should "
-            "stop thinking now and write the final answer from what I already have.",
-            close_text="\n</think>\n\n",
-            answer_open="**Step-by-step explanation and answer**\n\n1. **Answer:** \\boxed{",
-            budget=8192, answer_tokens=1024,
-        ),
-        data=Data(family="math", folder="data/problems/math", levels=("math",),
-                  train=4000, validation=100, test=200),
-        prover=ProverSettings(pass_tokens=16384, keep_tokens=16384),
-        training=Training(
-            tokens=150_000_000, most_steps=248, problems_per_step=16, group_size=8,
-            micro_batch=1, part_tokens=16384, beta=0.001, save_every=20, warmup_steps=25,
-            learning_rate=dict.fromkeys(TRAINED_METHODS, 1e-5), temperature=0.9,
-        ),
-        evaluation=Evaluation(
-            samples=16, temperature=0.6, top_p=0.95, extension_tokens=2048, batch_rows=16,
-            budgets=(1024, 2048, 3072, 4096, 5120, 6144, 7168, 8192),
-        ),
-    )  # fmt: skip
-
-
-PROFILES = {
-    "smoke": _smoke, "tiny": lambda: Profile("tiny"), "backtrack-smoke": _backtrack_smoke,
-    "backtrack": _backtrack, "r1-distill-1.5b": _r1_distill,
-}  # fmt: skip
-
-
-def load_profile(name: str) -> Profile:
-    """Return the named profile, checked.
-
-    >>> from mrtlib import load_profile
-    >>> profile = load_profile("tiny")
-    >>> profile.thinking.budget  # C0 in tokens
-    224
-    >>> profile.training.methods
-    ('outcome', 'episode_progress', 'episode_progress_centred', 'regret_to_go')
-
-    A run that differs in one number is a copy with a name, and so a folder, of its own:
-
-    >>> from dataclasses import replace
-    >>> thinking = replace(profile.thinking, budget=448)
-    >>> replace(profile, name="longer", thinking=thinking).runs.name
-    'longer'
-
-    Raises:
-        ProfileError: no such profile, or its values contradict each other.
-    """
-    if name not in PROFILES:
-        raise ProfileError(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
-    profile = PROFILES[name]()
-    check(profile)
-    return profile
-
-
-def check(profile: Profile) -> None:
-    """Raise ProfileError when values of a profile contradict each other."""
-    training, evaluation, thinking = profile.training, profile.evaluation, profile.thinking
-    for method in training.methods:
-        if method not in TRAINED_METHODS:
-            raise ProfileError(
-                f"unknown method {method!r}; choose from {', '.join(TRAINED_METHODS)}"
-            )
-        if method not in training.learning_rate:
-            raise ProfileError(f"no learning rate for {method!r} in training.learning_rate")
-    if training.group_size < 2:
-        raise ProfileError("training.group_size must be 2 or more: a group is its own baseline")
-    if (training.problems_per_step * training.group_size) % training.micro_batch:
-        raise ProfileError(
-            "training.micro_batch must divide problems_per_step * group_size "
-            f"({training.problems_per_step * training.group_size})"
-        )
-    _check_training(training)
-    if profile.prover.estimator not in ("exact", "sampled") or profile.prover.samples < 1:
-        raise ProfileError("prover.estimator must be 'exact' or 'sampled', with 1 sample or more")
-    if thinking.budget < 1:
-        raise ProfileError(f"thinking.budget is {thinking.budget}; it must be at least 1 token")
-    if evaluation.samples < 4:
-        raise ProfileError("evaluation.samples must be 4 or more: pass@4 and maj@4 need them")
-    if min(evaluation.budgets) < 1 or max(evaluation.budgets) > thinking.budget:
-        raise ProfileError(f"evaluation.budgets must lie between 1 and C0 = {thinking.budget}")
-    if profile.model.twin_dtype not in ("same", "bfloat16"):
-        raise ProfileError(
-            f"twin_dtype {profile.model.twin_dtype!r} is not known; use 'same' or 'bfloat16'"
-        )
-    if profile.model.quantization not in ("nf4", "none"):
-        raise ProfileError(
-            f"quantization {profile.model.quantization!r} is not known; use 'nf4' or 'none'"
-        )
-
-
-def _check_training(training: Training) -> None:
-    """Raise ProfileError for a number or a name of the training that cannot be used."""
-    for name in ("watch_every", "refresh_every", "cuts", "rounds"):
-        if getattr(training, name) < 1:
-            raise ProfileError(f"training.{name} must be 1 or more")
-    if training.schedule not in ("constant", "linear", "cosine"):
-        raise ProfileError(
-            f"training.schedule {training.schedule!r} is not known; use constant, linear or cosine"
-        )
-    if training.count not in ("generated", "all"):
-        raise ProfileError(f"training.count is {training.count!r}; use 'generated' or 'all'")
-    if training.max_grad_norm <= 0 or not 0 <= training.length_weight < 1:
-        raise ProfileError(
-            "training.max_grad_norm must be above 0, and training.length_weight lie in [0, 1)"
-        )
-    if training.validate_every < 0 or training.beta < 0:
-        raise ProfileError("training.validate_every and training.beta must be 0 or more")
 
 
 def as_json(profile: Profile) -> str:
