@@ -151,7 +151,7 @@ def test_the_committed_models_are_what_their_tables_say():
     curves = read_csv(ROOT / "data/runs/backtrack/warm_start.csv")
     assert set(accuracy["kind"]) == {"base", *KINDS} and set(curves["kind"]) == set(KINDS)
     base = accuracy[accuracy["kind"] == "base"].iloc[0]
-    assert 0.2 <= base["accuracy"] <= 0.5 and base["errors_named"] == 0
+    assert 0.1 < base["accuracy"] < 0.5 and base["errors_named"] == 0
     assert (accuracy["arithmetic"] > 0.9).all()
     for folder in (study.BASE, BACKTRACK.model.name):
         loaded = tokens.load_tokenizer(replace(BACKTRACK, model=Model(folder)))
