@@ -162,7 +162,7 @@ def of_forms(steps: pd.DataFrame, training: Training) -> pd.DataFrame:
     spent = runs["generated_tokens"].max() >= training.tokens
     done = spent | (runs.size() >= training.most_steps)
     through = runs[list(THROUGH)].sum().sum(axis=1) / runs["generated_tokens"].max()
-    shares = steps[["validation", "validation_regret"]].stack()
+    shares = steps[["validation", "validation_regret"]].stack().dropna()
     return checked([
         ("forms that were trained", runs.ngroups, len(TRAINED_METHODS), len(TRAINED_METHODS)),
         ("forms that did not spend their tokens or steps", (~done).sum(), 0, 0),
