@@ -42,6 +42,8 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     write_table(folder / "steps.parquet", "steps", rows)
     if trainer.prover.compared:
         write_json(folder / "comparison.json", asdict(trainer.prover.compared))
+    if (work / "precision.json").is_file():
+        write_json(folder / "precision.json", read_json(work / "precision.json"))
     write_json(folder / "key.json", key)  # last: it marks the adapter as whole
     return folder
 
