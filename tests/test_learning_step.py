@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mrtlib.config import TRAINED_METHODS, Lora
+from mrtlib.models import precision
 from mrtlib.models.merged import MergedLinear
 from mrtlib.models.packing import counted
 from mrtlib.training.learning import InParts, learner
@@ -173,3 +174,16 @@ def test_checkpoints_of_activations_are_taken_over_from_the_policy(profile, tmp_
         again = step(made, inputs, merged=True, part_tokens=150)[1]
     assert relative(again, grad) < 1e-5
     assert len(passes) == 2 * len(parts)  # each was run again, backward
+
+
+def test_a_twin_in_bfloat16_gives_nearly_the_same_gradient(profile, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: True)
+    base = profile()
+    own = replace(base, model=replace(base.model, twin_dtype="bfloat16"))
+    made = MRTTrainer(own, "regret_to_go", 0, tmp_path)
+    inputs = batch(made)
+    _, grad, _ = step(made, inputs, merged=False, part_tokens=0)
+    _, short, _ = step(made, inputs, merged=True, part_tokens=150)
+    assert short.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(short, grad, dim=0) > 0.999
+    assert 1e-4 < relative(short, grad) < 0.05

@@ -109,7 +109,7 @@ def long_profile(base: Profile, shape: Shape, folder: Path) -> Profile:
 
 
 def in_one_batch(profile: Profile) -> Profile:
-    """Return the settings of a step that saves nothing: the batch at once, as TRL pads and masks it.
+    """Return the settings of a step that saves nothing: one batch, as TRL pads and masks it.
 
     Learning goes through PEFT's own passes; J has large passes, no caches from sampling, and
     equal beginnings are asked again for each rollout. The results are the same up to rounding.

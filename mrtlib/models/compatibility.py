@@ -108,6 +108,13 @@ def plain_gap(model: PreTrainedModel) -> float:
         return _largest([step], _plain(model, prompts))
 
 
+def policy_gap(policy: PreTrainedModel, other: PreTrainedModel) -> float:
+    """Compare plain rows of two models, as in `shared_gap`: a policy and its stand-in."""
+    prompts = _prompts(policy)
+    with packing.evaluating(policy), packing.evaluating(other):
+        return _largest([_plain(other, prompts)], _plain(policy, prompts))
+
+
 def _prompts(model: PreTrainedModel) -> list[list[int]]:
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, 60).tolist()
     return [ids[:12], ids[:20] + ids[30:36], ids[:16] + ids[36:41], ids[41:50], ids[50:]]

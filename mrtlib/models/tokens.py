@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -42,9 +43,11 @@ class Joiner:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, special tokens kept."""
+        # As an array: of a list, transformers looks at the type of every id, for ten times as long.
         return self.tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+            np.asarray(ids, dtype=np.int64), skip_special_tokens=False,
+            clean_up_tokenization_spaces=False,
+        )  # fmt: skip
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text alone."""

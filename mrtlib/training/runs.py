@@ -15,6 +15,8 @@ from mrtlib.training.schedule import spent
 from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import BEST, Validation
 
+# What a run tries at its start, where it has a use: exact against sampled J, and short numbers.
+FOUND = ("comparison.json", "precision.json")
 Trained = tuple[PreTrainedModel, list[dict]]  # a policy, and the rows of its `steps`
 
 
@@ -44,8 +46,9 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     save_adapter(policy, folder)
     for part in work.glob(BEST):
         shutil.copytree(part, folder / BEST, dirs_exist_ok=True)
-    for part in work.glob("comparison.json"):  # of exact with sampled J, where J was looked at
-        shutil.copy(part, folder)
+    for name in FOUND:
+        for part in work.glob(name):
+            shutil.copy(part, folder)
     write_table(folder / "steps.parquet", "steps", rows)
     write_json(folder / "key.json", key)  # last: it marks the adapter as whole
     return folder

@@ -23,7 +23,8 @@ from mrtlib.credit import Curve, Group
 from mrtlib.models.caches import Kept
 from mrtlib.models.loading import adapters_to_float32, add_lora, check_context, device, load_base
 from mrtlib.models.packing import counted
-from mrtlib.models.quantization import Twin, assert_unpacked
+from mrtlib.models.precision import twin_of
+from mrtlib.models.quantization import assert_unpacked
 from mrtlib.models.sampling import Sample, TransformersSampler
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import check_problems
@@ -96,7 +97,9 @@ class MRTTrainer(GRPOTrainer):
             rollout_func=_sample_rollouts,
         )
         adapters_to_float32(self.model)  # TRL casts them to bfloat16 on a 4-bit base
-        self.twin = Twin(self.accelerator.unwrap_model(self.model)) if profile.model.twin else None
+        plain = self.accelerator.unwrap_model(self.model)
+        record = folder / "precision.json"
+        self.twin = twin_of(plain, profile, record) if profile.model.twin else None
         model = self.sampling_model(fresh=False)
         self.prover = Prover(model, self.tokenizer, profile, reader=self.reader)
         self.stale = StalePrefixes(folder / "prefixes", self._upcoming(),
