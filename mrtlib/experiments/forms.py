@@ -13,7 +13,7 @@ from mrtlib.config import LABELS, TRAINED_METHODS, Profile
 from mrtlib.stats import wilson
 from mrtlib.store import Shards
 from mrtlib.tasks.problems import load_problems
-from mrtlib.training.finetuning import FORMS
+from mrtlib.training.methods import METHODS
 from mrtlib.training.runs import train, training_key
 from mrtlib.training.schedule import THROUGH
 
@@ -50,11 +50,12 @@ def settings_of(profile: Profile) -> Profile:
     """Return the profile of the study's runs: half of the tokens, rates that decay, a folder.
 
     At the constant 0.003 of `tiny` a run of outcome RL fell from 45 % of right answers to 1 % in
-    its last five steps, where the same run with other rounding errors did not; `mixed_group`, whose
-    steps are smaller and more, broke down with a cosine from there. So forms of reinforcement begin
-    at a third of it, and all decay.
+    its last five steps, where the same run with other rounding errors did not: so rates decay.
+    `mixed_group` broke down all the same: steps from prefixes are smaller and more. So these forms
+    begin at a third of the rate.
     """
-    rates = {method: rate if method in FORMS else rate / 3
+    stale = {method for method, form in METHODS.items() if form.from_prefixes}
+    rates = {method: rate / 3 if method in stale else rate
              for method, rate in profile.training.learning_rate.items()}  # fmt: skip
     training = replace(profile.training, tokens=profile.training.tokens // 2, schedule="cosine",
                        learning_rate=rates)  # fmt: skip
