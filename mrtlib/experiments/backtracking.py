@@ -17,7 +17,7 @@ from mrtlib.evaluation.comparison import times_fewer
 from mrtlib.evaluation.linearised import LINEARISED, PARALLEL, WAYS
 from mrtlib.evaluation.tables import need
 from mrtlib.evaluation.votes import maj_at_k
-from mrtlib.stats import SLACK, Array, over_seeds, proportion, two_way
+from mrtlib.stats import SLACK, Array, over_seeds, proportion, two_way, wilson
 from mrtlib.store import TRACE, read_csv
 from mrtlib.tasks.grading import candidates
 
@@ -159,7 +159,22 @@ def warm_start_losses(profile: Profile) -> pd.DataFrame:
     Those of the run; where it has none, those of the committed run, as every run begins with the
     committed model. `python -m mrtlib backtracker` makes them anew.
     """
-    paths = [runs / "warm_start.csv" for runs in (profile.runs, COMMITTED)]
+    return _of_warm_start(profile, "warm_start.csv")
+
+
+def warm_start_accuracy(profile: Profile) -> pd.DataFrame:
+    """Return what each model can do after its warm start: accuracy with Wilson's interval.
+
+    Of `n` rollouts on validation problems; they share problems, so intervals are a little short.
+    """
+    found = _of_warm_start(profile, "warm_start_accuracy.csv")
+    low, high = wilson((found["accuracy"] * found["n"]).round(), found["n"])
+    shown = found[["kind", "seed", "n", "accuracy"]].assign(low=low, high=high)
+    return shown.join(found[["errors_named", "thinking", "truncated", "examples", "set_tokens"]])
+
+
+def _of_warm_start(profile: Profile, name: str) -> pd.DataFrame:
+    paths = [runs / name for runs in (profile.runs, COMMITTED)]
     return read_csv(next((path for path in paths if path.is_file()), paths[-1]))
 
 

@@ -44,7 +44,10 @@ def warm_start_loss(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     need(table, "kind step estimate low high", "warm_start_loss")
     label = "held-out loss (nats per token)"
     table = table.assign(all="", kind=table["kind"].replace(KINDS))
-    return curves(table, "all", "kind", "step", "step", label, ax)[0]
+    ax = curves(table, "all", "kind", "step", "step", label, ax)[0]
+    ax.set(yscale="log")
+    log_ticks(ax.yaxis, (1, 2, 5))
+    return ax
 
 
 @paper
