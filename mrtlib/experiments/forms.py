@@ -10,12 +10,17 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.config import LABELS, TRAINED_METHODS, Profile
+from mrtlib.models.loading import load_policy, work_key
+from mrtlib.models.quantization import Twin
+from mrtlib.models.tokens import load_tokenizer
+from mrtlib.prover.prover import Prover
 from mrtlib.stats import wilson
-from mrtlib.store import Shards
+from mrtlib.store import Shards, read_json, write_json
 from mrtlib.tasks.problems import load_problems
 from mrtlib.training.methods import METHODS
 from mrtlib.training.runs import train, training_key
 from mrtlib.training.schedule import THROUGH
+from mrtlib.training.validation import Validator
 
 # Forms that are looked at together; outcome RL is drawn with each.
 FAMILIES = {
@@ -46,6 +51,19 @@ def study(profile: Profile, seed: int) -> pd.DataFrame:
     return shards.read(keys)
 
 
+def base(profile: Profile) -> dict[str, float]:
+    """Return what the columns of validation are before the first step, the same for every form."""
+    own = settings_of(profile)
+    record = own.runs / f"base-{work_key(own, 'model thinking data training prover')[:16]}.json"
+    if not record.is_file():
+        model = load_policy(own)
+        model = Twin(model).model if own.model.twin else model
+        prover = Prover(model, load_tokenizer(own), own)
+        found = Validator(own, prover.reader).measure(model, prover)
+        write_json(record, vars(found))
+    return read_json(record)
+
+
 def settings_of(profile: Profile) -> Profile:
     """Return the profile of the study's runs: half of the tokens, rates that decay, a folder.
 
@@ -62,19 +80,22 @@ def settings_of(profile: Profile) -> Profile:
     return replace(profile, name=f"{profile.name}/forms", training=training)
 
 
-def validated(steps: pd.DataFrame, count: int) -> pd.DataFrame:
+def validated(steps: pd.DataFrame, start: dict[str, float], count: int) -> pd.DataFrame:
     """Return what `plotting.forms_curves` draws: a panel for each family and quantity.
 
     Args:
+        start: from `base`; every curve begins there.
         count: validation problems.
 
     Returns:
         family, method, tokens (generated, in thousands), quantity, estimate; of accuracies also
         Wilson's low and high, of one run on these problems.
     """
-    parts = []
+    steps, parts = steps.dropna(subset="validation"), []
+    first = [{"method": method, "generated_tokens": 0, **start} for method in TRAINED_METHODS]
+    steps = pd.concat([pd.DataFrame(first), steps])
     for family, methods in FAMILIES.items():
-        own = steps[steps["method"].isin(("outcome", *methods))].dropna(subset="validation")
+        own = steps[steps["method"].isin(("outcome", *methods))]
         own = own.assign(family=family, tokens=own["generated_tokens"] / 1000)
         parts.append(own.melt(["family", "method", "tokens"], list(QUANTITIES), "quantity",
                               "estimate"))  # fmt: skip
