@@ -90,8 +90,11 @@ def test_every_way_gives_trl_s_loss_gradient_and_log(profile, tmp_path, quantiza
     loss, grad, logged = step(made, inputs, merged=False, part_tokens=0)
     assert grad.norm() > 1e-3 and logged["entropy"] > 0
     assert (abs(logged["kl"]) > 1e-4) if beta else "kl" not in logged
+    padded = logged.pop("learned")
     for merged, part_tokens in WAYS:
         ours = step(made, inputs, merged=merged, part_tokens=part_tokens)
+        learned = ours[2].pop("learned")  # tokens through the model: fewer without padding
+        assert learned < padded if part_tokens else learned == padded
         assert ours[0] == pytest.approx(loss, rel=1e-4, abs=1e-6)
         assert relative(ours[1], grad) < 1e-5
         assert ours[2] == pytest.approx(logged, rel=1e-4, abs=1e-6)
