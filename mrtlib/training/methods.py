@@ -87,8 +87,9 @@ METHODS: dict[str, Method] = {
     # follows what outcome RL follows, first at half of the budget (a budget curriculum; MRT's
     # paper reads DeepScaleR's 8K and 16K stages as one)
     "budget_curriculum": Method(budgets=(0.5, 1.0)),
-    # what the prover of the others reads goes into rollouts: a step of `regret_to_go` puts 2.1
-    # times as many tokens through the embedded model as one of `outcome` (bench.csv)
+    # what the prover of the others reads goes into rollouts: a step of `regret_to_go` puts 1.6
+    # times as many tokens through the embedded model as one of `outcome` (bench.csv), and 2.1
+    # times where J is measured trace by trace; runs end alike with `training.count = "all"`
     "outcome_wide": Method(wider=2),
     # MRT (RL), and two controls from the same prefixes: p_c alone is followed by both
     "mixed_group": Method(mixed, from_prefixes=True, answering=0.5),
