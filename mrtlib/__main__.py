@@ -5,6 +5,7 @@ the command that needs them, so that a mistyped option is answered at once.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
     command.add_argument("--tokens", type=_count, help="generated in one run; the profile's if not")
     command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
+    command = commands.add_parser("study", help="work off the long study, here and on any machine")
+    command.add_argument("--profile", default="study", help=", ".join(PROFILES))
+    command.add_argument("--stage", default="train", help="search or train")
+    command.add_argument("--workers", type=_count, help="processes; one for each core if not said")
+    command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    command.set_defaults(run=study)
     command = commands.add_parser("problems", help="make the Countdown problem sets anew")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=problems)
@@ -95,6 +102,22 @@ def bench(options: argparse.Namespace) -> None:
     print("\n" + table.assign(reached=goals).to_string(index=False, float_format="{:.2f}".format))
 
 
+def study(options: argparse.Namespace) -> None:
+    """Work off a stage of the study; what is on record is not done again."""
+    profile = load_profile(options.profile)
+    from mrtlib.experiments import queue
+    from mrtlib.experiments import study as whole
+
+    _known_stage(options.stage, whole.STAGES)
+    tasks = whole.tasks_of(profile, options.stage)
+    if options.worker:
+        sys.exit(3 if queue.work_off(tasks, profile.runs) else 0)
+    command = [sys.executable, "-m", "mrtlib", "study", "--profile", options.profile,
+               "--stage", options.stage, "--worker"]  # fmt: skip
+    queue.run_workers(command, options.workers or os.cpu_count() or 1, tasks, profile.runs)
+    print(queue.state(tasks, profile.runs, 0.0, 0.0))
+
+
 def problems(options: argparse.Namespace) -> None:
     """Write the problem sets of a seed into data/problems; prints how many."""
     from mrtlib.tasks.countdown import write_splits
@@ -131,6 +154,11 @@ def tune(options: argparse.Namespace) -> None:
     print(table.to_string(index=False))
     for method, rate in learning_rates.best(table).items():
         print(f"{method}: {rate:g}")
+
+
+def _known_stage(stage: str, stages: tuple[str, ...]) -> None:
+    if stage not in stages:
+        raise ProfileError(f"unknown stage {stage!r}; choose one of {', '.join(stages)}")
 
 
 def _known(method: str, methods: tuple[str, ...]) -> None:

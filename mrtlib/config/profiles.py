@@ -54,6 +54,20 @@ def _backtrack_smoke() -> Profile:
     )  # fmt: skip
 
 
+def _study() -> Profile:
+    """The long study of every form on the embedded reasoner; see notebook 06 for its protocol."""
+    return Profile(
+        name="study",
+        training=Training(
+            TRAINED_METHODS, tuple(range(10)), tokens=3_200_000, most_steps=2000, count="all",
+            schedule="cosine", validate_every=20,
+            learning_rate=dict.fromkeys(TRAINED_METHODS, 2e-3),
+        ),
+        # Forced on to 4 C0, in steps of half a C0.
+        evaluation=Evaluation(extension_tokens=112, extensions=6),
+    )  # fmt: skip
+
+
 def _r1_distill() -> Profile:
     return Profile(
         name="r1-distill-1.5b",
@@ -84,7 +98,7 @@ def _r1_distill() -> Profile:
 
 PROFILES = {
     "smoke": _smoke, "tiny": lambda: Profile("tiny"), "backtrack-smoke": _backtrack_smoke,
-    "backtrack": _backtrack, "r1-distill-1.5b": _r1_distill,
+    "backtrack": _backtrack, "study": _study, "r1-distill-1.5b": _r1_distill,
 }  # fmt: skip
 
 

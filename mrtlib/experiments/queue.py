@@ -1,0 +1,196 @@
+"""A queue of long tasks that any number of processes and machines work off through one folder.
+
+Whoever works takes the first task that is ready and that nobody holds. A task is held by a lock of
+the operating system on a file, so a worker that dies holds nothing. What is done is known from
+the records of the tasks themselves: a study that was stopped goes on with what is left.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from mrtlib.store import write_text
+
+LOCKS, FAILED, LOGS = "locks", "failed", "logs"
+SAY_EVERY = 30.0  # seconds from one line about the queue to the next
+
+
+class QueueError(ValueError):
+    """Tasks that failed, or a folder that is no place for a queue."""
+
+
+class Task(Protocol):
+    """A piece of work; whoever does it leaves a record by which `done` knows it."""
+
+    @property
+    def name(self) -> str:
+        """Return what it is called, fit for a file name; no two tasks of a queue share one."""
+        ...
+
+    @property
+    def size(self) -> float:
+        """Return how much work it is, in a unit that all tasks of the queue share."""
+        ...
+
+    def done(self) -> bool:
+        """Say whether its record is there."""
+        ...
+
+    def ready(self) -> bool:
+        """Say whether what it needs of other tasks is there."""
+        ...
+
+    def do(self) -> None:
+        """Do it, from where an earlier try was stopped."""
+        ...
+
+
+def work_off(tasks: Sequence[Task], folder: Path) -> list[str]:
+    """Do the tasks that are not done, in their order, until none is left that can be taken.
+
+    A task that raises is left out from then on, and its traceback is put in `failed/NAME.txt`.
+
+    Args:
+        folder: of the queue; all workers of one queue name the same one.
+
+    Returns:
+        The names of the tasks that failed here.
+    """
+    failed: list[str] = []
+    left = list(tasks)
+    while True:
+        left = [task for task in left if task.name not in failed and not task.done()]
+        for task in left:
+            if task.ready() and _taken(task, folder, failed):
+                break
+        else:
+            return failed
+
+
+def _taken(task: Task, folder: Path, failed: list[str]) -> bool:
+    """Do a task, unless another worker holds it or has just done it; say whether it was done."""
+    with holding(folder, task.name) as held:
+        if not held or task.done():
+            return False
+        try:
+            task.do()
+        except Exception:  # whatever it is, the other tasks do not hang on it
+            failed.append(task.name)
+            write_text(folder / FAILED / f"{task.name}.txt", traceback.format_exc())
+        else:
+            (folder / FAILED / f"{task.name}.txt").unlink(missing_ok=True)
+    return True
+
+
+@contextmanager
+def holding(folder: Path, name: str) -> Iterator[bool]:
+    """Hold a name in a queue's folder; yields False where another process holds it."""
+    (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+    lock, sign = (folder / LOCKS / f"{name}.{end}" for end in ("lock", "held"))
+    try:
+        with FileLock(lock, timeout=0):
+            sign.touch()
+            try:
+                yield True
+            finally:
+                sign.unlink(missing_ok=True)
+    except Timeout:
+        yield False
+
+
+def held(folder: Path) -> list[str]:
+    """Return the names that are held, or were by a process that died: to be shown, no more.
+
+    To try the locks would be to hold them for a moment, and a worker might then pass by.
+    """
+    return sorted(sign.stem for sign in (folder / LOCKS).glob("*.held"))
+
+
+def run_workers(command: Sequence[str], count: int, tasks: Sequence[Task], folder: Path) -> None:
+    """Start workers, say how far the queue is, and wait for them.
+
+    Each worker has one core of its own and one thread, where there are as many cores; what it
+    prints goes to a file in `logs`. An interrupt, or a signal to end, is passed on to them.
+
+    Args:
+        command: of one worker: it calls `work_off` with the same tasks and folder.
+
+    Raises:
+        QueueError: some tasks failed; their names, and where their tracebacks are.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    workers: list[subprocess.Popen] = []
+    try:
+        for i in range(count):
+            workers.append(_worker(command, cores[i % len(cores)], count <= len(cores), folder, i))
+        _watch(workers, tasks, folder)
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
+        signal.signal(signal.SIGTERM, before)
+    left = [task for task in tasks if not task.done()]
+    failed = [task.name for task in left if (folder / FAILED / f"{task.name}.txt").is_file()]
+    codes = [worker.returncode for worker in workers if worker.returncode > 0]
+    if failed or codes:
+        raise QueueError(
+            f"{len(failed)} tasks failed: {', '.join(failed[:5])}; tracebacks are in "
+            f"{folder / FAILED}, what was printed in {folder / LOGS}. The same command tries again"
+        )
+
+
+def _worker(
+    command: Sequence[str], core: int, pinned: bool, folder: Path, number: int
+) -> subprocess.Popen:
+    log = folder / LOGS / f"{socket.gethostname()}-{number}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as stream:
+        worker = subprocess.Popen(
+            list(command), stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    if pinned:
+        os.sched_setaffinity(worker.pid, {core})
+    return worker
+
+
+def _watch(workers: Sequence[subprocess.Popen], tasks: Sequence[Task], folder: Path) -> None:
+    """Say every now and then how far the queue is, until all workers have ended."""
+    began, start, said = time.monotonic(), _done(tasks), 0.0
+    while any(worker.poll() is None for worker in workers):
+        if time.monotonic() - said > SAY_EVERY:
+            said = time.monotonic()
+            print(state(tasks, folder, start, said - began), flush=True)
+        time.sleep(0.5)
+
+
+def _done(tasks: Sequence[Task]) -> float:
+    return sum(task.size for task in tasks if task.done())
+
+
+def state(tasks: Sequence[Task], folder: Path, start: float, seconds: float) -> str:
+    """Return one line about a queue: what is done, who works at what, how long it will take.
+
+    Args:
+        start: size of what was done when this run began.
+        seconds: since then.
+    """
+    open_ = [task for task in tasks if not task.done()]
+    done, total = _done(tasks), sum(task.size for task in tasks)
+    left = ""
+    if done > start:
+        left = f", about {(total - done) * seconds / (done - start) / 3600:.1f} h left"
+    working = ", ".join(held(folder)) or "nothing"
+    return f"{len(tasks) - len(open_)} of {len(tasks)} tasks done, at work: {working}{left}"

@@ -1,0 +1,115 @@
+"""The queue: each task is done once, whoever works; the dead hold nothing; faults are told."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mrtlib.experiments import queue
+
+WORKER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_queue import Toy, tasks
+from mrtlib.experiments import queue
+folder = Path(sys.argv[1])
+sys.exit(3 if queue.work_off(tasks(folder, int(sys.argv[2]), float(sys.argv[3])), folder) else 0)
+"""
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A task that writes down who did it."""
+
+    folder: Path
+    number: int
+    seconds: float = 0.0
+    size: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"toy-{self.number}"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / f"{self.name}.done"
+
+    def done(self) -> bool:
+        return self.record.is_file()
+
+    def ready(self) -> bool:
+        return self.number != 1 or (self.folder / "toy-2.done").is_file()  # 1 needs 2
+
+    def do(self) -> None:
+        with open(self.folder / "order", "a") as stream:
+            stream.write(f"{self.number}\n")
+        time.sleep(self.seconds)
+        if self.number == 3:
+            raise ValueError("a task that cannot be done")
+        self.record.write_text(str(os.getpid()))
+
+
+def tasks(folder: Path, count: int, seconds: float = 0.0) -> list[Toy]:
+    return [Toy(folder, n, seconds) for n in range(count)]
+
+
+def command(folder: Path, count: int, seconds: float) -> list[str]:
+    script = WORKER.format(tests=str(Path(__file__).parent))
+    return [sys.executable, "-c", script, str(folder), str(count), str(seconds)]
+
+
+def order(folder: Path) -> list[str]:
+    return (folder / "order").read_text().split()
+
+
+def test_tasks_are_done_in_order_and_what_must_wait_comes_as_soon_as_it_can(tmp_path):
+    assert queue.work_off(tasks(tmp_path, 3), tmp_path) == []
+    assert order(tmp_path) == ["0", "2", "1"]
+    assert queue.work_off(tasks(tmp_path, 3), tmp_path) == []
+    assert order(tmp_path) == ["0", "2", "1"], "nothing is done twice"
+
+
+def test_a_task_that_fails_is_told_and_the_others_are_done(tmp_path):
+    assert queue.work_off(tasks(tmp_path, 5), tmp_path) == ["toy-3"]
+    assert "cannot be done" in (tmp_path / "failed" / "toy-3.txt").read_text()
+    assert sorted(order(tmp_path)) == ["0", "1", "2", "3", "4"]
+
+
+def test_two_workers_share_one_folder_and_do_each_task_once(tmp_path):
+    every = tasks(tmp_path, 3, 0.2)
+    queue.run_workers(command(tmp_path, 3, 0.2), 2, every, tmp_path)
+    assert sorted(order(tmp_path)) == ["0", "1", "2"]
+    assert all(task.done() for task in every)
+
+
+def test_workers_that_fail_are_an_error_that_names_the_tasks(tmp_path):
+    with pytest.raises(queue.QueueError, match="toy-3"):
+        queue.run_workers(command(tmp_path, 4, 0.0), 1, tasks(tmp_path, 4), tmp_path)
+
+
+def test_a_held_task_is_left_to_its_holder_and_a_dead_one_holds_nothing(tmp_path):
+    holder = subprocess.Popen(command(tmp_path, 1, 60.0))
+    deadline = time.monotonic() + 60
+    while queue.held(tmp_path) != ["toy-0"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert queue.work_off(tasks(tmp_path, 1), tmp_path) == []
+    assert not tasks(tmp_path, 1)[0].done(), "it is held"
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert queue.work_off(tasks(tmp_path, 1), tmp_path) == []
+    assert tasks(tmp_path, 1)[0].done()
+    assert queue.held(tmp_path) == []
+
+
+def test_the_state_says_what_is_done_and_how_long_the_rest_takes(tmp_path):
+    every = tasks(tmp_path, 3)
+    every[0].do()
+    every[2].do()
+    said = queue.state(every, tmp_path, 1.0, 3600.0)  # one more task in an hour
+    assert said == "2 of 3 tasks done, at work: nothing, about 1.0 h left"
