@@ -169,14 +169,14 @@ def rates_tried(profile: Profile, parts: Sequence[Part]) -> pd.DataFrame:
 def best_rates(table: pd.DataFrame) -> dict[str, float]:
     """Return the rate of each method: the least regret, but never next below a run that broke down.
 
-    Among the rates whose run did not break down, and whose next higher one (where it was tried)
-    did not either, the one that ends with the least regret at C0 on the validation problems. Where
-    no rate is left, the lowest.
+    Among the rates whose run did not break down, and whose next higher one was tried and did not
+    either, the one that ends with the least regret at C0 on the validation problems; so the highest
+    rate is tried to see that the next lower one is safe. Where no rate is left, the lowest.
     """
     found = {}
     for method, runs in table.groupby("method"):
         runs = runs.groupby("learning_rate")[["regret", "broken"]].mean().sort_index()
         broken = runs["broken"] > 0
-        safe = runs[~broken & ~broken.shift(-1, fill_value=False)]
+        safe = runs[~broken & ~broken.shift(-1, fill_value=True)]
         found[method] = float(safe["regret"].idxmin() if len(safe) else runs.index[0])
     return found
