@@ -76,16 +76,17 @@ SCHEMAS: dict[str, pa.Schema] = {
         _SAMPLE + "way:str k:int tokens:int through:int read:int dropped:int correct:bool",
         "answer:str logprob:float",
     ),
-    # one optimiser step; a measure that a method does not take is null. generated_tokens: rollouts
-    # and sampled answers of all steps so far; prover_tokens: what the prover read in this one;
-    # credit_square: mean square of the episodes' credit; largest_share: the largest share of it in
-    # one episode; sampled, probed, learned: tokens through the model in this step, padding too
+    # one optimiser step; what a method does not measure is null. generated_tokens: rollouts and
+    # drawn answers of all steps so far; prover_tokens: what the prover read in this one;
+    # credit_square, largest_share: of the episodes' credit, its mean square and its largest share
+    # in one episode; sampled, probed, learned: tokens through the model in this step, padding too
     "steps": _schema(
         "method:str seed:int step:int generated_tokens:int prover_tokens:int",
         "reward:float progress:float regret:float length:float episodes:float truncated:float "
         "ended:float credit_square:float largest_share:float kl:float learning_rate:float "
         "grad_norm:float sampling_s:float probing_s:float learning_s:float "
-        "sampled:float probed:float learned:float validation:float validation_regret:float",
+        "sampled:float probed:float learned:float "
+        "validation:float validation_regret:float validation_forced:float",
     ),
 }
 
@@ -130,8 +131,7 @@ def conform(table: pa.Table, name: str, where: str) -> pa.Table:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     found = {field.name: field.type for field in table.schema}
     for field in fields:
-        if not field.type.equals(found.get(field.name, pa.null())):
-            has = found.get(field.name, "no such column")
+        if field.type != (has := found.get(field.name, "no such column")):
             raise StoreError(f"{where}: column {field.name!r} needs {field.type}, has {has}")
     return table.select(fields.names).cast(fields)
 

@@ -22,7 +22,7 @@ from mrtlib.training import runs
 from mrtlib.training.finetuning import FORMS, FineTuning, fine_tune, make_trainer
 from mrtlib.training.selection import Sampling, Source, closed_prefix
 from mrtlib.training.trainer import MRTTrainer
-from mrtlib.training.validation import Validator
+from mrtlib.training.validation import SEED, Validator
 
 SIZE, ROWS, ROUNDS, TOKENS = 4, 16, 2, 5000  # rollouts of a group and of a step
 CLOCKS = {"sampling_s", "probing_s", "learning_s"}
@@ -274,6 +274,9 @@ def test_each_round_is_validated_and_the_best_is_kept(profile, done, tmp_path):
     first = next(row for row in done["star"][1] if row["learned"])
     assert again.validation == first["validation"]
     assert again.validation_regret == pytest.approx(first["validation_regret"], abs=1e-6)
+    rollouts = Validator(profile, run.source.reader).rollouts(sampling.model)
+    ends = [j[-1] for j in sampling.prover.measure(rollouts, SEED).J]
+    assert first["validation_forced"] == pytest.approx(np.mean(ends), abs=1e-6)
 
 
 @pytest.mark.parametrize("method", FORMS)

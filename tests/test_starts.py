@@ -198,7 +198,7 @@ def test_the_best_on_validation_is_kept_apart_from_the_last(real, monkeypatch):
 
     def measure(self, model, prover):
         rows[len(rows) + 1] = model.model.layers[3].mlp.down_proj.weight.clone()
-        return validation.Validated(next(marks), 0.5)
+        return validation.Validated(next(marks), 0.5, 0.7)
 
     monkeypatch.setattr(validation.Validator, "measure", measure)
     short = replace(real.training, most_steps=4, validate_every=1, group_size=4, micro_batch=8)
@@ -208,6 +208,7 @@ def test_the_best_on_validation_is_kept_apart_from_the_last(real, monkeypatch):
     steps = read_table(folder / "steps.parquet", "steps")
     assert list(steps["validation"]) == [0.2, 0.6, 0.6, 0.1]
     assert (steps["validation_regret"] == 0.5).all()
+    assert (steps["validation_forced"] == 0.7).all()
     for kept, step in ((folder / "best", 2), (folder, 4)):
         weight = Twin(load_policy(own, kept)).model.model.layers[3].mlp.down_proj.weight
         assert torch.allclose(weight, rows[step], rtol=0, atol=1e-6)

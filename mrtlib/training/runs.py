@@ -129,6 +129,7 @@ def steps_of(history: list[dict], method: str, seed: int) -> list[dict]:
                 "reward", "progress", "regret", "length", "episodes", "truncated", "ended",
                 "credit_square", "largest_share", "learning_rate", "grad_norm", "sampling_s",
                 "probing_s", "sampled", "probed", "learned", "validation", "validation_regret",
+                "validation_forced",
             )},
         })  # fmt: skip
     return rows

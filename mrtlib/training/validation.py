@@ -26,10 +26,11 @@ BEST = "best"  # folder of the best checkpoint's adapter, in that of the run
 
 @dataclass(frozen=True)
 class Validated:
-    """What the columns `validation` and `validation_regret` of the `steps` schema hold."""
+    """What the columns `validation` to `validation_forced` of the `steps` schema hold."""
 
     validation: float  # natural accuracy: answers that the model gives by itself within C0
     validation_regret: float  # normalised, at C0
+    validation_forced: float  # J at the end of the thinking, cut at C0 if it has not ended by then
 
 
 class Validator:
@@ -50,7 +51,8 @@ class Validator:
         ends = [np.array([0, *r.boundaries]) for r in rollouts]
         left = [float(regret.normalised_regret(j, t, budget)) for j, t in zip(J, ends, strict=True)]
         right = [r.grade.correct for r in rollouts]
-        return Validated(float(np.mean(right)), float(np.mean(left)))
+        forced = float(np.mean([j[-1] for j in J]))
+        return Validated(float(np.mean(right)), float(np.mean(left)), forced)
 
     def rollouts(self, model: PreTrainedModel) -> list[Rollout]:
         """Return a rollout for each problem."""
