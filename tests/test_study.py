@@ -32,7 +32,7 @@ def test_a_study_that_is_cut_short_has_whole_seeds(profile):
 
 
 def test_runs_of_a_part_have_its_length_its_own_decay_and_a_folder(profile):
-    long, short = (study.compared(profile)[i].settings(profile) for i in (0, 1))
+    short, long = (study.compared(profile)[i].settings(profile) for i in (0, 1))
     assert long.training.tokens == 4 * short.training.tokens
     assert {long.training.count, short.training.count} == {"all"}
     assert {long.training.schedule, short.training.schedule} == {"cosine"}

@@ -62,12 +62,12 @@ def searched(methods: Sequence[str] = TRAINED_METHODS) -> list[Part]:
 
 
 def compared(profile: Profile) -> list[Part]:
-    """Return the runs of the comparison, in the order of their importance."""
+    """Return the runs of the comparison; the short ones first, as they are whole soonest."""
     seeds = profile.training.seeds
     few = seeds[: len(seeds) // 2]
     return [
-        Part("long", MAIN, seeds, trained_for(LENGTHS["long"])),
         Part("short", MAIN, seeds, trained_for(LENGTHS["short"])),
+        Part("long", MAIN, seeds, trained_for(LENGTHS["long"])),
         Part("middle", REST, few, trained_for(LENGTHS["middle"])),
     ]
 
@@ -137,7 +137,7 @@ STAGES = ("search", "train")
 
 
 def tasks_of(profile: Profile, stage: str) -> list[Training]:
-    """Return the tasks of a stage of the study, in the order of their importance."""
+    """Return the tasks of a stage of the study, in the order in which they are done."""
     parts = {"search": searched, "train": lambda: compared(profile)}
     return trainings(profile, parts[stage]())
 
