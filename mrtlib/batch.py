@@ -20,14 +20,16 @@ from nbformat import NotebookNode
 from mrtlib.config import ROOT, Profile, as_json, load_profile
 from mrtlib.evaluation.comparison import regret_in_words, tokens_in_words
 from mrtlib.evaluation.tables import results_markdown
+from mrtlib.experiments import study_logs
 from mrtlib.experiments.backtracking import efficiency_in_words, progress_in_words, told
 from mrtlib.models.loading import work_key
 from mrtlib.store import manifest, read_csv, read_json, write_json, write_text
 
 NOTEBOOKS = ROOT / "notebooks"
-# A notebook about another base than the pipeline's runs with a profile of its own, and its copy and
-# manifest lie in that profile's runs folder. Its profiles, by those of the pipeline:
-OWN = {"05_backtracking_search": {"tiny": "backtrack", "smoke": "backtrack-smoke"}}
+# A notebook about other runs than the pipeline's has a profile of its own. Its copy and manifest
+# lie in that profile's runs folder. Its profiles, by those of the pipeline:
+OWN = {"05_backtracking_search": {"tiny": "backtrack", "smoke": "backtrack-smoke"},
+       "06_claims": {"tiny": "study"}}  # fmt: skip
 
 
 class BatchError(ValueError):
@@ -102,7 +104,7 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
     for at, path in enumerate(books, start=1):
         own = profile_of(path, profile)
         if own is None:
-            print(f"{path.stem}: left out, as it is about another base than {profile.name!r} "
+            print(f"{path.stem}: left out, as it is about other runs than {profile.name!r}'s "
                   "(batch.OWN names its profiles)", file=out, flush=True)  # fmt: skip
             continue
         print(f"{path.stem}: started ({at} of {len(books)})", file=out, flush=True)
@@ -236,7 +238,8 @@ def summary(profile: Profile) -> str:
     """
     parts, profiles = [], profiles_in(profile)
     for own in profiles:
-        parts += _of_search(own) if own.name in _names_of_own() else _of_methods(own)
+        tell = next((tell for name, tell in TOLD.items() if own.name in OWN[name].values()), None)
+        parts += (tell or _of_methods)(own)
     figures = sorted({path for own in profiles for path in own.figures.glob("*.pdf")})
     title = "Figures (each also as PNG, and its numbers as CSV):"
     return "\n".join([*parts, title, *(f"  {path}" for path in figures)])
@@ -260,6 +263,16 @@ def _of_search(profile: Profile) -> list[str]:
     rows = [progress_in_words(row) for row in read_csv(gaps).itertuples()]
     rows += [efficiency_in_words(row) for row in told(read_csv(votes)).itertuples()]
     return [f"Backtracking search ({profile.name}):", *(f"- {row}" for row in rows), ""]
+
+
+def _of_study(profile: Profile) -> list[str]:
+    """Return how far the study is, and what its logs say so far, in words."""
+    record, steps = study_logs.on_record(profile), study_logs.logs(profile)
+    return [f"Study ({profile.name}):", study_logs.in_words(record, study_logs.gaps(steps)), ""]
+
+
+# What is told of a notebook's own profile.
+TOLD = {"05_backtracking_search": _of_search, "06_claims": _of_study}
 
 
 def _tables(profile: Profile, *names: str) -> list[Path]:

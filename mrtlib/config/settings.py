@@ -62,6 +62,8 @@ class ProfileError(ValueError):
     """A profile that does not exist, or values in one that contradict each other."""
 
 
+COMMITTED = ("tiny", "backtrack", "study")  # profiles whose runs are in the repository
+
 # Settings that are gone, behind the one that they followed: keys of records still name them.
 GONE = {"extensions": "bootstrap=2000"}
 
@@ -214,7 +216,7 @@ class Profile:
     @property
     def figures(self) -> Path:
         """Folder of the figures: the repository's where the run is committed, else the run's."""
-        return ROOT / "figures" if self.name in ("tiny", "backtrack") else self.runs / "figures"
+        return ROOT / "figures" if self.name in COMMITTED else self.runs / "figures"
 
     @property
     def model_path(self) -> str:

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mrtlib.config import TRAINED_METHODS, Training
+from mrtlib.config import TRAINED_METHODS, Profile, Training
 from mrtlib.evaluation.learning import first_batch
 from mrtlib.evaluation.tables import overall
+from mrtlib.experiments import study_logs
 from mrtlib.experiments.estimators import EXACT, MARGIN, sampling_needed
 from mrtlib.experiments.information_gain import Agreement
+from mrtlib.experiments.study import compared
 from mrtlib.store import TRACE
+from mrtlib.training.methods import METHODS
 from mrtlib.training.schedule import THROUGH
 
 Claim = tuple[str, float, float, float]  # claim, value, at_least, at_most
@@ -207,6 +210,32 @@ def _end_gap(tables: dict[str, pd.DataFrame]) -> float:
     at_end = inside.sort_values("budget").groupby(place)["accuracy"].last()
     last = tables["progress"].sort_values("j").groupby(place)["J"].last()
     return float((at_end - last.reindex(at_end.index)).abs().max(skipna=False))
+
+
+def of_study(steps: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """Return what notebook 06 claims of the logs of its runs: what must hold of any study.
+
+    Args:
+        steps: from `study_logs.logs`.
+        profile: the study's.
+    """
+    runs = steps.groupby(["part", "method", "seed"])["through"]
+    parts = {part.name: part.settings(profile).training.tokens for part in compared(profile)}
+    ends, last = runs.max() * 1e6, runs.nlargest(2).groupby(level=[0, 1, 2]).min() * 1e6
+    tokens = ends.index.get_level_values("part").map(parts).to_numpy()
+    shares = steps[list(study_logs.QUANTITIES)].stack().dropna()
+    free = [name for name, form in METHODS.items() if not form.from_prefixes]
+    gap = first_batch(steps[steps["method"].isin(free)]).groupby("seed").agg(np.ptp).max(axis=None)
+    return checked([
+        ("runs that ended before their tokens were spent", (ends < tokens).sum(), 0, 0),
+        ("runs that took a step more", (last.to_numpy() >= tokens).sum(), 0, 0),
+        ("runs of methods that are not the study's",
+         (~steps["method"].isin(TRAINED_METHODS)).sum(), 0, 0),
+        ("runs whose last step was not validated",
+         steps.loc[runs.idxmax(), "validation"].isna().sum(), 0, 0),
+        ("validations that are no share", (~shares.between(0, 1)).sum(), 0, 0),
+        ("largest difference of first batches at a seed", gap, 0, 0),
+    ])  # fmt: skip
 
 
 def of_backtracking(

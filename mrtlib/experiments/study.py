@@ -142,17 +142,18 @@ def tasks_of(profile: Profile, stage: str) -> list[Training]:
     return trainings(profile, parts[stage]())
 
 
-def rates_tried(profile: Profile, parts: Sequence[Part]) -> pd.DataFrame:
-    """Return how each run of the search ended: `tuning.csv`.
+RATE_COLUMNS = ("method", "seed", "steps", "learning_rate", "accuracy", "regret", "best", "broken")
 
-    Columns: method, learning_rate, seed, steps, accuracy, forced, regret (on the validation
-    problems, after the last step), best (accuracy on the way), broken, chosen.
+
+def rates_tried(runs: Sequence[Training], record: Shards) -> pd.DataFrame:
+    """Return how each run of the search ended, of those that are on record.
+
+    Columns: method, seed, steps, learning_rate, accuracy, regret (on the validation problems, after
+    the last step), best (accuracy on the way), broken, chosen.
     """
     rows = []
-    for run in trainings(profile, parts):
-        if not run.done():
-            continue
-        steps = run.record.read([run.key])
+    for run in [run for run in runs if record.has(run.key)]:
+        steps = record.read([run.key])
         known = steps.dropna(subset="validation")
         last, best = known.iloc[-1], float(known["validation"].max())
         rows.append({
@@ -161,9 +162,10 @@ def rates_tried(profile: Profile, parts: Sequence[Part]) -> pd.DataFrame:
             "accuracy": last["validation"], "regret": last["validation_regret"], "best": best,
             "broken": bool(last["validation"] < best - BROKEN),
         })  # fmt: skip
-    table = pd.DataFrame(rows).sort_values(["method", "learning_rate"], kind="stable")
-    chosen = best_rates(table)
-    return table.assign(chosen=table["learning_rate"] == table["method"].map(chosen))
+    table = pd.DataFrame(rows, columns=RATE_COLUMNS)
+    table = table.sort_values(["method", "learning_rate"], kind="stable", ignore_index=True)
+    chosen = table["method"].map(best_rates(table))
+    return table.assign(chosen=table["learning_rate"] == chosen)
 
 
 def best_rates(table: pd.DataFrame) -> dict[str, float]:

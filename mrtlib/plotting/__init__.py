@@ -32,7 +32,12 @@ from mrtlib.plotting.estimators import (
 from mrtlib.plotting.reasoner import reasoner_card, reasoner_page
 from mrtlib.plotting.style import METHODS, render, save, start
 from mrtlib.plotting.trace import annotated_trace, trace_html
-from mrtlib.plotting.training import estimator_curves, forms_curves, learning_curves
+from mrtlib.plotting.training import (
+    estimator_curves,
+    forms_curves,
+    learning_curves,
+    study_curves,
+)
 from mrtlib.plotting.widgets import budget_view, explore_budgets, explore_traces
 
 __all__ = [
@@ -41,6 +46,6 @@ __all__ = [
     "error_by_tokens", "estimator_curves", "exact_against_sampled", "explore_budgets",
     "explore_traces", "forms_curves", "headline", "learning_curves", "official_regret_by_budget",
     "progress_by_episode", "reasoner_card", "reasoner_page", "regret_by_budget", "render",
-    "results_table", "save", "search_curves", "start", "trace_html", "votes_by_tokens",
-    "warm_start_loss",
+    "results_table", "save", "search_curves", "start", "study_curves", "trace_html",
+    "votes_by_tokens", "warm_start_loss",
 ]  # fmt: skip

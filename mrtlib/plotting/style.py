@@ -90,9 +90,9 @@ def looks_of(names: pd.Series) -> dict[str, Look]:
 
 def panels(
     given: Given, count: int = 1, height: float = 2.2, width: float | None = None,
-    sharey: bool = False,
+    sharey: bool = False, columns: int = 4,
 ) -> list[Axes]:  # fmt: skip
-    """Return `count` axes: those given, or those of a new figure, at most four in a row.
+    """Return `count` axes: those given, or those of a new figure, at most `columns` in a row.
 
     Args:
         height: inches of one row.
@@ -103,7 +103,8 @@ def panels(
         if len(axes) != count:
             raise ValueError(f"the figure needs {count} axes, got {len(axes)}")
         return axes
-    rows, columns = -(-count // 4), min(count, 4)
+    columns = min(count, columns)
+    rows = -(-count // columns)
     size = (width or (COLUMN if count == 1 else WIDE), rows * height)
     fig, grid = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False)
     for extra in grid.flat[count:]:
