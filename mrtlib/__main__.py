@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
     command = commands.add_parser("study", help="work off the long study, here and on any machine")
     command.add_argument("--profile", default="study", help=", ".join(PROFILES))
-    command.add_argument("--stage", default="train", help="search or train")
+    command.add_argument("--stage", default="train", help="search, train or evaluate")
     command.add_argument("--workers", type=_count, help="processes; one for each core if not said")
     command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     command.set_defaults(run=study)
@@ -105,11 +105,10 @@ def bench(options: argparse.Namespace) -> None:
 def study(options: argparse.Namespace) -> None:
     """Work off a stage of the study; what is on record is not done again."""
     profile = load_profile(options.profile)
-    from mrtlib.experiments import queue
-    from mrtlib.experiments import study as whole
+    from mrtlib.experiments import measuring, queue
 
-    _known_stage(options.stage, whole.STAGES)
-    tasks = whole.tasks_of(profile, options.stage)
+    _known_stage(options.stage, tuple(measuring.STAGES))
+    tasks = measuring.tasks_of(profile, options.stage)
     if options.worker:
         sys.exit(3 if queue.work_off(tasks, profile.runs) else 0)
     command = [sys.executable, "-m", "mrtlib", "study", "--profile", options.profile,

@@ -15,6 +15,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes", "sympy")
 
 # The house: a floor holds rooms (folders and top-level modules) that do not import each other.
 FLOORS = (
+    ("schemas",),
     ("config", "credit", "regret", "stats", "store", "tasks"),
     ("episodes",),
     ("models", "reasoner"),
@@ -25,7 +26,7 @@ FLOORS = (
     ("plotting", "batch"),
     ("__main__", "__init__"),
 )
-LIGHT = ("config", "credit", "regret", "stats", "store", "episodes", "tasks", "plotting")
+LIGHT = ("schemas", "config", "credit", "regret", "stats", "store", "episodes", "tasks", "plotting")
 ALONE = {  # libraries that one room alone may import
     "plotting": ("matplotlib", "seaborn", "ipywidgets"), "training": ("trl",),
     "batch": ("papermill", "nbformat"),

@@ -8,7 +8,7 @@ import bitsandbytes.nn.modules as bnb_modules
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import GPT2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 from transformers.trainer_utils import set_seed
 
 from mrtlib.config import ROOT, Lora, Model, Thinking
@@ -106,6 +106,19 @@ def test_the_context_is_checked_to_the_token():
     loading.check_context(config, prompt_tokens=60, new_tokens=40)
     with pytest.raises(ModelError, match="context of 100; lower thinking.budget"):
         loading.check_context(config, prompt_tokens=61, new_tokens=40)
+
+
+def test_plain_rotary_positions_can_be_read_beyond_the_context_and_no_others(capsys):
+    config = LlamaConfig(max_position_embeddings=100)
+    loading.let_read(config, 100)
+    assert capsys.readouterr().out == ""
+    loading.let_read(config, 120)
+    assert "positions from 100 to 120" in capsys.readouterr().out
+    loading.check_context(config, prompt_tokens=80, new_tokens=40)
+    scaled = LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4})
+    for other in (scaled, GPT2Config()):
+        with pytest.raises(ModelError, match="plain rotary positions"):
+            loading.let_read(other, 2048)
 
 
 # --- base ------------------------------------------------------------------------------------

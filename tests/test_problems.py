@@ -6,7 +6,18 @@ import time
 import pytest
 
 from mrtlib.config import ROOT
-from mrtlib.tasks.countdown import SPLITS, _all_problems, countdown, make_splits
+from mrtlib.tasks.countdown import (
+    LEVELS,
+    OUTSIDE,
+    SPLITS,
+    TARGETS,
+    Kind,
+    _all_problems,
+    countdown,
+    make_outside,
+    make_splits,
+    reachable,
+)
 from mrtlib.tasks.grading import boxed, grade
 from mrtlib.tasks.problems import Problem, ProblemError, as_record, load_problems
 
@@ -128,7 +139,7 @@ def test_committed_splits_are_disjoint_and_complete():
 
 
 def test_committed_problems_are_those_of_the_committed_code(monkeypatch):
-    monkeypatch.setattr("mrtlib.tasks.countdown.NUMBERS", {"three": 3})
+    monkeypatch.setattr("mrtlib.tasks.countdown.LEVELS", {"three": LEVELS["three"]})
     made = make_splits(0)
     for name, count in SPLITS.items():
         assert load_problems(FOLDER / f"{name}.jsonl", count)[:count] == made[name]
@@ -140,5 +151,34 @@ def test_candidates_depend_on_their_generator_alone(monkeypatch):
     from random import Random
 
     monkeypatch.setattr("mrtlib.tasks.countdown.LARGEST", 8)
-    assert _all_problems("three", Random(1)) == _all_problems("three", Random(1))
-    assert _all_problems("three", Random(1)) != _all_problems("three", Random(2))
+    one, again, other = (_all_problems("three", LEVELS["three"], Random(i)) for i in (1, 1, 2))
+    assert one == again
+    assert one != other
+
+
+def test_sets_out_of_distribution_are_of_kinds_that_no_training_problem_is_of():
+    splits = [load_problems(FOLDER / f"{name}.jsonl") for name in SPLITS]
+    known = {(p.numbers, p.target) for problems in splits for p in problems}
+    for name, (levels, count) in OUTSIDE.items():
+        problems = load_problems(FOLDER / f"{name}.jsonl")
+        assert not known & {(p.numbers, p.target) for p in problems}
+        assert len({p.id for p in problems}) == len(problems) == count * len(levels)
+        for problem in problems:
+            kind = levels[problem.level]
+            assert problem.target in kind.targets and len(problem.numbers) == kind.numbers
+            assert problem.target in reachable(problem.numbers, kind.largest)
+            assert len(problem.references) <= kind.references
+        for problem in problems[::50]:  # complete: every accepted form of every solution
+            assert problem == countdown(problem.numbers, problem.target, problem.level)
+            assert all(grade(problem, box(text)).correct for text in problem.references)
+    assert not set(OUTSIDE["larger"][0]["three"].targets) & set(TARGETS)
+    assert OUTSIDE["five"][0]["five"].numbers not in {kind.numbers for kind in LEVELS.values()}
+
+
+def test_the_committed_larger_targets_are_those_of_the_committed_code(monkeypatch):
+    levels, count = OUTSIDE["larger"]
+    monkeypatch.setitem(OUTSIDE, "larger", ({"three": levels["three"]}, count))
+    assert make_outside("larger", 0) == load_problems(FOLDER / "larger.jsonl", count)[:count]
+    small = Kind(3, 6, 5, levels["three"].targets, 40)  # results up to 40 reach no such target
+    monkeypatch.setitem(OUTSIDE, "larger", ({"three": small}, count))
+    assert make_outside("larger", 0) == []

@@ -63,8 +63,8 @@ def _study() -> Profile:
             schedule="cosine", validate_every=20,
             learning_rate=dict.fromkeys(TRAINED_METHODS, 2e-3),
         ),
-        # Forced on to 4 C0, in steps of half a C0.
-        evaluation=Evaluation(extension_tokens=112, extensions=6),
+        # Forced on to 4 C0, in steps of half a C0: further than the reasoner's 512 positions.
+        evaluation=Evaluation(extension_tokens=112, extensions=6, batch_rows=256, context=1024),
     )  # fmt: skip
 
 

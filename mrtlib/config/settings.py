@@ -189,6 +189,8 @@ class Evaluation:
     extension_tokens: int = 56  # thinking tokens of one forced continuation
     extensions: int = 4  # 4 x 56 = another C0
     batch_rows: int = 128
+    # Positions that a model with plain rotary ones is let read, beyond those it was made for.
+    context: int = later(0, before=0)  # 0: as many as it was made for
 
 
 @dataclass(frozen=True)

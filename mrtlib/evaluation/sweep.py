@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.config import ALTERNATIVELY, BUT_WAIT, HOLD_ON, WAIT, Profile
-from mrtlib.models.loading import check_context, load_policy, work_keys
+from mrtlib.models.loading import check_context, let_read, load_policy, work_keys
 from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
@@ -40,6 +40,8 @@ class Evaluator:
     def load(cls, profile: Profile, method: str, seed: int, adapter: Path | None) -> "Evaluator":
         """Load the base, with an adapter when one is given."""
         model = load_policy(profile, adapter)
+        if profile.evaluation.context:
+            let_read(model.config, profile.evaluation.context)
         model = Twin(model).model if profile.model.twin else model
         # Whatever the training reward is measured by, evaluation is exact where that is right.
         exact = replace(profile, prover=replace(profile.prover, estimator="exact"))
@@ -196,7 +198,8 @@ def evaluate(
     Shards made with other settings or weights stay, but `load_tables` does not read them.
     """
     folder = profile.runs / ("evaluation" if split == "test" else split) / f"{method}-{seed}"
-    problems = load_problems(profile.problems / f"{split}.jsonl", getattr(profile.data, split))
+    count = getattr(profile.data, split, None)  # of each level; sets of other kinds are taken whole
+    problems = load_problems(profile.problems / f"{split}.jsonl", count)
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
     settings = "model evaluation thinking prover"
     contents = [{"problems": [p.id for p in part]} for part in parts]

@@ -8,11 +8,12 @@ and a number for each test problem, measure and budget (`measures`); adapters li
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 
 from mrtlib.config import TRAINED_METHODS, Profile
-from mrtlib.store import Shards
+from mrtlib.store import Shards, read_json
 from mrtlib.training.runs import train, training_key
 
 # Compared with ten seeds and at two lengths; the rest with five, at one.
@@ -99,8 +100,22 @@ class Training:
     @cached_property
     def key(self) -> str:
         """Return the name of its log among the records."""
-        key = training_key(self.settings, self.method, self.seed)
-        return f"{self.method}-{self.seed}-{key[:16]}"
+        return f"{self.method}-{self.seed}-{self.full_key[:16]}"
+
+    @cached_property
+    def full_key(self) -> str:
+        """Return what decides the run, as it stands beside the adapter."""
+        return training_key(self.settings, self.method, self.seed)
+
+    @property
+    def adapter(self) -> Path:
+        """Return the folder that the adapter lies in once it is trained."""
+        return self.settings.runs / "adapters" / f"{self.method}-{self.seed}"
+
+    def trained(self) -> bool:
+        """Say whether the adapter is there, whole, and of these settings."""
+        file = self.adapter / "key.json"
+        return file.is_file() and read_json(file) == self.full_key
 
     @property
     def record(self) -> Shards:
@@ -131,15 +146,6 @@ def trainings(profile: Profile, parts: Sequence[Part]) -> list[Training]:
         for seed in part.seeds
         for method in part.methods
     ]
-
-
-STAGES = ("search", "train")
-
-
-def tasks_of(profile: Profile, stage: str) -> list[Training]:
-    """Return the tasks of a stage of the study, in the order in which they are done."""
-    parts = {"search": searched, "train": lambda: compared(profile)}
-    return trainings(profile, parts[stage]())
 
 
 RATE_COLUMNS = ("method", "seed", "steps", "learning_rate", "accuracy", "regret", "best", "broken")

@@ -54,6 +54,27 @@ def check_context(config: PretrainedConfig, prompt_tokens: int, new_tokens: int)
         )
 
 
+def let_read(config: PretrainedConfig, tokens: int) -> None:
+    """Let a model read `tokens` positions, more than it was made for.
+
+    Rotary positions are computed, not learned (arXiv 2104.09864), so the model can read them; what
+    it makes of positions that it never saw in training is for the results to show.
+
+    Raises:
+        ModelError: its positions are of another kind, or scaled.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "default":
+        raise ModelError(
+            f"evaluation.context = {tokens} is for plain rotary positions; this model has "
+            f"{rope.get('rope_type', 'none')}; set it to 0"
+        )
+    if config.max_position_embeddings < tokens:
+        print(f"positions from {config.max_position_embeddings} to {tokens} are read, which the "
+              "model was not made for", flush=True)  # fmt: skip
+        config.max_position_embeddings = tokens
+
+
 def load_base(profile: Profile, guard: bool = True) -> PreTrainedModel:
     """Load the base in eval mode on `device()`, in 4 bits when the profile says "nf4".
 

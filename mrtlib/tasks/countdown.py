@@ -11,14 +11,18 @@ accepted answers over given numbers are finitely many.
 The problem sets in `data/problems/` are made by one command from one seed. There are two levels,
 `three` and `four` numbers from 1 to 20, and targets from 10 to 50. A problem is kept when it has a
 solution whose every result lies between 1 and 60, its target is not one of its numbers, and it has
-at most `MOST_REFERENCES` accepted answers, so that all of them can be scored. Splits are disjoint
-by (sorted numbers, target). The rest is `warmup`: the reasoner learns from it, and no file has it.
+few enough accepted answers (see `LEVELS`) for all of them to be scored. Splits are disjoint by
+(sorted numbers, target). The rest is `warmup`: the reasoner learns from it, and no file has it.
+
+Two more test sets are of a kind that no training problem has: `larger`, with targets from 51 to 99
+(and results up to 99), and `five`, with five numbers.
 """
 
 import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -31,13 +35,28 @@ MAX_SYMBOLS = 40  # numbers, signs and parentheses of an expression; bounds the 
 MAX_VALUE = 60  # every intermediate result lies between 1 and this
 MAX_LAST = 99  # a careless last result lies between 0 and this
 
-# The problem sets, by level: how many numbers, accepted answers at most, sets of numbers that are
-# looked at (None: all of them); and problems of each level in a split.
+# The problem sets: numbers from 1 to LARGEST, and problems of each level in a split.
 LARGEST, TARGETS = 20, range(10, 51)
-NUMBERS = {"three": 3, "four": 4}
-MOST_REFERENCES = {"three": 6, "four": 8}
-CHOICES = {"three": None, "four": 1500}
 SPLITS = {"test": 500, "validation": 250, "train": 1500}
+
+@dataclass(frozen=True)
+class Kind:
+    """What the problems of a level are like, and how they are found."""
+
+    numbers: int
+    references: int  # accepted answers at most
+    sets: int | None  # sets of numbers that are looked at; None: all of them
+    targets: range = TARGETS
+    largest: int = MAX_VALUE  # every result of some solution lies between 1 and this
+
+
+LEVELS = {"three": Kind(3, 6, None), "four": Kind(4, 8, 1500)}
+# Sets out of distribution: their levels, and problems of each level.
+LARGER = range(51, 100)
+OUTSIDE = {
+    "larger": ({"three": Kind(3, 6, None, LARGER, 99), "four": Kind(4, 8, 300, LARGER, 99)}, 125),
+    "five": ({"five": Kind(5, 24, 120)}, 250),
+}
 
 Step = tuple[int, str, int, int]  # larger operand, sign, smaller operand, result
 _LEXEME = re.compile(r"\s*([0-9]+|[-+*()])")
@@ -190,20 +209,20 @@ def _trees(numbers: tuple[int, ...]) -> Iterator:
                     yield (sign, left, right)
 
 
-def _all_problems(level: str, rng: Random) -> list[Problem]:
+def _all_problems(level: str, kind: Kind, rng: Random) -> list[Problem]:
     """List every problem of a level over the chosen sets of numbers, shuffled."""
-    sets = list(itertools.combinations(range(1, LARGEST + 1), NUMBERS[level]))
-    if CHOICES[level] is not None:
-        sets = rng.sample(sets, CHOICES[level])
+    sets = list(itertools.combinations(range(1, LARGEST + 1), kind.numbers))
+    if kind.sets is not None:
+        sets = rng.sample(sets, kind.sets)
     out = []
     for numbers in sets:
         answers = accepted(numbers)
         out += [
             countdown(numbers, target, level)
-            for target in sorted(reachable(numbers))
-            if target in TARGETS
+            for target in sorted(reachable(numbers, kind.largest))
+            if target in kind.targets
             and target not in numbers
-            and len(answers[target]) <= MOST_REFERENCES[level]
+            and len(answers[target]) <= kind.references
         ]
         accepted.cache_clear()  # thousands of expressions for each set of four numbers
     rng.shuffle(out)
@@ -213,8 +232,8 @@ def _all_problems(level: str, rng: Random) -> list[Problem]:
 def make_splits(seed: int) -> dict[str, list[Problem]]:
     """Make all problems and divide them: test, validation, train, and the rest as warmup."""
     splits: dict[str, list[Problem]] = {name: [] for name in (*SPLITS, "warmup")}
-    for level in NUMBERS:
-        left = _all_problems(level, Random(f"{seed}/{level}"))
+    for level, kind in LEVELS.items():
+        left = _all_problems(level, kind, Random(f"{seed}/{level}"))
         for name, count in SPLITS.items():
             splits[name] += left[:count]
             left = left[count:]
@@ -222,22 +241,31 @@ def make_splits(seed: int) -> dict[str, list[Problem]]:
     return splits
 
 
+def make_outside(name: str, seed: int) -> list[Problem]:
+    """Make a set of OUTSIDE, by name: no training problem is of its kind."""
+    levels, count = OUTSIDE[name]
+    return [problem for level, kind in levels.items()
+            for problem in _all_problems(level, kind, Random(f"{seed}/{name}/{level}"))[:count]]
+
+
 def write_splits(folder: Path, seed: int) -> dict[str, int]:
-    """Write `train`, `validation` and `test` as JSONL into a folder and return the counts."""
+    """Write all splits, and the sets of OUTSIDE, as JSONL into a folder; return the counts."""
     folder.mkdir(parents=True, exist_ok=True)
-    splits = make_splits(seed)
-    for name in SPLITS:
+    splits = make_splits(seed) | {name: make_outside(name, seed) for name in OUTSIDE}
+    for name in (*SPLITS, *OUTSIDE):
         lines = [json.dumps(as_record(problem)) + "\n" for problem in splits[name]]
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     return {name: len(problems) for name, problems in splits.items()}
 
 
-def steps_from(pool: tuple[int, ...]) -> list[tuple[Step, tuple[int, ...]]]:
+def steps_from(
+    pool: tuple[int, ...], largest: int = MAX_VALUE
+) -> list[tuple[Step, tuple[int, ...]]]:
     """List the steps from a pool from which it can be finished, each with the pool it leaves."""
     return [
         (step, (*rest, step[3]))
         for step, rest in _pairs(pool)
-        if 1 <= step[3] <= MAX_VALUE and reachable(tuple(sorted((*rest, step[3]))))
+        if 1 <= step[3] <= largest and reachable(tuple(sorted((*rest, step[3]))), largest)
     ]
 
 
@@ -258,11 +286,12 @@ def _pairs(pool: tuple[int, ...]) -> Iterator[tuple[Step, tuple[int, ...]]]:
 
 
 @cache
-def reachable(pool: tuple[int, ...]) -> frozenset[int]:
-    """Return the values that a pool (in ascending order) can end on."""
+def reachable(pool: tuple[int, ...], largest: int = MAX_VALUE) -> frozenset[int]:
+    """Return the values that a pool (ascending) can end on, with every result up to `largest`."""
     if len(pool) == 1:
         return frozenset(pool)
-    return frozenset().union(*(reachable(tuple(sorted(p))) for _, p in steps_from(pool)))
+    rests = (tuple(sorted(rest)) for _, rest in steps_from(pool, largest))
+    return frozenset().union(*(reachable(rest, largest) for rest in rests))
 
 
 def candidates(answers: Sequence[str | None]) -> list[str | None]:

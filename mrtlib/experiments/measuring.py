@@ -1,0 +1,175 @@
+"""What the study keeps of an evaluated run: a number for each test problem, measure and budget.
+
+Whole rollouts of a hundred runs would be a hundred megabytes. The mean over a problem's rollouts is
+all that the results table, its paired differences and their intervals are made of.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.config import Profile, key_texts
+from mrtlib.evaluation.results import Metrics, metrics_of
+from mrtlib.evaluation.sweep import evaluate, load_tables
+from mrtlib.experiments.study import Part, Training, compared, searched, trainings
+from mrtlib.models.loading import work_key
+from mrtlib.store import Row, Shards, content_key, file_hashes
+from mrtlib.tasks.problems import load_problems
+
+SETS = ("test", "larger", "five")
+AT_C0 = ("natural_accuracy", "truncated", "tokens", "episodes", "pass@4", "maj@4")
+AT_BUDGETS = ("accuracy", "regret", "official_regret")
+PARTS_OF_C0 = (0.25, 0.5, 1.0, 2.0, 4.0)
+DIGITS = 6  # of a value: more is rounding, and takes room
+
+
+def rows_of(metrics: Metrics, budget: int, labels: Row) -> list[dict]:
+    """Return the rows of `measures` of one evaluated model.
+
+    Args:
+        metrics: from `evaluation.results.metrics_of`.
+        budget: C0.
+        labels: part, method, seed, set.
+    """
+    budgets = {round(budget * part) for part in PARTS_OF_C0}
+    rows = []
+    for (name, at), problems in metrics.items():
+        if name in AT_C0 or (name in AT_BUDGETS and at in budgets):
+            rows += [
+                {**labels, "level": level, "problem": problem, "measure": name, "budget": at,
+                 "value": round(float(np.mean(values)), DIGITS), "n": len(values)}
+                for (level, problem), values in problems.items()
+            ]  # fmt: skip
+    return rows
+
+
+def metrics_from(rows: pd.DataFrame) -> Metrics:
+    """Return the measures of one model as `evaluation.results.results` takes them.
+
+    Each problem has one value, the mean over its rollouts, which is all that is used of them.
+    """
+    found: Metrics = {}
+    for (name, budget), part in rows.groupby(["measure", "budget"], sort=False):
+        values = part.set_index(["level", "problem"])["value"]
+        found[str(name), int(budget)] = values.map(lambda value: np.array([value]))
+    return found
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model, measured as a run is; it takes no training."""
+
+    profile: Profile
+    part: Part = Part("base", ("base",), (0,), lambda profile: profile)
+    method: str = "base"
+    seed: int = 0
+    name: str = "base"
+    adapter: None = None
+
+    @property
+    def settings(self) -> Profile:
+        """Return the settings that it is measured with."""
+        return self.part.settings(self.profile)
+
+    @cached_property
+    def key(self) -> str:
+        """Return what it is known by: its weights, and how they are loaded."""
+        return f"base-{work_key(self.profile, 'model')[:16]}"
+
+    def trained(self) -> bool:
+        """Return True."""
+        return True
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """One run of the study on one test set, as a task of the queue; its record is `measures`."""
+
+    run: Training | Base
+    set: str
+
+    @property
+    def name(self) -> str:
+        """Return the set's name and the run's."""
+        return f"measure-{self.set}-{self.run.name.removeprefix('train-')}"
+
+    @property
+    def size(self) -> float:
+        """Return the rollouts."""
+        settings = self.run.settings
+        return float(_count(settings, self.set) * settings.evaluation.samples)
+
+    @cached_property
+    def key(self) -> str:
+        """Return the name of its record: the run's, the set's, and how it is measured."""
+        run, settings = self.run, self.run.settings
+        file = settings.problems / f"{self.set}.jsonl"
+        key = content_key(
+            run=run.key, **key_texts(settings, "evaluation thinking prover"),
+            problems=file_hashes([file], settings.problems), count=_few(settings, self.set),
+        )  # fmt: skip
+        return f"{run.part.name}-{run.method}-{run.seed}-{self.set}-{key[:16]}"
+
+    @property
+    def record(self) -> Shards:
+        """Return the measures of all runs of the study."""
+        return Shards(self.run.profile.runs / "measures", "measures")
+
+    def done(self) -> bool:
+        """Say whether its measures are on record."""
+        return self.record.has(self.key)
+
+    def ready(self) -> bool:
+        """Say whether there is an adapter to measure."""
+        return self.run.trained()
+
+    def do(self) -> None:
+        """Measure the run, from the parts that are there on; put the measures on record."""
+        run, settings = self.run, self.run.settings
+        tables = load_tables(evaluate(settings, run.method, run.seed, run.adapter, self.set))
+        labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": self.set}
+        metrics = metrics_of(tables, settings)
+        self.record.write(self.key, rows_of(metrics, settings.thinking.budget, labels))
+
+
+def _few(profile: Profile, name: str) -> int | None:
+    """Return how many problems of each level of a set are taken; None for all."""
+    return getattr(profile.data, name, None)
+
+
+def _count(profile: Profile, name: str) -> int:
+    """Return how many problems of a set are taken."""
+    return len(load_problems(profile.problems / f"{name}.jsonl", _few(profile, name)))
+
+
+def measurings(profile: Profile) -> list[Measuring]:
+    """Return the tasks of measuring: set by set, each with the base and then by trainings."""
+    runs = [Base(profile), *trainings(profile, compared(profile))]
+    return [Measuring(run, name) for name in SETS for run in runs]
+
+
+STAGES = {
+    "search": lambda profile: trainings(profile, searched()),
+    "train": lambda profile: trainings(profile, compared(profile)),
+    "evaluate": measurings,
+}
+
+
+def tasks_of(profile: Profile, stage: str) -> list[Training] | list[Measuring]:
+    """Return the tasks of a stage of the study, in the order in which they are done."""
+    return STAGES[stage](profile)
+
+
+def measured(record: Shards, tasks: Sequence[Measuring]) -> dict[tuple[str, int], Metrics]:
+    """Return the measures of the tasks that are on record, by (method, seed).
+
+    Args:
+        tasks: of one part (and the base) and one set.
+    """
+    if len({(task.run.part.name, task.set) for task in tasks if task.run.method != "base"}) > 1:
+        raise ValueError("methods are compared within one part and on one set")
+    return {(task.run.method, task.run.seed): metrics_from(record.read([task.key]))
+            for task in tasks if record.has(task.key)}  # fmt: skip

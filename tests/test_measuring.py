@@ -1,0 +1,106 @@
+"""What is kept of an evaluated run gives the same results as its whole records; and the stage."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mrtlib.config import load_profile
+from mrtlib.evaluation.results import metrics_of, results
+from mrtlib.evaluation.sweep import evaluate, load_tables
+from mrtlib.experiments import measuring, queue, study
+from mrtlib.experiments.measuring import Base, Measuring, metrics_from, rows_of
+from mrtlib.store import Shards, write_json
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    return load_profile("study")
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The study's profile on two problems a level, two rollouts each, forced on to 2 C0 and 4."""
+    profile = load_profile("study")
+    own = replace(profile.evaluation, samples=4, extension_tokens=224, extensions=3, batch_rows=64)
+    return replace(profile, data=replace(profile.data, test=2), evaluation=own)
+
+
+@pytest.fixture(scope="module")
+def tables(small, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MRT_RUNS", str(tmp_path_factory.mktemp("runs")))
+        return load_tables(evaluate(small, "base", 0))
+
+
+LABELS = {"part": "base", "method": "base", "seed": 0, "set": "test"}
+
+
+def test_what_is_kept_gives_the_results_of_the_whole_records(small, tables, tmp_path):
+    metrics, c0 = metrics_of(tables, small), small.thinking.budget
+    record = Shards(tmp_path, "measures")
+    record.write("base", rows_of(metrics, c0, LABELS))
+    again = metrics_from(record.read(["base"]))
+    kept, whole = results({("base", 0): again}), results({("base", 0): metrics})
+    assert set(kept["budget"]) == {56, 112, 224, 448, 896}
+    columns = ["seed", "level", "metric", "budget"]
+    both = kept.merge(whole, on=columns, suffixes=("", "_whole"))
+    assert len(both) == len(kept) and both["metric"].nunique() == 9
+    for column in ("estimate", "low", "high"):
+        assert np.allclose(both[column], both[f"{column}_whole"], atol=1e-4,
+                           equal_nan=True), column  # fmt: skip
+    rows = record.read(["base"])
+    assert set(rows.loc[rows["budget"] > c0, "n"]) == {1}  # one rollout a problem is forced on
+    assert set(rows.loc[(rows["measure"] == "accuracy") & (rows["budget"] <= c0), "n"]) == {4}
+
+
+def test_a_run_is_measured_when_its_adapter_is_there(profile):
+    tasks = measuring.tasks_of(profile, "evaluate")
+    assert len({task.name for task in tasks}) == len(tasks) == 3 * 151
+    assert [task.set for task in tasks[:151]] == ["test"] * 151
+    base, first = tasks[:2]
+    assert isinstance(base.run, Base) and base.ready() and base.size == 4 * 500
+    assert not first.ready()
+    write_json(first.run.adapter / "key.json", "of other settings")
+    assert not first.ready()
+    write_json(first.run.adapter / "key.json", first.run.full_key)
+    assert first.ready()
+
+
+def test_keys_tell_sets_settings_and_problems_apart(profile, tmp_path):
+    run = study.trainings(profile, study.compared(profile))[0]
+    keys = {Measuring(run, name).key for name in measuring.SETS}
+    more = replace(profile, evaluation=replace(profile.evaluation, samples=5))
+    keys.add(Measuring(study.trainings(more, study.compared(more))[0], "test").key)
+    keys.add(Measuring(Base(profile), "test").key)
+    text = (profile.problems / "test.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "test.jsonl").write_text(text + "\n", encoding="utf-8")
+    other = replace(profile, data=replace(profile.data, folder=str(tmp_path)))
+    keys.add(Measuring(Base(other), "test").key)
+    assert len(keys) == 6
+
+
+def test_the_queue_measures_what_is_ready_once(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    one = replace(small, data=replace(small.data, test=1))
+    run = study.trainings(one, study.compared(one))[0]
+    tasks = [Measuring(Base(one), "test"), Measuring(run, "test")]
+    assert queue.work_off(tasks, one.runs) == []
+    assert [task.done() for task in tasks] == [True, False]
+    models = measuring.measured(tasks[0].record, tasks)
+    assert list(models) == [("base", 0)]
+    monkeypatch.setattr(measuring, "evaluate", pytest.fail)  # it is not measured again
+    assert queue.work_off(tasks, one.runs) == []
+    with pytest.raises(ValueError, match="one set"):
+        measuring.measured(tasks[0].record, [tasks[1], Measuring(run, "five")])
+
+
+def test_values_of_one_model_only_make_its_metrics():
+    rows = pd.DataFrame([
+        {"level": "three", "problem": "p", "measure": "accuracy", "budget": 56, "value": 0.25},
+        {"level": "three", "problem": "q", "measure": "accuracy", "budget": 56, "value": 0.5},
+    ])  # fmt: skip
+    (key, series), = metrics_from(rows).items()
+    assert key == ("accuracy", 56) and series["three", "q"].tolist() == [0.5]
