@@ -64,7 +64,9 @@ def _study() -> Profile:
             learning_rate=dict.fromkeys(TRAINED_METHODS, 2e-3),
         ),
         # Forced on to 4 C0, in steps of half a C0: further than the reasoner's 512 positions.
-        evaluation=Evaluation(extension_tokens=112, extensions=6, batch_rows=256, context=1024),
+        evaluation=Evaluation(
+            extension_tokens=112, extensions=6, batch_rows=500, context=1024, shard=250,
+        ),
     )  # fmt: skip
 
 
@@ -153,6 +155,8 @@ def check(profile: Profile) -> None:
         raise ProfileError(f"thinking.budget is {thinking.budget}; it must be at least 1 token")
     if evaluation.samples < 4:
         raise ProfileError("evaluation.samples must be 4 or more: pass@4 and maj@4 need them")
+    if min(evaluation.shard, evaluation.batch_rows) < 1:
+        raise ProfileError("evaluation.shard and evaluation.batch_rows must be 1 or more")
     if min(evaluation.budgets) < 1 or max(evaluation.budgets) > thinking.budget:
         raise ProfileError(f"evaluation.budgets must lie between 1 and C0 = {thinking.budget}")
     if profile.model.twin_dtype not in ("same", "bfloat16"):

@@ -191,6 +191,7 @@ class Evaluation:
     batch_rows: int = 128
     # Positions that a model with plain rotary ones is let read, beyond those it was made for.
     context: int = later(0, before=0)  # 0: as many as it was made for
+    shard: int = later(64, before=64)  # problems that are measured together; what is kept when cut
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from mrtlib.tasks.problems import Problem, load_problems
 
 # Words that force the model to think on, in turn (the paper's budget-forced extrapolation).
 EXTENSIONS = (WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON)
-SHARD = 64  # problems
 TABLES = ("rollouts", "progress", "budgets")
 
 
@@ -200,7 +199,8 @@ def evaluate(
     folder = profile.runs / ("evaluation" if split == "test" else split) / f"{method}-{seed}"
     count = getattr(profile.data, split, None)  # of each level; sets of other kinds are taken whole
     problems = load_problems(profile.problems / f"{split}.jsonl", count)
-    parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
+    size = profile.evaluation.shard
+    parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     settings = "model evaluation thinking prover"
     contents = [{"problems": [p.id for p in part]} for part in parts]
     keys = work_keys(profile, settings, contents, adapter)
