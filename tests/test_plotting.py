@@ -198,6 +198,19 @@ def some_warm_starts():
                    for step in range(0, 200, 10)], ["kind", "step"])  # fmt: skip
 
 
+def some_study():
+    quantities = ("natural accuracy", "forced accuracy", "normalised regret")
+    keys = list(itertools.product(("short", "long"), METHODS[1:], (0.5, 1.0, 1.6), quantities))
+    rows = [(*key, 0.4 + 0.1 * key[2]) for key in keys]
+    return banded(rows, ["part", "method", "through", "quantity"])
+
+
+def some_differences():
+    measures = ("natural accuracy", "forced accuracy", "regret")
+    keys = itertools.product(("test", "larger", "five"), METHODS[2:], measures)
+    return banded([(*key, 0.03) for key in keys], ["set", "method", "measure"])
+
+
 RESULTS = some_results()
 # figure: (arguments, the table that is saved beside it, figure width in inches)
 CASES = {
@@ -222,6 +235,8 @@ CASES = {
     "coverage": ((some_coverage(),), some_coverage(), 3.25),
     "warm_start_loss": ((some_warm_starts(),), some_warm_starts(), 3.25),
     "search_curves": ((some_steps(),), some_steps(), 6.75),
+    "study_curves": ((some_study(),), some_study(), 6.75),
+    "study_differences": ((some_differences(),), some_differences(), 6.75),
     "backtrack_progress": ((some_shares(),), some_shares(), 6.75),
     "votes_by_tokens": ((some_votes(), 512), some_votes(), 6.75),
     "cost_by_boundaries": ((some_costs(),), some_costs(), 6.75),
@@ -549,3 +564,16 @@ def test_no_torch_and_no_effect_on_import():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
                           cwd=style.STYLE.parents[2], check=True)  # fmt: skip
     assert done.stdout.split() == ["[]", "True"]
+
+
+def test_differences_to_outcome_are_points_with_their_intervals():
+    table = some_differences()
+    axes = plotting.study_differences(table)
+    assert [ax.get_xlabel() for ax in axes] == [f"{m}, points" for m in table["measure"].unique()]
+    row = table[(table["measure"] == "regret") & (table["set"] == "larger")].iloc[0]
+    (points, _, (bars,)) = axes[2].containers[1]
+    assert points.get_xdata()[0] == pytest.approx(100 * row["estimate"])
+    ends = np.sort([x for x, _ in bars.get_segments()[0]])
+    assert ends == pytest.approx([100 * row["low"], 100 * row["high"]])
+    labels = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert labels == [LABELS[m] for m in METHODS[2:]]

@@ -21,23 +21,20 @@ from mrtlib.tasks.problems import load_problems
 
 SETS = ("test", "larger", "five")
 AT_C0 = ("natural_accuracy", "truncated", "tokens", "episodes", "pass@4", "maj@4")
-AT_BUDGETS = ("accuracy", "regret", "official_regret")
-PARTS_OF_C0 = (0.25, 0.5, 1.0, 2.0, 4.0)
-DIGITS = 6  # of a value: more is rounding, and takes room
+AT_BUDGETS = ("accuracy", "regret")
+DIGITS = 5  # of a value: more is rounding, and takes room
 
 
-def rows_of(metrics: Metrics, budget: int, labels: Row) -> list[dict]:
+def rows_of(metrics: Metrics, labels: Row) -> list[dict]:
     """Return the rows of `measures` of one evaluated model.
 
     Args:
         metrics: from `evaluation.results.metrics_of`.
-        budget: C0.
         labels: part, method, seed, set.
     """
-    budgets = {round(budget * part) for part in PARTS_OF_C0}
     rows = []
     for (name, at), problems in metrics.items():
-        if name in AT_C0 or (name in AT_BUDGETS and at in budgets):
+        if name in AT_C0 or name in AT_BUDGETS:
             rows += [
                 {**labels, "level": level, "problem": problem, "measure": name, "budget": at,
                  "value": round(float(np.mean(values)), DIGITS), "n": len(values)}
@@ -131,8 +128,7 @@ class Measuring:
         run, settings = self.run, self.run.settings
         tables = load_tables(evaluate(settings, run.method, run.seed, run.adapter, self.set))
         labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": self.set}
-        metrics = metrics_of(tables, settings)
-        self.record.write(self.key, rows_of(metrics, settings.thinking.budget, labels))
+        self.record.write(self.key, rows_of(metrics_of(tables, settings), labels))
 
 
 def _few(profile: Profile, name: str) -> int | None:

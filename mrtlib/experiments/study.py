@@ -69,7 +69,7 @@ def compared(profile: Profile) -> list[Part]:
     return [
         Part("short", MAIN, seeds, trained_for(LENGTHS["short"])),
         Part("long", MAIN, seeds, trained_for(LENGTHS["long"])),
-        Part("middle", REST, few, trained_for(LENGTHS["middle"])),
+        Part("middle", (MAIN[0], *REST), few, trained_for(LENGTHS["middle"])),
     ]
 
 

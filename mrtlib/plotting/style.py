@@ -166,8 +166,8 @@ def log_ticks(axis: Axis, steps: Sequence[int] = (1,)) -> None:
 def legend_above(axes: Sequence[Axes]) -> None:
     """Put one legend for all panels above them, in as few rows as fit; one curve needs none."""
     handles, labels = axes[0].get_legend_handles_labels()
-    for ax in axes:
-        ax.get_legend().remove()
+    for legend in filter(None, [ax.get_legend() for ax in axes]):
+        legend.remove()
     if len(labels) < 2:
         return
     fig = axes[0].figure

@@ -1,0 +1,174 @@
+"""What the study found on its test sets: results, primary comparisons, and differences to draw.
+
+Everything is made from `measures`, a number for each problem, as the results of `evaluation` are
+from whole records: by the same functions, with the same intervals.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from mrtlib.config import Profile
+from mrtlib.evaluation.comparison import Models, regret_removed, tokens_at_equal_accuracy
+from mrtlib.evaluation.results import (
+    by_seed_and_problem,
+    level_of_each,
+    paired_seeds,
+    results,
+)
+from mrtlib.experiments.measuring import SETS, measured, measurings
+from mrtlib.experiments.study import MAIN, compared
+from mrtlib.experiments.study_logs import home
+from mrtlib.stats import two_way
+from mrtlib.store import Shards
+
+MRT = tuple(method for method in MAIN if method not in ("outcome", "final_progress"))
+PRIMARY = ("natural_accuracy", "regret")  # at C0
+FAMILY_LEVEL = 1 - 0.05 / len(MRT)  # of one of the primary intervals of an outcome
+FEWEST = 3  # seeds: an interval of two does not cover
+# What is drawn of each method against outcome RL; the tokens as a share of the budget.
+DRAWN = {"natural_accuracy": "natural accuracy", "accuracy": "forced accuracy", "regret": "regret"}
+
+
+class Found(NamedTuple):
+    """What is on record of one part of the study on one test set, the base included."""
+
+    part: str
+    set: str
+    models: Models
+
+
+def models_of(profile: Profile, part: str, name: str) -> Models:
+    """Return what is on record of a part of the study, and of the base, on one test set."""
+    tasks = [task for task in measurings(profile)
+             if task.set == name and task.run.part.name in (part, "base")]  # fmt: skip
+    return measured(Shards(home(profile) / "measures", "measures"), tasks)
+
+
+def recorded(profile: Profile) -> list[Found]:
+    """Return the parts and sets of which three seeds of `outcome` are on record, or more."""
+    found = [Found(part.name, name, models_of(profile, part.name, name))
+             for part in compared(profile) for name in SETS]  # fmt: skip
+    return [f for f in found if sum(method == "outcome" for method, _ in f.models) >= FEWEST]
+
+
+def whole_table(found: Sequence[Found]) -> pd.DataFrame:
+    """Return the results of all parts and sets: part, set, and the columns of `results`.
+
+    Rows are of all seeds together. A method with fewer than three of them is left out.
+    """
+    tables = []
+    for part, name, models in found:
+        table = results(enough(models))
+        tables.append(table[table["seed"] == "all"].assign(part=part, set=name))
+    return _joined(tables)
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def enough(models: Models) -> Models:
+    """Return the models of the base, and of the methods with three seeds or more."""
+    seeds = pd.Series([method for method, _ in models]).value_counts()
+    return {key: metrics for key, metrics in models.items()
+            if key[0] == "base" or seeds[key[0]] >= FEWEST}  # fmt: skip
+
+
+def _compared(models: Models) -> list[str]:
+    """Return the methods that share three seeds with `outcome`, or more."""
+    methods = [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
+    return [m for m in methods if len(paired_seeds(models, m, "outcome")) >= FEWEST]
+
+
+def difference(
+    models: Models, method: str, measure: str, budget: int, level: float = 0.95
+) -> dict[str, float]:
+    """Return a method's mean less that of `outcome`, paired over seeds and problems.
+
+    Args:
+        level: of the two-way t interval.
+
+    Returns:
+        estimate, low, high, seeds.
+    """
+    seeds = paired_seeds(models, method, "outcome")
+    index = models[method, seeds[0]][measure, budget]
+    ours, theirs = (
+        by_seed_and_problem([models[m, s][measure, budget] for s in seeds], index, "all")
+        for m in (method, "outcome")
+    )
+    return {**two_way(ours - theirs, level_of_each(index), level).row(), "seeds": len(seeds)}
+
+
+def primary(found: Sequence[Found], c0: int) -> pd.DataFrame:
+    """Return the primary comparisons of the protocol, of each part that has them.
+
+    Three comparisons share the error of an outcome, so each interval has 98.3 %.
+
+    Returns:
+        part, method, measure, estimate, low, high, seeds, decided.
+    """
+    rows = [
+        {"part": part, "method": method, "measure": measure,
+         **difference(models, method, measure, c0, FAMILY_LEVEL)}
+        for part, name, models in found if name == SETS[0]
+        for measure in PRIMARY
+        for method in _compared(models) if method in MRT
+    ]  # fmt: skip
+    columns = ["part", "method", "measure", "estimate", "low", "high", "seeds"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(decided=(table["low"] > 0) | (table["high"] < 0))
+
+
+def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
+    """Return what `plotting.study_differences` draws: every method against outcome RL, at C0.
+
+    Returns:
+        part, set, method, measure (as it is written), estimate, low, high, seeds.
+    """
+    rows = [
+        {"part": part, "set": name, "method": method, "measure": words,
+         **difference(models, method, measure, c0)}
+        for part, name, models in found
+        for method in _compared(models)
+        for measure, words in DRAWN.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def removed(found: Sequence[Found]) -> pd.DataFrame:
+    """Return the share of outcome RL's regret that each method removes, at every budget."""
+    tables = []
+    for part, name, models in found:
+        models = enough(models)
+        first = next(metrics for (method, _), metrics in models.items() if method == "outcome")
+        budgets = tuple(sorted(budget for metric, budget in first if metric == "regret"))
+        table = regret_removed(models, budgets)
+        tables.append(table[table["level"] == "all"].assign(part=part, set=name))
+    return _joined(tables)
+
+
+def tokens(found: Sequence[Found], c0: int) -> pd.DataFrame:
+    """Return at which budget each method reaches the best accuracy of outcome RL, test problems."""
+    return _joined([tokens_at_equal_accuracy(enough(models), c0).assign(part=part)
+                    for part, name, models in found if name == SETS[0]])  # fmt: skip
+
+
+def in_words(table: pd.DataFrame) -> str:
+    """Return the primary comparisons in words, whichever way they came out.
+
+    Args:
+        table: from `primary`.
+    """
+    said = []
+    for (part, measure), rows in table.groupby(["part", "measure"], sort=False):
+        name = "natural accuracy" if measure == PRIMARY[0] else "normalised regret"
+        told = [f"`{row.method}` {100 * row.estimate:+z.1f} [{100 * row.low:z.1f}, "
+                f"{100 * row.high:z.1f}]" + ("" if row.decided else ", not decided")
+                for row in rows.itertuples()]  # fmt: skip
+        said.append(f"{name} at $C_0$ on the test problems after *{part}* runs, less that of "
+                    f"outcome RL, in points ({rows['seeds'].min()} seeds, 98.3 % intervals): "
+                    + "; ".join(told) + ".")  # fmt: skip
+    return " ".join(text[0].upper() + text[1:] for text in said)

@@ -1,0 +1,179 @@
+"""Each claim of the paper: what we measured, its interval, and the verdict that follows from it.
+
+A claim is a bound that a number must be beyond. The interval decides: wholly beyond the bound, the
+claim is reproduced; wholly short of it, it is not; else the data do not decide. Nothing here says
+what should come out.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.config import ROOT, Profile, load_profile
+from mrtlib.evaluation.comparison import Models
+from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
+from mrtlib.experiments.study_results import MRT, Found, difference, removed, tokens
+from mrtlib.stats import ratio
+from mrtlib.store import read_csv
+
+REPRODUCED, NOT, OPEN = "reproduced", "not reproduced", "not decided"
+UNTESTED = "cannot be tested at this scale"  # there is no interval
+NOT_RUN = "not run yet"
+COLUMNS = ("claim", "paper", "measured", "low", "high", "bound", "verdict", "command")
+STUDY = "python -m mrtlib study"
+TINY = "make reproduce"
+
+
+def verdict(low: float, high: float, bound: float) -> str:
+    """Return the verdict on a claim that a number is larger than a bound, by its interval."""
+    if np.isnan(low) or np.isnan(high):
+        return UNTESTED
+    return REPRODUCED if low > bound else NOT if high < bound else OPEN
+
+
+def row(
+    claim: str, paper: str, numbers: Sequence[float], bound: float, command: str
+) -> dict[str, object]:
+    """Return a claim's row: it says that the number is larger than the bound.
+
+    Args:
+        numbers: measured, low, high.
+    """
+    measured, low, high = (float(number) for number in numbers)
+    values = (claim, paper, measured, low, high, bound, verdict(low, high, bound), command)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def claims(profile: Profile, found: Sequence[Found]) -> pd.DataFrame:
+    """Return all claims as a table of COLUMNS; of the study, the longest part on record counts.
+
+    Args:
+        profile: the study's.
+        found: from `study_results.recorded`.
+    """
+    on_test = [f for f in found if f.set == "test"]
+    last = next((f for name in ("long", "short") for f in on_test if f.part == name), None)
+    rows = of_study(last, profile.thinking.budget) if last else []
+    rest = of_rest(on_test, profile.thinking.budget)
+    return pd.DataFrame([*rows, *rest, *of_tiny(), *of_backtracking()], columns=COLUMNS)
+
+
+def of_study(part: Found, c0: int) -> list[dict]:
+    """Return the claims that the main methods of a part of the study speak of."""
+    models, rows = part.models, []
+    less = removed([part]).set_index(["method", "budget"])
+    fewer = tokens([part], c0).set_index("method")
+    for method in [m for m in MRT if m in fewer.index]:
+        where, numbers = f"{part.part} runs, {method}", ["estimate", "low", "high"]
+        rows += [
+            row(f"less regret than outcome RL at C0 (share removed; {where})", "yes (figure 9)",
+                less.loc[(method, c0), numbers], 0.0, STUDY),
+            row(f"less regret than outcome RL at 4 C0, by extrapolation ({where})",
+                "yes (figure 9)", less.loc[(method, 4 * c0), numbers], 0.0, STUDY),
+            row(f"fewer tokens at outcome RL's best accuracy (times; {where})",
+                "1.6 (figure 7)", fewer.loc[method, ["times_fewer", "low", "high"]], 1.6, STUDY),
+            row(f"gain in natural accuracy over the base, to outcome RL's ({where})",
+                "2 to 3 (table 1)", gains(models, method, c0), 2.0, STUDY),
+            row(f"thinking is not longer than outcome RL's (tokens saved; {where})",
+                "about as long (figure 10)", minus(difference(models, method, "tokens", c0)),
+                0.0, STUDY),
+        ]  # fmt: skip
+    rows.append(
+        row(f"outcome RL has more regret than the base at C0 ({part.part} runs)",
+            "at every budget (figure 9)", above_base(models, c0), 0.0, STUDY)
+    )  # fmt: skip
+    return rows
+
+
+def minus(found: dict[str, float]) -> tuple[float, float, float]:
+    """Return an interval of the opposite: measured, low, high."""
+    return -found["estimate"], -found["high"], -found["low"]
+
+
+def gains(models: Models, method: str, c0: int) -> tuple[float, float, float]:
+    """Return the ratio of a method's gain over the base to that of outcome RL, with its interval.
+
+    Gains are in natural accuracy at C0. The base has no seeds: it stands against each of them.
+    """
+    place, seeds = ("natural_accuracy", c0), paired_seeds(models, method, "outcome")
+    index = models["base", 0][place]
+    ours, other, base = (
+        by_seed_and_problem([models[m, s][place] for s in own], index, "all")
+        for m, own in ((method, seeds), ("outcome", seeds), ("base", [0]))
+    )
+    found = ratio(ours - base, other - base, level_of_each(index))
+    return found.estimate, found.low, found.high
+
+
+def above_base(models: Models, c0: int) -> tuple[float, float, float]:
+    """Return by how much the regret of outcome RL at C0 is larger than the base's."""
+    seeds = sorted(seed for method, seed in models if method == "outcome")
+    start = {("outcome", seed): models["base", 0] for seed in seeds}
+    found = difference(
+        start | {("trained", seed): models["outcome", seed] for seed in seeds},
+        "trained", "regret", c0,
+    )  # fmt: skip
+    return found["estimate"], found["low"], found["high"]
+
+
+def _table(profile: str, name: str) -> pd.DataFrame:
+    """Return a committed table of another profile's run."""
+    own = load_profile(profile).runs / name
+    return read_csv(own if own.is_file() else ROOT / "data" / "runs" / profile / name)
+
+
+def of_tiny() -> list[dict]:
+    """Return the claims that the base's episodes speak of."""
+    waste = _table("tiny", "tables/waste.csv").set_index("name")
+    share = waste.loc["share of tokens after the stop point", ["estimate", "low", "high"]]
+    return [
+        row("base models do not minimise regret (share of tokens behind the last progress)",
+            "yes (figure 3)", share, 0.1, TINY),
+    ]  # fmt: skip
+
+
+def of_backtracking() -> list[dict]:
+    """Return the claims that the runs of backtracking search speak of."""
+    progress = _table("backtrack", "progress_differences.csv")
+    progress = progress[progress["part"] == "error line and new attempt"].set_index("method")
+    votes = _table("backtrack", "vote_efficiency.csv")
+    votes = votes[votes["counted"] == "generated"].set_index(["ours", "other"])
+    numbers, times = ["estimate", "low", "high"], ["times_fewer", "low", "high"]
+    names = {"mixed_group": "MRT (RL) over outcome RL", "mrt_star_cut": "MRT (STaR) over STaR"}
+    rows = [
+        row(f"more progress in a backtrack: {names[method]}", "yes (figure 16)",
+            progress.loc[method, numbers], 0.0, TINY)
+        for method in names
+    ]  # fmt: skip
+    shares = {"MRT (RL) against outcome RL": ("mixed_group parallel", "outcome parallel", 1.6),
+              "MRT (STaR) against STaR": ("mrt_star_cut parallel", "star parallel", 1.7),
+              "MRT (STaR), one stream against many samples":
+                  ("mrt_star_cut linearised", "mrt_star_cut parallel", 1.0)}  # fmt: skip
+    return rows + [
+        row(f"backtracking: fewer tokens at the best vote accuracy ({name})",
+            f"{bound:g} (figure 8)", votes.loc[(ours, other), times], bound, TINY)
+        for name, (ours, other, bound) in shares.items()
+    ]  # fmt: skip
+
+
+def of_rest(found: Sequence[Found], c0: int) -> list[dict]:
+    """Return the claims about the other methods, from the part that they are in, or that none is.
+
+    A number is on the side of the claim where it is larger: accuracy lost, regret removed.
+    """
+    about = {
+        "length_penalty": ("a length penalty costs natural accuracy", "3.7 points (table 1)",
+                           "natural_accuracy"),
+        "budget_curriculum": ("a budget curriculum lowers regret", "yes (figure 12)", "regret"),
+    }  # fmt: skip
+    rows = []
+    for method, (claim, paper, measure) in about.items():
+        part = next((f for f in found if (method, 0) in f.models), None)
+        if part is None:
+            rows.append(dict(zip(COLUMNS, (claim, paper, *[np.nan] * 4, NOT_RUN, STUDY),
+                                 strict=True)))  # fmt: skip
+        else:
+            less = minus(difference(part.models, method, measure, c0))
+            rows.append(row(f"{claim} ({part.part} runs)", paper, less, 0.0, STUDY))
+    return rows

@@ -1,0 +1,105 @@
+"""The study's tables, from measures made by hand, against brute force."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mrtlib.config import load_profile
+from mrtlib.experiments import study_results
+from mrtlib.experiments.measuring import measurings
+from mrtlib.experiments.study_results import Found
+from mrtlib.stats import two_way
+
+C0, PROBLEMS, SEEDS = 224, 6, 4
+LEVELS = ["three"] * 3 + ["four"] * 3
+PLACES = [("natural_accuracy", C0), *((m, b) for m in ("accuracy", "regret") for b in (56, C0))]
+
+
+def made(methods: dict[str, float], seed: int = 0) -> dict:
+    """Return measures with a shift of each method: accuracy up by it, regret down."""
+    rng, models = np.random.default_rng(seed), {}
+    index = pd.MultiIndex.from_arrays([LEVELS, range(PROBLEMS)], names=["level", "problem"])
+    for method, shift in methods.items():
+        for s in range(1 if method == "base" else SEEDS):
+            models[method, s] = {}
+            for measure, budget in PLACES:
+                sign = -1 if measure == "regret" else 1
+                values = 0.4 + sign * shift + 0.1 * rng.random(PROBLEMS)
+                models[method, s][measure, budget] = pd.Series(list(values[:, None]), index)
+    return models
+
+
+@pytest.fixture
+def found():
+    return [Found("short", "test", made({"base": -0.1, "outcome": 0.0, "mixed_group": 0.1})),
+            Found("short", "five", made({"base": -0.1, "outcome": 0.0, "mixed_group": 0.0}))]
+
+
+def values(models, method, place):
+    return np.array([[float(v[0]) for v in models[method, s][place]] for s in range(SEEDS)])
+
+
+def test_differences_are_paired_and_primary_ones_are_wider(found):
+    table = study_results.differences(found, C0).set_index(["set", "measure"])
+    models = found[0].models
+    gap = values(models, "mixed_group", ("regret", C0)) - values(models, "outcome", ("regret", C0))
+    want = two_way(gap, np.array(LEVELS))
+    row = table.loc["test", "regret"]
+    assert row[["estimate", "low", "high"]].tolist() == pytest.approx(list(vars(want).values()))
+    assert row["seeds"] == SEEDS
+    first = study_results.primary(found, C0)
+    assert set(first["measure"]) == {"natural_accuracy", "regret"}
+    wide = first.set_index("measure").loc["regret"]
+    assert wide["estimate"] == pytest.approx(want.estimate)
+    assert wide["low"] < want.low < want.high < wide["high"]
+    assert pytest.approx(1 - 0.05 / 3) == study_results.FAMILY_LEVEL
+    assert first["decided"].all()
+    words = study_results.in_words(first)
+    assert "Natural accuracy at $C_0$" in words and "`mixed_group` +" in words
+    assert "not decided" not in words
+
+
+def test_two_seeds_are_not_compared(found):
+    few = {k: v for k, v in found[0].models.items() if k[0] == "base" or k[1] < 2}
+    assert study_results.differences([Found("short", "test", few)], C0).empty
+    assert study_results.primary([Found("short", "test", few)], C0).empty
+    left = study_results.enough(found[0].models | {("regret_to_go", 0): few["outcome", 0]})
+    assert {method for method, _ in left} == {"base", "outcome", "mixed_group"}
+
+
+def test_tables_of_all_parts_and_sets(found):
+    table = study_results.whole_table(found)
+    assert set(table["set"]) == {"test", "five"} and set(table["seed"]) == {"all"}
+    row = table[(table["set"] == "test") & (table["method"] == "mixed_group")
+                & (table["level"] == "three") & (table["metric"] == "accuracy")
+                & (table["budget"] == 56)].iloc[0]  # fmt: skip
+    mine = values(found[0].models, "mixed_group", ("accuracy", 56))[:, :3]
+    assert row["estimate"] == pytest.approx(mine.mean())
+    removed = study_results.removed(found).set_index(["set", "budget"])
+    models = found[0].models
+    share = 1 - (values(models, "mixed_group", ("regret", C0)).mean()
+                 / values(models, "outcome", ("regret", C0)).mean())  # fmt: skip
+    assert removed.loc[("test", C0), "estimate"] == pytest.approx(share)
+    equal = study_results.tokens(found, C0)
+    assert equal["part"].tolist() == ["short"] and equal["times_fewer"].iloc[0] >= 1
+
+
+def test_records_are_found_by_part_and_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    profile = load_profile("study")
+    (profile.runs / "steps").mkdir(parents=True)
+    assert study_results.recorded(profile) == []
+    for task in measurings(profile):
+        run = task.run
+        if task.set == "test" and run.part.name in ("base", "short") and run.seed < 3 and (
+            run.method in ("base", "outcome")
+        ):  # fmt: skip
+            labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": "test"}
+            task.record.write(task.key, [
+                {**labels, "level": "three", "problem": f"p{i}", "measure": "regret", "budget": C0,
+                 "value": i / 4, "n": 4} for i in range(3)
+            ])  # fmt: skip
+    (only,) = study_results.recorded(profile)
+    assert (only.part, only.set) == ("short", "test")
+    assert set(only.models) == {("base", 0), *(("outcome", s) for s in range(3))}
+    assert only.models["base", 0]["regret", C0]["three", "p2"].tolist() == [0.5]

@@ -1,0 +1,86 @@
+"""A claim's verdict follows from its interval and its bound, and from nothing else."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_study_results import C0, made
+
+from mrtlib.config import load_profile
+from mrtlib.experiments import verdicts
+from mrtlib.experiments.study_results import Found
+from mrtlib.stats import ratio
+
+PLACES = ("tokens", C0), ("regret", 4 * C0)
+
+
+def models(shift: float) -> dict:
+    """Return measures in which MRT is better than outcome RL by a shift, for good or ill."""
+    found = made({"base": -0.1, "outcome": 0.0, "mixed_group": shift})
+    for metrics in found.values():
+        regret = metrics["regret", C0]
+        metrics["tokens", C0], metrics["regret", 4 * C0] = regret.map(lambda v: 100 * v), regret
+    return found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bound", "expected"),
+    [
+        (0.1, 0.3, 0.0, "reproduced"),
+        (-0.3, -0.1, 0.0, "not reproduced"),
+        (-0.1, 0.3, 0.0, "not decided"),
+        (1.1, 1.5, 1.6, "not reproduced"),
+        (0.0, 0.3, 0.0, "not decided"),
+        (math.nan, 0.3, 0.0, "cannot be tested at this scale"),
+    ],
+)
+def test_a_verdict_is_that_of_the_interval(low, high, bound, expected):
+    assert verdicts.verdict(low, high, bound) == expected
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.15, "reproduced"), (-0.15, "not reproduced")])
+def test_the_study_is_read_whichever_way_it_came_out(shift, expected):
+    rows = pd.DataFrame(verdicts.of_study(Found("long", "test", models(shift)), C0))
+    said = rows.set_index(rows["claim"].str.partition(" (")[0])["verdict"]
+    assert said["less regret than outcome RL at C0"] == expected
+    assert said["less regret than outcome RL at 4 C0, by extrapolation"] == expected
+    assert said["thinking is not longer than outcome RL's"] == expected
+    assert said["outcome RL has more regret than the base at C0"] == "not reproduced"
+    assert rows["claim"].str.contains("long runs").all()
+
+
+def test_gains_over_the_base_are_a_ratio_of_paired_means():
+    found = models(0.15)
+    place = "natural_accuracy", C0
+    values = {m: np.array([[float(v[0]) for v in found[m, s][place]]
+                           for s in range(1 if m == "base" else 4)])
+              for m in ("base", "outcome", "mixed_group")}  # fmt: skip
+    want = ratio(values["mixed_group"] - values["base"], values["outcome"] - values["base"],
+                 np.array(["three"] * 3 + ["four"] * 3))  # fmt: skip
+    assert verdicts.gains(found, "mixed_group", C0) == pytest.approx(
+        (want.estimate, want.low, want.high))  # fmt: skip
+    assert verdicts.gains(found, "outcome", C0)[0] == pytest.approx(1.0)
+
+
+def test_every_claim_has_a_row_whatever_is_on_record():
+    profile = load_profile("study")
+    none = verdicts.claims(profile, [])
+    assert tuple(none.columns) == verdicts.COLUMNS
+    assert (none["verdict"] == "not run yet").sum() == 2
+    assert none["claim"].is_unique and none["command"].str.len().min() > 5
+    some = verdicts.claims(profile, [
+        Found("short", "test", models(-0.15)), Found("long", "test", models(0.15)),
+        Found("long", "five", models(-0.15)),
+    ])  # fmt: skip
+    assert len(some) > len(none) and some["claim"].is_unique
+    first = some.iloc[0]  # the longest part, on the test problems
+    assert "long runs" in first["claim"] and first["verdict"] == "reproduced"
+
+
+def test_a_method_of_the_rest_is_compared_where_outcome_is_beside_it():
+    found = made({"base": -0.1, "outcome": 0.0, "length_penalty": -0.15})
+    rows = pd.DataFrame(verdicts.of_rest([Found("middle", "test", found)], C0))
+    penalty, curriculum = rows.itertuples()
+    assert penalty.verdict == "reproduced" and "middle runs" in penalty.claim
+    assert curriculum.verdict == "not run yet"
