@@ -27,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
     command.set_defaults(run=bench)
     command.add_argument("--pairs", type=_count, default=5, help="pairs of each row, 5 or more")
+    command = commands.add_parser("scale", help="measure a step at the size that the paper trains")
+    command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
+    command.set_defaults(run=scale)
     command = _add(commands, "tune", tune, "search the learning rate of every method")
     command.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
     command.add_argument("--tokens", type=_count, help="generated in one run; the profile's if not")
@@ -100,6 +103,14 @@ def bench(options: argparse.Namespace) -> None:
     table = benchmark.benchmark(profile, options.pairs, workload.Shape())
     goals = benchmark.reached(table).map({True: "yes", False: "NO"})
     print("\n" + table.assign(reached=goals).to_string(index=False, float_format="{:.2f}".format))
+
+
+def scale(options: argparse.Namespace) -> None:
+    """Measure a model of 1.5 billion weights in 4 bits; prints each row as it comes."""
+    profile = load_profile(options.profile)
+    from mrtlib.experiments import scale as large
+
+    print("\n" + large.scale(profile).to_string(index=False, float_format="{:.3g}".format))
 
 
 def study(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from mrtlib.config import Data, Evaluation, Model, Profile
+from mrtlib.models.loading import device
 from mrtlib.models.packing import counted
 from mrtlib.models.tokens import think_ids
 from mrtlib.prover.prover import Prover
@@ -45,6 +46,7 @@ class Shape:
     boundaries: int = 8
     answer: int = 16  # tokens of a sampled answer, which it always uses up as well
     rollouts: int = 8  # of one problem: a step
+    vocabulary: int = 0  # more words than the tokenizer has, which are never written; 0: as many
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,12 @@ def endless_model(shape: Shape, vocabulary: int, never: list[int]) -> Qwen2ForCa
 def long_profile(base: Profile, shape: Shape, folder: Path) -> Profile:
     """Write the model of a shape and one problem with one reference; return a profile of them."""
     tokenizer = build_tokenizer()
-    never = [tokenizer.eos_token_id, *think_ids(tokenizer, base.thinking)[1]]
-    endless_model(shape, len(tokenizer), never).save_pretrained(folder / "model")
+    words = max(shape.vocabulary, len(tokenizer))
+    never = [tokenizer.eos_token_id, *think_ids(tokenizer, base.thinking)[1],
+             *range(len(tokenizer), words)]  # fmt: skip
+    with torch.device(device()):
+        model = endless_model(shape, words, never)
+    model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     problem = replace(countdown((3, 5, 7), 22, "three"), references=("3 * 5 + 7",))
     write_text(folder / "train.jsonl", json.dumps(as_record(problem)) + "\n")
