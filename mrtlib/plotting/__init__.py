@@ -22,6 +22,7 @@ from mrtlib.plotting.episodes import (
     accuracy_by_token,
     episode_counts,
     progress_by_episode,
+    vote_or_think,
 )
 from mrtlib.plotting.estimators import (
     cost_by_boundaries,
@@ -47,5 +48,5 @@ __all__ = [
     "explore_traces", "forms_curves", "headline", "learning_curves", "official_regret_by_budget",
     "progress_by_episode", "reasoner_card", "reasoner_page", "regret_by_budget", "render",
     "results_table", "save", "search_curves", "start", "study_curves", "trace_html",
-    "votes_by_tokens", "warm_start_loss",
+    "vote_or_think", "votes_by_tokens", "warm_start_loss",
 ]  # fmt: skip
