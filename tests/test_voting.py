@@ -108,6 +108,16 @@ def test_contests_pair_the_vote_with_the_end_of_the_same_trace():
     assert set(places) == {"half-way", "the end"}
 
 
+def test_votes_at_equal_tokens_stop_as_late_as_they_can_pay_for():
+    """An episode is 20 tokens and an answer 10: 2 or 3 votes can pay at k - 1, 4 at k - 2."""
+    votes = voting.vote_table(random_answers(40), "countdown", (1, 2, 3, 4))
+    found = voting.contests(votes, "plain").set_index(["bucket", "place", "votes"])["vote"]
+    own = voting.against_end(votes, "plain")
+    for p, before in ((2, 1), (3, 1), (4, 2)):
+        there = own[(own["votes"] == p) & (own["j"] == own["episodes"] - before)]
+        assert found[voting.ALL, "equal tokens", p] == pytest.approx(there["accuracy"].mean())
+
+
 def test_a_vote_at_a_boundary_is_compared_on_the_traces_that_go_on():
     answers = random_answers(40)
     table = voting.vote_or_think(voting.vote_table(answers, "countdown", (1, 4)), "plain")
