@@ -7,7 +7,7 @@ import pytest
 from mrtlib.config import Profile
 from mrtlib.evaluation import sweep, tables
 from mrtlib.evaluation.votes import maj_at_k
-from mrtlib.experiments import answers, claims, episode_analysis, information_gain, voting
+from mrtlib.experiments import answers, claims, episode_analysis, information_gain
 from mrtlib.tasks.countdown import countdown
 from mrtlib.tasks.grading import candidates
 
@@ -32,43 +32,12 @@ def curve(problem: str, J: list[float], level: str = "three") -> list[dict]:
     ]  # fmt: skip
 
 
-def test_one_vote_is_the_share_of_right_answers_and_more_votes_cost_more():
-    right = [[True, False, False, False], [True, True, False, False]]
-    table = voting.vote_table(pd.DataFrame(answer_rows("p", right)), "countdown", (1, 4))
-    assert table.query("votes == 1")["accuracy"].tolist() == [0.25, 0.5]
-    assert table.query("votes == 4")["accuracy"].tolist() == [0.25, 1.0]  # a fair tie of four
-    assert table.query("votes == 4")["spent"].tolist() == [40, 60]
-
-
 def test_equal_values_vote_together():
     written = ["3 * 5 + 7", "7 + 5 * 3", "3 * ", None, np.nan]
     assert candidates(written, "countdown") == ["22", "22", "3 * ", None, None]
     half = candidates(["0.5", None, "\\frac{1}{2}", float("nan"), "1/3"], "math")
     assert half[0] == half[2] != half[4] and half[1] is half[3] is None
     assert maj_at_k(half[:3] + [half[4]], [True, False, True, False], 4) == 1.0
-
-
-def test_curves_hold_ended_traces_and_place_votes_by_their_cost():
-    rows = pd.DataFrame(
-        answer_rows("a", [[False] * 4, [True] * 4])
-        + answer_rows("b", [[False] * 4, [False] * 4, [False] * 4])
-    )
-    table = voting.vote_table(rows, "countdown", (1, 4))
-    table = voting.scaling_curves(table.assign(), rows, "episodes")
-    one = table.query("curve == 'maj@1'").groupby("x")["estimate"].mean()
-    assert one.index.tolist() == [0, 1, 2]
-    assert table.query("curve == 'maj@4'")["x"].min() == 3
-    assert table.query("curve == 'direct'")["x"].max() == 3
-    with pytest.raises(ValueError, match="axis"):
-        voting.scaling_curves(table, rows, "flops")
-
-
-def test_contest_pairs_the_same_traces():
-    rows = pd.DataFrame(answer_rows("a", [[False] * 2, [True] * 2, [False] * 2]))
-    race = voting.vote_or_think(voting.vote_table(rows, "countdown", (1, 2))).set_index("name")
-    assert race.loc["2 votes half-way", "estimate"] == 1
-    assert race.loc["votes less end", "estimate"] == 1
-    assert race.loc["votes less end", "tokens"] == 40 - 50
 
 
 def test_waste_is_what_comes_after_the_stop_point():

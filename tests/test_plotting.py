@@ -81,14 +81,22 @@ def some_counts():
     )  # fmt: skip
 
 
+BUCKETS = ("1–4 episodes (n = 9)", "5–8 episodes (n = 9)", "9 episodes (n = 9)")
+
+
 def some_accuracy(step):
     curves = {"maj@1": 0.0, "maj@2": 0.04, "maj@4": 0.12, "maj@8": 0.15, "direct": 0.18}
     return banded(
-        [(c, x * step, bucket, 0.3 + plus + (0.02 * x if c == "direct" else 0.003 * x))
-         for c, plus in curves.items() for bucket in ("1–4 episodes", "5–8", "9 or more")
-         for x in range(8)],
-        ["curve", "x", "bucket"],
+        [(rule, c, x * step, bucket, 0.3 + plus + (0.02 * x if c == "direct" else 0.003 * x))
+         for rule in ("likelihood", "plain") for c, plus in curves.items()
+         for bucket in BUCKETS for x in range(8)],
+        ["rule", "curve", "x", "bucket"],
     )  # fmt: skip
+
+
+def some_contests():
+    return banded([(bucket, p, j, 0.1 * j - 0.4 + 0.01 * p) for bucket in BUCKETS
+                   for p in (1, 8) for j in range(5)], ["bucket", "votes", "j"])  # fmt: skip
 
 
 def some_progress():
@@ -217,6 +225,7 @@ CASES = {
     "episode_counts": ((some_counts(),), some_counts(), 6.75),
     "accuracy_by_episode": ((some_accuracy(1),), some_accuracy(1), 6.75),
     "accuracy_by_token": ((some_accuracy(15),), some_accuracy(15), 6.75),
+    "vote_or_think": ((some_contests(),), some_contests(), 6.75),
     "annotated_trace": ((a_trace(),), episode_analysis.trace_rows(a_trace()), 6.75),
     "progress_by_episode": ((some_progress(),), some_progress(), 3.25),
     "exact_against_sampled": ((some_pairs(),), some_pairs(), 3.25),
@@ -374,6 +383,19 @@ def test_the_part_beyond_the_budget_is_marked_only_if_there_is_one():
     assert "extrapolated" in {t.get_text() for t in beyond.texts}
     within = budget.accuracy_by_budget(RESULTS[RESULTS["budget"] <= C0], C0)
     assert not within.texts
+
+
+def test_a_row_of_panels_for_each_rule_of_votes():
+    table = some_accuracy(1).sample(frac=1, random_state=0)
+    table["rule"] = table["rule"].astype(pd.CategoricalDtype(["likelihood", "plain"]))
+    table["bucket"] = table["bucket"].astype(pd.CategoricalDtype(BUCKETS))
+    table = table.assign(estimate=table["estimate"] + 0.1 * (table["rule"] == "plain"))
+    axes = plotting.accuracy_by_episode(table.sort_values(["rule", "bucket"]))
+    assert [ax.get_title("left") for ax in axes] == [*BUCKETS, "", "", ""]
+    assert [ax.get_ylabel() for ax in axes[::3]] == ["accuracy, likelihood vote",
+                                                     "accuracy, plain vote"]  # fmt: skip
+    lowest = [min(line.get_ydata().min() for line in curves_of(ax)) for ax in axes]
+    assert lowest == pytest.approx([0.3] * 3 + [0.4] * 3)  # no panel holds another one's curves
 
 
 def test_votes_are_solid_for_samples_and_dashed_for_a_stream():

@@ -113,6 +113,7 @@ def written(records, kept):
     never = made["tokens_at_equal_accuracy"].assign(tokens=math.inf, times_fewer=0.0, low=math.nan)
     return papers(made) | {
         "errors": latex.of_estimator_errors(errors),
+        "votes": latex.of_votes(read_csv(records / "tables" / "votes.csv")),
         "nasty": latex.of_regret_removed(nasty), "never": latex.of_tokens_at_equal_accuracy(never),
     }  # fmt: skip
 

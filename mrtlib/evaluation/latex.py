@@ -36,6 +36,7 @@ def tabular(headings: Sequence[Cell], rows: Sequence[Sequence[Cell] | str]) -> s
     ]  # fmt: skip
     table = pd.DataFrame(body, columns=list(map(_cell, headings)))
     text = table.to_latex(index=False, escape=False, column_format="l" + "c" * (width - 1))
+    text = text.replace("\\midrule\n\\midrule", "\\midrule")  # a text is the first row
     return f"{HEAD}\n" + re.sub(r"(\\multicolumn.*?)[ &]+\\\\", r"\1 \\\\", text)
 
 
@@ -101,3 +102,20 @@ def of_means(table: pd.DataFrame, heading: str) -> str:
     return tabular([heading, ("mean", "95 % interval")], [
         (row.name, written(row.estimate, row.low, row.high, 3)) for row in table.itertuples()
     ])  # fmt: skip
+
+
+def of_votes(table: pd.DataFrame) -> str:
+    """Return `voting.contests`: votes against thinking on, by bucket and place."""
+    headings = [
+        "votes", ("accuracy (%)", "of the vote"), ("accuracy (%)", "thinking on"),
+        ("difference", "points, paired"), ("tokens", "difference"),
+    ]  # fmt: skip
+    rows = []
+    for (bucket, place), part in table.groupby(["bucket", "place"], sort=False):
+        rows.append(f"{bucket}, {place}")
+        rows += [
+            (str(row.votes), number(row.vote, 1, 100), number(row.end, 1, 100),
+             written(row.estimate, row.low, row.high, 1, 100, "+"), number(row.tokens, 0, 1, "+"))
+            for row in part.itertuples()
+        ]  # fmt: skip
+    return tabular(headings, rows)

@@ -13,9 +13,10 @@ import pandas as pd
 from mrtlib.config import TRAINED_METHODS, Profile, Training
 from mrtlib.evaluation.learning import first_batch
 from mrtlib.evaluation.tables import overall
+from mrtlib.evaluation.votes import pass_at_k
 from mrtlib.experiments import study_logs
 from mrtlib.experiments.estimators import EXACT, MARGIN, sampling_needed
-from mrtlib.experiments.information_gain import Agreement
+from mrtlib.experiments.information_gain import Agreement, agreement
 from mrtlib.experiments.study import compared
 from mrtlib.store import TRACE
 from mrtlib.training.methods import METHODS
@@ -49,21 +50,18 @@ def of_reasoner(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_episodes(
-    name: str, found: pd.DataFrame, votes: pd.DataFrame, counts: pd.DataFrame
+    name: str, found: pd.DataFrame, counts: pd.DataFrame, of_votes: list[Claim]
 ) -> pd.DataFrame:
     """Return what notebook 01 claims; claims about size are for `tiny` alone.
 
     Args:
         name: the profile's.
-        found, votes, counts: from `waste`, `vote_table` and `count_episodes`.
+        found, counts: from `waste` and `count_episodes`.
+        of_votes: further claims.
     """
     value = found.set_index("name")["estimate"]
     total = counts.groupby("level")["estimate"].sum()
-    rows = [
-        ("smallest sum of the shares of episode counts", total.min(), 1.0, 1.0),
-        ("lowest vote accuracy", votes["accuracy"].min(), 0.0, 1.0),
-        ("highest vote accuracy", votes["accuracy"].max(), 0.0, 1.0),
-    ]
+    rows = [("smallest sum of the shares of episode counts", total.min(), 1.0, 1.0)]
     of_size = [
         ("mean episodes of a trace", value["episodes"], 4.0, 8.0),
         ("J at the end less J without thinking",
@@ -71,7 +69,42 @@ def of_episodes(
         ("share of tokens after the stop point",
          value["share of tokens after the stop point"], 0.10, 1.0),
     ]  # fmt: skip
-    return checked(rows + (of_size if name == "tiny" else []))
+    return checked(rows + of_votes + (of_size if name == "tiny" else []))
+
+
+def of_votes(
+    name: str, answers: pd.DataFrame, votes: pd.DataFrame, pairs: pd.DataFrame,
+    found: pd.DataFrame, race: pd.DataFrame,
+) -> list[Claim]:  # fmt: skip
+    """Return what notebook 01 claims of votes; no side wins by claim, and the test is sharp.
+
+    Args:
+        name: the profile's.
+        answers, pairs: of the `answers` schema, and `information_gain.paired` of them.
+        votes, found, race: from `vote_table`, `contests` and `vote_or_think`.
+    """
+    spot = [*TRACE, "j"]
+    one = votes[votes["votes"] == 1].set_index(spot)["accuracy"]
+    gap = (one - answers.groupby(spot)["correct"].mean().reindex(one.index)).abs()
+    first = answers[answers["j"] == 0].groupby(TRACE)["correct"].agg(["size", "sum"])
+    ahead = 0
+    for p, rows in votes[votes["j"] == 0].groupby("votes"):
+        best = pd.Series(pass_at_k(first["size"], first["sum"], p), first.index)
+        ahead += int((rows.set_index(TRACE)["accuracy"] > best.reindex(
+            pd.MultiIndex.from_frame(rows[TRACE])) + SLACK).sum())  # fmt: skip
+    rows = [
+        ("largest gap of maj@1 to the share of right", gap.max(), 0.0, 0.0),
+        ("votes without thinking that beat pass@k", ahead, 0, 0),
+    ]
+    half = found[found["place"] == "half-way"]
+    of_size = [
+        ("test problems with answers put to a vote", votes["problem"].nunique(), 500, 500),
+        ("share of right answers less exact J", agreement(pairs).bias.estimate, -0.01, 0.01),
+        ("widest half of an interval half-way", (half["high"] - half["low"]).max() / 2, 0.0, 0.1),
+        ("share of boundaries that are decided",
+         ((race["low"] > 0) | (race["high"] < 0)).mean(), 0.5, 1.0),
+    ]  # fmt: skip
+    return rows + (of_size if name == "tiny" else [])
 
 
 def of_information_gain(

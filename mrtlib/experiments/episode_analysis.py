@@ -14,7 +14,7 @@ import pandas as pd
 from mrtlib.config import Thinking
 from mrtlib.episodes import Decode, segment
 from mrtlib.evaluation import tables
-from mrtlib.evaluation.tables import against, said
+from mrtlib.evaluation.tables import said
 from mrtlib.regret import stop_point
 from mrtlib.stats import by_problem, proportion, two_way
 from mrtlib.store import TRACE
@@ -180,22 +180,19 @@ def telling_trace(progress: pd.DataFrame) -> tuple[str, int]:
     return max(found, key=found.get)
 
 
-def episodes_in_words(found: pd.DataFrame, comparison: pd.DataFrame) -> str:
-    """Return notebook 01's answer in words, with its numbers: Markdown.
+def episodes_in_words(found: pd.DataFrame) -> str:
+    """Return what notebook 01 finds of thinking in words, with its numbers: Markdown.
 
     Args:
-        found, comparison: from `waste` and `voting.vote_or_think`.
+        found: from `waste`.
     """
     value = found.set_index("name")
     start, end, after, below, episodes = (value.loc[name] for name in value.index)
-    difference = comparison.set_index("name").loc["votes less end"]
     return (
         f"**Answer.** A trace has {said(episodes)} episodes. J, the probability of a right answer "
         f"when the model is stopped, is {said(start)} without thinking and {said(end)} at the end. "
         f"{said(after)} of the thinking tokens come after the point from which J no longer rises, "
-        f"and {said(below)} of the traces end below their own best J. A vote half-way "
-        f"{against(difference)} thinking on to the end: the difference in accuracy is "
-        f"{said(difference)}, at {difference['tokens']:+z.0f} tokens. "
+        f"and {said(below)} of the traces end below their own best J. "
         "(95 % intervals, over problems.)"
     )
 

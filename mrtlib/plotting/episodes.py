@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mrtlib.evaluation.tables import need
-from mrtlib.plotting.style import FAINT, Given, curves, paper
+from mrtlib.evaluation.tables import in_order, need
+from mrtlib.plotting.style import FAINT, WIDE, Given, curves, panels, paper
 
 
 @paper
@@ -42,11 +42,11 @@ def _from_zero(table: pd.DataFrame, x: str, xlabel: str, ylabel: str, axes: Give
 
 @paper
 def accuracy_by_episode(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
-    """Draw accuracy of answering after j episodes, alone and by majority (paper's figure 3).
+    """Draw accuracy of answering after j episodes, alone and by vote (paper's figure 3).
 
     Args:
         table: curve ("direct", "maj@1", "maj@2", ...), x (episodes), estimate, low, high,
-            bucket (of trace length; a panel each).
+            bucket (of trace length; a column of panels each), rule (of the votes; a row each).
     """
     return _accuracy(table, axes, "episodes (a further vote counts as one)", "accuracy_by_episode")
 
@@ -58,8 +58,34 @@ def accuracy_by_token(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
 
 
 def _accuracy(table: pd.DataFrame, axes: Given, xlabel: str, figure: str) -> list[Axes]:
-    need(table, "curve x estimate low high bucket", figure)
+    need(table, "curve x estimate low high bucket rule", figure)
     # "direct" first, so that it keeps its look when there are more or fewer maj@k
     table = table.sort_values("curve", key=lambda name: name != "direct", kind="stable")
     table = table.replace({"curve": {"direct": "direct (pass@k)"}})
-    return curves(table, "bucket", "curve", "x", xlabel, "accuracy", axes)
+    names, rules = in_order(table["bucket"]), in_order(table["rule"])
+    axes = panels(axes, len(names) * len(rules), 1.9, WIDE, sharey=True, columns=len(names))
+    cells = {f"{rule} {name}": (rule, name) for rule in rules for name in names}
+    table = table.assign(cell=table["rule"].astype(str) + " " + table["bucket"].astype(str))
+    order = table["cell"].map(list(cells).index).sort_values(kind="stable").index
+    curves(table.loc[order], "cell", "curve", "x", xlabel, "accuracy", axes)
+    for i, (ax, (rule, name)) in enumerate(zip(axes, cells.values(), strict=True)):
+        first, bottom = i % len(names) == 0, i >= len(axes) - len(names)
+        ax.set(title=name if i < len(names) else "", xlabel=xlabel if bottom else "",
+               ylabel=f"accuracy, {rule} vote" if first else "")  # fmt: skip
+    return axes
+
+
+@paper
+def vote_or_think(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw how far a vote at boundary j is ahead of thinking on to the end, a panel a bucket.
+
+    Args:
+        table: bucket, votes, j, estimate, low, high (of the difference in accuracy).
+    """
+    need(table, "bucket votes j estimate low high", "vote_or_think")
+    table = table.assign(curve="maj@" + table["votes"].astype(str))
+    axes = curves(table, "bucket", "curve", "j", "boundary $j$ of the vote",
+                  "accuracy less that of\nthinking on to the end", axes)  # fmt: skip
+    for ax in axes:
+        ax.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
+    return axes
