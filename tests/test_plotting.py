@@ -244,6 +244,7 @@ CASES = {
     "coverage": ((some_coverage(),), some_coverage(), 3.25),
     "warm_start_loss": ((some_warm_starts(),), some_warm_starts(), 3.25),
     "search_curves": ((some_steps(),), some_steps(), 6.75),
+    "study_budgets": ((RESULTS, C0), tables.budget_rows(RESULTS), 6.75),
     "study_curves": ((some_study(),), some_study(), 6.75),
     "study_differences": ((some_differences(),), some_differences(), 6.75),
     "backtrack_progress": ((some_shares(),), some_shares(), 6.75),

@@ -51,7 +51,7 @@ def metrics_from(rows: pd.DataFrame) -> Metrics:
     found: Metrics = {}
     for (name, budget), part in rows.groupby(["measure", "budget"], sort=False):
         values = part.set_index(["level", "problem"])["value"]
-        found[str(name), int(budget)] = values.map(lambda value: np.array([value]))
+        found[str(name), int(budget)] = pd.Series(list(values.to_numpy()[:, None]), values.index)
     return found
 
 

@@ -4,23 +4,26 @@ Everything is made from `measures`, a number for each problem, as the results of
 from whole records: by the same functions, with the same intervals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from mrtlib.config import Profile
 from mrtlib.evaluation.comparison import Models, regret_removed, tokens_at_equal_accuracy
 from mrtlib.evaluation.results import (
+    COLUMNS,
+    SHARES,
+    Metrics,
     by_seed_and_problem,
     level_of_each,
     paired_seeds,
-    results,
 )
 from mrtlib.experiments.measuring import SETS, measured, measurings
 from mrtlib.experiments.study import MAIN, compared
 from mrtlib.experiments.study_logs import home
-from mrtlib.stats import two_way
+from mrtlib.stats import proportion, two_way
 from mrtlib.store import Shards
 
 MRT = tuple(method for method in MAIN if method not in ("outcome", "final_progress"))
@@ -58,11 +61,27 @@ def whole_table(found: Sequence[Found]) -> pd.DataFrame:
 
     Rows are of all seeds together. A method with fewer than three of them is left out.
     """
-    tables = []
+    rows = []
     for part, name, models in found:
-        table = results(enough(models))
-        tables.append(table[table["seed"] == "all"].assign(part=part, set=name))
-    return _joined(tables)
+        models = enough(models)
+        for method in dict.fromkeys(method for method, _ in models):
+            rows += [{"part": part, "set": name, "method": method, "seed": "all", **row}
+                     for row in _rows([m for key, m in models.items() if key[0] == method])]
+    return pd.DataFrame(rows, columns=["part", "set", *COLUMNS])
+
+
+def _rows(seeds: list[Metrics]) -> Iterator[dict]:
+    """Yield the rows of one method, of every measure and level."""
+    for (measure, budget), index in seeds[0].items():
+        values = by_seed_and_problem([metrics[measure, budget] for metrics in seeds], index, "all")
+        levels, way = level_of_each(index), proportion if measure in SHARES else two_way
+        for level in ["all", *dict.fromkeys(levels)]:
+            mine = np.flatnonzero((levels == level) | (level == "all"))
+            yield {
+                "level": level, "metric": measure, "budget": budget,
+                **way(values[:, mine], levels[mine]).row(), "problems": len(mine),
+                "samples": values[:, mine].size,
+            }  # fmt: skip
 
 
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -154,6 +173,33 @@ def tokens(found: Sequence[Found], c0: int) -> pd.DataFrame:
     """Return at which budget each method reaches the best accuracy of outcome RL, test problems."""
     return _joined([tokens_at_equal_accuracy(enough(models), c0).assign(part=part)
                     for part, name, models in found if name == SETS[0]])  # fmt: skip
+
+
+SHOWN = {  # rows of the table for readers, and the budgets in C0
+    "natural_accuracy": (1,), "accuracy": (0.25, 0.5, 1, 2, 4), "regret": (0.25, 0.5, 1, 2, 4),
+    "maj@4": (1,), "tokens": (1,), "episodes": (1,),
+}  # fmt: skip
+
+
+def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
+    """Return the results of one part on one set as readers see them: a column a method.
+
+    Args:
+        table: from `whole_table`.
+
+    Returns:
+        Indexed by measure and budget, cells such as `0.459 [0.433, 0.485]`, over all levels.
+    """
+    mine = table[(table["part"] == part) & (table["set"] == name) & (table["level"] == "all")]
+    cells = {}
+    for measure, times in SHOWN.items():
+        for row in mine[mine["metric"] == measure].itertuples():
+            if row.budget in {round(c0 * x) for x in times}:
+                text = f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]"
+                cells[row.method, (measure, row.budget)] = text
+    table = pd.Series(cells, dtype=str).unstack(0)
+    return table.loc[list(dict.fromkeys(place for _, place in cells)),
+                     list(dict.fromkeys(mine["method"]))]  # fmt: skip
 
 
 def in_words(table: pd.DataFrame) -> str:

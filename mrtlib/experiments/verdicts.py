@@ -127,9 +127,14 @@ def of_tiny() -> list[dict]:
     """Return the claims that the base's episodes speak of."""
     waste = _table("tiny", "tables/waste.csv").set_index("name")
     share = waste.loc["share of tokens after the stop point", ["estimate", "low", "high"]]
+    votes = _table("tiny", "tables/votes.csv")
+    long = votes[(votes["place"] == "half-way") & (votes["votes"] == votes["votes"].max())
+                 & (votes["bucket"] != "all")].iloc[-1]  # fmt: skip
     return [
         row("base models do not minimise regret (share of tokens behind the last progress)",
             "yes (figure 3)", share, 0.1, TINY),
+        row(f"a vote of {long['votes']} half-way beats thinking on (the traces with most "
+            "episodes, accuracy)", "yes (figure 3)", long[["estimate", "low", "high"]], 0.0, TINY),
     ]  # fmt: skip
 
 

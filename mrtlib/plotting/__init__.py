@@ -16,6 +16,7 @@ from mrtlib.plotting.budget import (
     official_regret_by_budget,
     regret_by_budget,
     results_table,
+    study_budgets,
     study_differences,
 )
 from mrtlib.plotting.episodes import (
@@ -48,6 +49,6 @@ __all__ = [
     "error_by_tokens", "estimator_curves", "exact_against_sampled", "explore_budgets",
     "explore_traces", "forms_curves", "headline", "learning_curves", "official_regret_by_budget",
     "progress_by_episode", "reasoner_card", "reasoner_page", "regret_by_budget", "render",
-    "results_table", "save", "search_curves", "start", "study_curves", "study_differences",
-    "trace_html", "vote_or_think", "votes_by_tokens", "warm_start_loss",
+    "results_table", "save", "search_curves", "start", "study_budgets", "study_curves",
+    "study_differences", "trace_html", "vote_or_think", "votes_by_tokens", "warm_start_loss",
 ]  # fmt: skip

@@ -67,6 +67,12 @@ def headline(results: pd.DataFrame, c0: int | None, axes: Given = None) -> list[
     return _over_budget(results, list(AXIS), c0, axes)
 
 
+@paper
+def study_budgets(results: pd.DataFrame, c0: int, axes: Given = None) -> list[Axes]:
+    """Draw the accuracy and the regret of one part of a study over the budget, to 4 C0."""
+    return _over_budget(results, list(AXIS), c0, axes)
+
+
 def _over_budget(
     results: pd.DataFrame, metrics: Sequence[str], c0: int | None, axes: Given
 ) -> list[Axes]:
