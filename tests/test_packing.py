@@ -27,6 +27,21 @@ def test_a_token_sees_itself_and_its_ancestors():
     np.testing.assert_array_equal(ancestors([ROOT, 0, 1, 1, 2]), np.array(expected, dtype=bool))
 
 
+def test_ancestors_of_random_tries_are_those_found_by_walking_up():
+    rng = np.random.default_rng(0)
+    for size in range(30):
+        # Mostly runs, as in a trace, with branches and further roots between them.
+        parents = [i - 1 if rng.random() < 0.7 else int(rng.integers(ROOT, i)) if i else ROOT
+                   for i in range(size)]  # fmt: skip
+        expected = np.eye(size, dtype=bool)
+        for node in range(size):
+            up = parents[node]
+            while up != ROOT:
+                expected[node, up] = True
+                up = parents[up]
+        np.testing.assert_array_equal(ancestors(parents), expected)
+
+
 def test_padding_neither_sees_nor_is_seen():
     long, short = Trie(), Trie()
     long.extend(ROOT, [4, 5, 6])

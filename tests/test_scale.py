@@ -50,3 +50,6 @@ def test_a_row_without_memory_does_not_stop_the_others(profile, monkeypatch):
     lost = table["unit"] == "out of memory"
     assert table.loc[lost, "row"].tolist() == ["a trace of 64, exact J at 4 boundaries, a row each"]
     assert np.isnan(table.loc[table["unit"] == "out of memory", "value"]).tolist() == [True]
+    text = scale.markdown(table)
+    assert "boundaries, a row each | out of memory |  | 0 |" in text
+    assert text.count("\n") == 2 + 6 and "nan" not in text

@@ -54,7 +54,8 @@ class Column(NamedTuple):
 def _columns(rows: pd.DataFrame, c0: int) -> list[Column]:
     """Return the columns that the results can fill."""
     columns = [
-        Column("accuracy", c0, f"accuracy (%) at {c0}"),
+        Column("natural_accuracy", c0, "natural accuracy (%)"),
+        Column("accuracy", c0, "forced accuracy (%)"),
         Column("regret", c0 // 2, f"regret (%) at {c0 // 2}"),
         Column("regret", c0, f"regret (%) at {c0}"),
         Column("tokens", c0, "thinking tokens", 1),

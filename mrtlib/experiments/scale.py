@@ -149,3 +149,16 @@ def _row(found: Measured) -> dict:
     name = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
     return dict(zip(COLUMNS, (found.row, *numbers, found.unit, len(found.values), found.tokens,
                               name), strict=True))  # fmt: skip
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return the table as Markdown: the median of the repetitions and their range."""
+    lines = ["| what | seconds | peak memory, GiB | tokens |", "|:--|--:|--:|--:|"]
+    rows = table.assign(what=table["row"].str.replace(r": (time|peak memory.*)$", "", regex=True))
+    for what, part in rows.groupby("what", sort=False):
+        time, memory = (part[part["unit"] == unit] for unit in ("s", "GiB"))
+        seconds = [f"{t.value:.2f} [{t.low:.2f}, {t.high:.2f}]" for t in time.itertuples()]
+        most = [f"{value:.1f}" for value in memory["value"]]  # none on a CPU
+        lines.append(f"| {what} | {' '.join(seconds) or 'out of memory'} | {' '.join(most)} | "
+                     f"{part['tokens'].max():,} |")  # fmt: skip
+    return "\n".join(lines) + "\n"

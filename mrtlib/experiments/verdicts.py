@@ -182,3 +182,15 @@ def of_rest(found: Sequence[Found], c0: int) -> list[dict]:
             less = minus(difference(part.models, method, measure, c0))
             rows.append(row(f"{claim} ({part.part} runs)", paper, less, 0.0, STUDY))
     return rows
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return the claims as a Markdown table: what was measured with its interval, the verdict."""
+    lines = ["| claim | the paper | measured | claimed: more than | verdict |",
+             "|:--|:--|--:|--:|:--|"]  # fmt: skip
+    for row in table.itertuples():
+        numbers = f"{row.measured:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        bound = "" if np.isnan(row.bound) else f"{row.bound:g}"
+        shown = "" if np.isnan(row.measured) else numbers
+        lines.append(f"| {row.claim} | {row.paper} | {shown} | {bound} | {row.verdict} |")
+    return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ V vocabulary.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -55,11 +56,17 @@ def chain(tokens: Sequence[int]) -> Trie:
 
 
 def ancestors(parents: Sequence[int]) -> np.ndarray:
-    """Return what each token attends to, seen[i, j] = (j = i or j is an ancestor of i): (L, L)."""
-    seen = np.eye(len(parents), dtype=bool)
-    for node, parent in enumerate(parents):
-        if parent != ROOT:
-            seen[node, :node] |= seen[parent, :node]
+    """Return what each token attends to, seen[i, j] = (j = i or j is an ancestor of i): (L, L).
+
+    Filled in a block for each run of tokens that follow one another: a long trace has few of them.
+    """
+    size = len(parents)
+    seen = np.zeros((size, size), dtype=bool)
+    runs = [node for node, parent in enumerate(parents) if node == 0 or parent != node - 1]
+    for first, end in pairwise([*runs, size]):
+        seen[first:end, first:end] = np.tri(end - first, dtype=bool)
+        if parents[first] != ROOT:
+            seen[first:end, :first] = seen[parents[first], :first]
     return seen
 
 
