@@ -248,7 +248,7 @@ def summary(profile: Profile) -> str:
 def _of_methods(profile: Profile) -> list[str]:
     """Return the results table of the methods, and what MRT removed and saved in words."""
     table, removed, equal = _tables(profile, "results", "regret_removed",
-                                    "tokens_at_equal_accuracy")  # fmt: skip
+                                    "tokens_used_at_equal_accuracy")  # fmt: skip
     rows = [regret_in_words(row) for row in read_csv(removed).itertuples()]
     rows += [tokens_in_words(row) for row in read_csv(equal).itertuples()]
     return [

@@ -109,6 +109,28 @@ def test_tokens_at_equal_accuracy(models):
     assert "with 1.50 [1.10, 2.00] times fewer" in comparison.tokens_in_words(sure)
 
 
+def test_tokens_used_at_equal_accuracy_count_what_was_thought_and_not_the_cap(tables, profile):
+    for (method, _), found in tables.items():
+        budgets = found["budgets"]
+        inside = ~budgets["extrapolated"]
+        # Ours uses half of each budget, outcome RL all of it but at the last one.
+        share = budgets["budget"] / 2 if method == "regret_to_go" else budgets["budget"]
+        budgets.loc[inside, "tokens"] = share[inside].clip(upper=30)
+        climb = budgets["budget"].map({20: 0.5, 40: 1.0, 60: 1.0})
+        budgets["accuracy"] = budgets["accuracy"] * climb
+    models = {run: metrics_of(found, profile) for run, found in tables.items()}
+    caps = comparison.tokens_at_equal_accuracy(models, C0).set_index("method")
+    used = comparison.used_at_equal_accuracy(models, C0).set_index("method")
+    accuracy = [float(models["regret_to_go", 0]["accuracy", b].map(np.mean).mean())
+                for b in (20, 40)]  # fmt: skip
+    best = float(models["outcome", 0]["accuracy", 40].map(np.mean).mean())
+    share = (best - accuracy[0]) / (accuracy[1] - accuracy[0])
+    ours = used.loc["regret_to_go"]
+    assert ours["tokens"] == pytest.approx(10 + share * 10)  # of 10 and 20 used
+    assert ours["times_fewer"] == pytest.approx(30 / ours["tokens"])
+    assert caps.loc["regret_to_go", "times_fewer"] == pytest.approx(40 / (20 + share * 20))
+
+
 def curves(gain: float, spread: float, seeds: int = 5):
     """Return accuracy (B, S, P) of ours, `gain` above the other's at each budget, and the other's.
 

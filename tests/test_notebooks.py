@@ -161,7 +161,7 @@ def test_what_a_run_leaves(reproduced):
                  "tokens_at_equal_accuracy"):  # fmt: skip
         assert r"\bottomrule" in (runs / "tables" / f"{name}.tex").read_text(encoding="utf-8")
     assert "outcome RL" in said
-    equal = pd.read_csv(runs / "tokens_at_equal_accuracy.csv")
+    equal = pd.read_csv(runs / "tokens_used_at_equal_accuracy.csv")
     methods = said.partition("Backtracking search")[0]
     assert methods.count("`outcome`") == len(removed) + len(equal)
 

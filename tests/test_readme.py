@@ -8,7 +8,9 @@ import pytest
 from mrtlib.batch import numbered, profile_of
 from mrtlib.config import ROOT, load_profile
 from mrtlib.evaluation.tables import results_markdown
+from mrtlib.experiments import scale, verdicts
 from mrtlib.experiments.benchmark import markdown
+from mrtlib.store import read_csv
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TINY = load_profile("tiny")
@@ -24,6 +26,15 @@ def test_its_table_is_the_committed_results():
 def test_its_benchmark_is_the_committed_one():
     table = pd.read_csv(ROOT / "data" / "runs" / "tiny" / "bench.csv")
     assert markdown(table) in README
+
+
+def test_its_claims_are_the_committed_ones():
+    table = read_csv(ROOT / "data" / "runs" / "study" / "claims.csv")
+    assert verdicts.markdown(table) in README
+
+
+def test_its_table_of_a_large_model_is_the_committed_one():
+    assert scale.markdown(read_csv(ROOT / "data" / "runs" / "tiny" / "scale.csv")) in README
 
 
 def test_it_lists_the_notebooks_and_the_figures_that_are_there():

@@ -12,7 +12,8 @@ from mrtlib.stats import two_way
 
 C0, PROBLEMS, SEEDS = 224, 6, 4
 LEVELS = ["three"] * 3 + ["four"] * 3
-PLACES = [("natural_accuracy", C0), *((m, b) for m in ("accuracy", "regret") for b in (56, C0))]
+PLACES = [("natural_accuracy", C0),
+          *((m, b) for m in ("accuracy", "regret", "tokens") for b in (56, C0))]  # fmt: skip
 
 
 def made(methods: dict[str, float], seed: int = 0) -> dict:
@@ -25,6 +26,7 @@ def made(methods: dict[str, float], seed: int = 0) -> dict:
             for measure, budget in PLACES:
                 sign = -1 if measure == "regret" else 1
                 values = 0.4 + sign * shift + 0.1 * rng.random(PROBLEMS)
+                values = np.full(PROBLEMS, budget / 2) if measure == "tokens" else values
                 models[method, s][measure, budget] = pd.Series(list(values[:, None]), index)
     return models
 

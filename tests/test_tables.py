@@ -168,3 +168,16 @@ def test_what_rounds_to_zero_has_no_sign():
     shown = tables.rounded(pd.DataFrame({"x": [-4e-4, -1e-17], "name": ["a", "b"], "n": [1, 0]}))
     assert "-" not in shown.to_string() and shown["n"].dtype == int
     assert tables.small(3e-16, 1e-9) == "below 1e-09" and tables.small(2e-9, 1e-9) == "2.0e-09"
+
+
+def test_levels_stand_side_by_side(records):
+    table = read_csv(records / "results.csv")
+    shown = tables.by_level(table, ["natural_accuracy", "regret"], C0)
+    assert list(shown.columns)[-1] == "all"
+    level = shown.columns[0]
+    rows = table.set_index(["metric", "method", "budget", "seed", "level"])
+    row = rows.loc[("regret", "outcome", C0, "all", level)]
+    assert shown.loc[("regret", "outcome"), level] == tables.said(row)
+    metrics = list(dict.fromkeys(metric for metric, _ in shown.index))
+    assert metrics == ["natural_accuracy", "diff_to_outcome_natural_accuracy",
+                       "regret", "diff_to_outcome_regret"]  # fmt: skip

@@ -4,7 +4,7 @@ Everything here works on what `results.metrics_of` returns; no model is loaded.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,12 +49,36 @@ def tokens_at_equal_accuracy(models: Models, c0: int) -> pd.DataFrame:
     `times_fewer` is outcome's budget over the method's, with low and high as in `times_fewer`; 0
     where the method never gets there (tokens inf).
     """
-    out = []
+    budgets = _budgets(models, c0)
+    return _equal(models, budgets, lambda method: budgets)
+
+
+def used_at_equal_accuracy(models: Models, c0: int) -> pd.DataFrame:
+    """Return the same of the tokens that are used where thinking is cut at a budget.
+
+    Each accuracy stands at the mean of the tokens used: traces end before the budget, too. These
+    means are taken as given; they vary much less than accuracies do.
+    """
+    budgets = _budgets(models, c0)
+
+    def used(method: str) -> list[float]:
+        return [float(_values(models, method, ("tokens", b)).mean()) for b in budgets]
+
+    return _equal(models, budgets, used)
+
+
+def _equal(
+    models: Models, budgets: list[int], tokens_of: Callable[[str], Sequence[float]]
+) -> pd.DataFrame:
+    out, places = [], [("accuracy", b) for b in budgets]
+    levels = level_of_each(next(iter(models.values()))[places[0]])
     for method in _rivals_of_outcome(models):
-        budgets, ours, other, levels = _accuracy_curves(models, method, c0)
+        ours = np.array([_values(models, method, place) for place in places])
+        other = np.array([_values(models, "outcome", place, method) for place in places])
+        mine, theirs = tokens_of(method), tokens_of("outcome")
+        times = times_fewer(mine, ours, other, levels, theirs)
         best = other.mean((1, 2)).max()
-        times = times_fewer(budgets, ours, other, levels)
-        tokens = tokens_to_reach(budgets, ours.mean((1, 2)), best)
+        tokens = tokens_to_reach(mine, ours.mean((1, 2)), best)
         out.append((method, best, tokens, *vars(times).values()))
     names = ["method", "accuracy", "tokens", "times_fewer", "low", "high"]
     return pd.DataFrame(out, columns=names)
@@ -130,23 +154,19 @@ def _rivals_of_outcome(models: Models) -> list[str]:
     return [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
 
 
-def _accuracy_curves(
-    models: Models, method: str, c0: int
-) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return budgets up to C0, accuracies (B, S, P) of a method and of `outcome`, levels (P,)."""
-    seeds = paired_seeds(models, method, "outcome")
-    first = models[method, seeds[0]]
-    budgets = sorted(b for metric, b in first if metric == "accuracy" and b <= c0)
-    ours, other = (
-        np.array([
-            by_seed_and_problem(
-                [models[m, s]["accuracy", b] for s in seeds], first["accuracy", b], "all"
-            )
-            for b in budgets
-        ])
-        for m in (method, "outcome")
-    )  # fmt: skip
-    return budgets, ours, other, level_of_each(first["accuracy", budgets[0]])
+def _budgets(models: Models, c0: int) -> list[int]:
+    """Return the budgets up to C0 at which accuracy was measured, ascending."""
+    first = next(iter(models.values()))
+    return sorted(budget for metric, budget in first if metric == "accuracy" and budget <= c0)
+
+
+def _values(
+    models: Models, method: str, place: tuple[str, int], rival: str | None = None
+) -> np.ndarray:
+    """Return a measure of a method, (S, P), of the seeds that `outcome` (or a rival) has too."""
+    seeds = paired_seeds(models, method, rival or "outcome")
+    series = [models[method, seed][place] for seed in seeds]
+    return by_seed_and_problem(series, series[0], "all")
 
 
 def regret_in_words(row: pd.Series) -> str:
@@ -164,7 +184,7 @@ def regret_in_words(row: pd.Series) -> str:
 
 
 def tokens_in_words(row: pd.Series) -> str:
-    """Say in words what one row of `tokens_at_equal_accuracy` shows."""
+    """Say in words what one row of `used_at_equal_accuracy` shows, or of the one by budgets."""
     much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
     if row.times_fewer == 0:
         return (f"`{row.method}` does not reach the best accuracy of `outcome` within C0 "

@@ -2,8 +2,8 @@
 
 One row a number: `method, seed, level, metric, budget, estimate, low, high, problems, samples`.
 `seed` is a training seed, or "all" for the aggregate over seeds and problems. A level is one of
-the data's, or "all". Metrics: accuracy and regret at each budget, and official_regret, as the
-authors' notebook takes it; natural_accuracy, tokens, episodes, truncated, pass@4, maj@4 at C0; and
+the data's, or "all". Metrics: accuracy, tokens used and regret at each budget, and official_regret,
+as the authors' notebook takes it; natural_accuracy, episodes, truncated, pass@4, maj@4 at C0; and
 `diff_to_outcome_*`, paired over seeds and problems, of the methods that were trained. Intervals
 are two-way (`stats.two_way`), of shares `stats.proportion`.
 """
@@ -45,6 +45,7 @@ def metrics_of(tables: dict[str, pd.DataFrame], profile: Profile) -> Metrics:
     )
     for budget, rows in budgets.groupby("budget"):
         out["accuracy", int(budget)] = _samples(rows, "accuracy")
+        out["tokens", int(budget)] = _samples(rows, "tokens")  # at C0 what a trace has
     inside = sorted(budgets.loc[~budgets["extrapolated"], "budget"].unique())
     return (
         out | _regrets(tables["progress"], budgets, inside)

@@ -4,6 +4,7 @@
 samples. Shown are the rows of all levels and seeds together (level "all", seed "all").
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -118,6 +119,22 @@ def table_lines(numbers: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, s
                      else ("\u2013", "") for h in headings]  # fmt: skip
             lines.append((block, LABELS[method], cells))
     return lines
+
+
+def by_level(results: pd.DataFrame, metrics: Sequence[str], budget: int) -> pd.DataFrame:
+    """Return measures at a budget, and their differences to outcome RL, by level and method.
+
+    Returns:
+        Indexed by metric and method, a column a level, cells such as `0.41 [0.35, 0.47]`.
+    """
+    wanted = [prefix + metric for metric in metrics for prefix in ("", DIFFERENCE)]
+    rows = results[(results["seed"].astype(str) == "all") & (results["budget"] == budget)
+                   & results["metric"].isin(wanted)]  # fmt: skip
+    cells = [said(row) for row in rows.to_dict("records")]
+    table = rows.assign(cell=cells).set_index(["metric", "method", "level"])["cell"].unstack()
+    order = [place for place in itertools.product(wanted, in_order(rows["method"]))
+             if place in table.index]  # fmt: skip
+    return table.loc[order, list(dict.fromkeys(rows["level"]))]
 
 
 def results_markdown(results: pd.DataFrame, c0: int) -> str:

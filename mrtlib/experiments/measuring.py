@@ -20,8 +20,8 @@ from mrtlib.store import Row, Shards, content_key, file_hashes
 from mrtlib.tasks.problems import load_problems
 
 SETS = ("test", "larger", "five")
-AT_C0 = ("natural_accuracy", "truncated", "tokens", "episodes", "pass@4", "maj@4")
-AT_BUDGETS = ("accuracy", "regret")
+KEPT = ("natural_accuracy", "truncated", "tokens", "episodes", "pass@4", "maj@4", "accuracy",
+        "regret")  # fmt: skip
 DIGITS = 5  # of a value: more is rounding, and takes room
 
 
@@ -34,7 +34,7 @@ def rows_of(metrics: Metrics, labels: Row) -> list[dict]:
     """
     rows = []
     for (name, at), problems in metrics.items():
-        if name in AT_C0 or name in AT_BUDGETS:
+        if name in KEPT:
             rows += [
                 {**labels, "level": level, "problem": problem, "measure": name, "budget": at,
                  "value": round(float(np.mean(values)), DIGITS), "n": len(values)}

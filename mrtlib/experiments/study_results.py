@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mrtlib.config import Profile
-from mrtlib.evaluation.comparison import Models, regret_removed, tokens_at_equal_accuracy
+from mrtlib.evaluation.comparison import Models, regret_removed, used_at_equal_accuracy
 from mrtlib.evaluation.results import (
     COLUMNS,
     SHARES,
@@ -170,8 +170,8 @@ def removed(found: Sequence[Found]) -> pd.DataFrame:
 
 
 def tokens(found: Sequence[Found], c0: int) -> pd.DataFrame:
-    """Return at which budget each method reaches the best accuracy of outcome RL, test problems."""
-    return _joined([tokens_at_equal_accuracy(enough(models), c0).assign(part=part)
+    """Return with how many tokens used each method has outcome RL's best accuracy, test problems."""
+    return _joined([used_at_equal_accuracy(enough(models), c0).assign(part=part)
                     for part, name, models in found if name == SETS[0]])  # fmt: skip
 
 
