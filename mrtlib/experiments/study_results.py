@@ -170,7 +170,7 @@ def removed(found: Sequence[Found]) -> pd.DataFrame:
 
 
 def tokens(found: Sequence[Found], c0: int) -> pd.DataFrame:
-    """Return with how many tokens used each method has outcome RL's best accuracy, test problems."""
+    """Return how many tokens each method uses for outcome RL's best accuracy, test problems."""
     return _joined([used_at_equal_accuracy(enough(models), c0).assign(part=part)
                     for part, name, models in found if name == SETS[0]])  # fmt: skip
 
