@@ -58,10 +58,10 @@ def test_what_is_kept_gives_the_results_of_the_whole_records(small, tables, tmp_
 
 def test_a_run_is_measured_when_its_adapter_is_there(profile):
     tasks = measuring.tasks_of(profile, "evaluate")
-    assert len({task.name for task in tasks}) == len(tasks) == 3 * 156
+    assert len({task.name for task in tasks}) == len(tasks) == 4 * 156
     assert [task.set for task in tasks[:156]] == ["test"] * 156
     base, first = tasks[:2]
-    assert isinstance(base.run, Base) and base.ready() and base.size == 4 * 500
+    assert isinstance(base.run, Base) and base.ready() and base.size == 500 * 4 * 224
     assert not first.ready()
     write_json(first.run.adapter / "key.json", "of other settings")
     assert not first.ready()
@@ -79,7 +79,8 @@ def test_keys_tell_sets_settings_and_problems_apart(profile, tmp_path):
     (tmp_path / "test.jsonl").write_text(text + "\n", encoding="utf-8")
     other = replace(profile, data=replace(profile.data, folder=str(tmp_path)))
     keys.add(Measuring(Base(other), "test").key)
-    assert len(keys) == 6
+    keys.add(Measuring(Base(profile), "test", beyond=True).key)
+    assert len(keys) == 7
 
 
 def test_the_queue_measures_what_is_ready_once(small, tmp_path, monkeypatch):
@@ -87,10 +88,16 @@ def test_the_queue_measures_what_is_ready_once(small, tmp_path, monkeypatch):
     one = replace(small, data=replace(small.data, test=1))
     run = study.trainings(one, study.compared(one))[0]
     tasks = [Measuring(Base(one), "test"), Measuring(run, "test")]
+    tasks.append(Measuring(Base(one), "test", beyond=True))
     assert queue.work_off(tasks, one.runs) == []
-    assert [task.done() for task in tasks] == [True, False]
-    models = measuring.measured(tasks[0].record, tasks)
-    assert list(models) == [("base", 0)]
+    assert [task.done() for task in tasks] == [True, False, True]
+    models, inside = (measuring.measured(tasks[0].record, some) for some in (tasks, tasks[:2]))
+    assert list(models) == list(inside) == [("base", 0)]
+    assert max(budget for _, budget in inside["base", 0]) == one.thinking.budget
+    far = models["base", 0]
+    assert max(budget for _, budget in far) == 4 * one.thinking.budget
+    for place, problems in inside["base", 0].items():  # up to C0 both are of the same rollouts
+        assert [float(v[0]) for v in far[place]] == pytest.approx([float(v[0]) for v in problems])
     monkeypatch.setattr(measuring, "evaluate", pytest.fail)  # it is not measured again
     assert queue.work_off(tasks, one.runs) == []
     with pytest.raises(ValueError, match="one set"):

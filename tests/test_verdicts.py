@@ -50,6 +50,15 @@ def test_the_study_is_read_whichever_way_it_came_out(shift, expected):
     assert rows["claim"].str.contains("long runs").all()
 
 
+def test_what_was_not_measured_beyond_the_budget_is_not_run_yet():
+    found = models(0.15)
+    del found["outcome", 2]["regret", 4 * C0]
+    rows = pd.DataFrame(verdicts.of_study(Found("long", "test", found), C0))
+    said = rows.set_index(rows["claim"].str.partition(" (")[0])["verdict"]
+    assert said["less regret than outcome RL at 4 C0, by extrapolation"] == "not run yet"
+    assert said["less regret than outcome RL at C0"] == "reproduced"
+
+
 def test_gains_over_the_base_are_a_ratio_of_paired_means():
     found = models(0.15)
     place = "natural_accuracy", C0

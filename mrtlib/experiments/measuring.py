@@ -5,7 +5,7 @@ all that the results table, its paired differences and their intervals are made 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -87,22 +87,33 @@ class Measuring:
 
     run: Training | Base
     set: str
+    beyond: bool = False  # whether thinking is forced on, beyond C0: that takes most of the time
 
     @property
     def name(self) -> str:
         """Return the set's name and the run's."""
-        return f"measure-{self.set}-{self.run.name.removeprefix('train-')}"
+        set_ = f"{self.set}-beyond" if self.beyond else self.set
+        return f"measure-{set_}-{self.run.name.removeprefix('train-')}"
 
     @property
     def size(self) -> float:
-        """Return the rollouts."""
-        settings = self.run.settings
-        return float(_count(settings, self.set) * settings.evaluation.samples)
+        """Return the thinking tokens at most."""
+        settings = self.settings
+        forced = settings.evaluation.extensions * settings.evaluation.extension_tokens
+        each = settings.evaluation.samples * settings.thinking.budget + forced
+        return float(_count(settings, self.set) * each)
+
+    @property
+    def settings(self) -> Profile:
+        """Return the settings that the run is measured with."""
+        whole = self.run.settings
+        plain = replace(whole, evaluation=replace(whole.evaluation, extensions=0))
+        return whole if self.beyond else plain
 
     @cached_property
     def key(self) -> str:
         """Return the name of its record: the run's, the set's, and how it is measured."""
-        run, settings = self.run, self.run.settings
+        run, settings = self.run, self.settings
         file = settings.problems / f"{self.set}.jsonl"
         key = content_key(
             run=run.key, **key_texts(settings, "evaluation thinking prover"),
@@ -125,7 +136,7 @@ class Measuring:
 
     def do(self) -> None:
         """Measure the run, from the parts that are there on; put the measures on record."""
-        run, settings = self.run, self.run.settings
+        run, settings = self.run, self.settings
         tables = load_tables(evaluate(settings, run.method, run.seed, run.adapter, self.set))
         labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": self.set}
         self.record.write(self.key, rows_of(metrics_of(tables, settings), labels))
@@ -142,9 +153,13 @@ def _count(profile: Profile, name: str) -> int:
 
 
 def measurings(profile: Profile) -> list[Measuring]:
-    """Return the tasks of measuring: set by set, each with the base and then by trainings."""
+    """Return the tasks of measuring: set by set, each with the base and then by trainings.
+
+    What lies beyond C0 comes last, on the first set.
+    """
     runs = [Base(profile), *trainings(profile, compared(profile))]
-    return [Measuring(run, name) for name in SETS for run in runs]
+    inside = [Measuring(run, name) for name in SETS for run in runs]
+    return inside + [Measuring(run, SETS[0], beyond=True) for run in runs]
 
 
 STAGES = {
@@ -162,10 +177,13 @@ def tasks_of(profile: Profile, stage: str) -> list[Training] | list[Measuring]:
 def measured(record: Shards, tasks: Sequence[Measuring]) -> dict[tuple[str, int], Metrics]:
     """Return the measures of the tasks that are on record, by (method, seed).
 
+    Of a run that is measured beyond C0 too, that record is taken: it holds both.
+
     Args:
         tasks: of one part (and the base) and one set.
     """
     if len({(task.run.part.name, task.set) for task in tasks if task.run.method != "base"}) > 1:
         raise ValueError("methods are compared within one part and on one set")
+    there = sorted((task for task in tasks if record.has(task.key)), key=lambda task: task.beyond)
     return {(task.run.method, task.run.seed): metrics_from(record.read([task.key]))
-            for task in tasks if record.has(task.key)}  # fmt: skip
+            for task in there}  # fmt: skip

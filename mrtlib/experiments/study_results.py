@@ -71,8 +71,10 @@ def whole_table(found: Sequence[Found]) -> pd.DataFrame:
 
 
 def _rows(seeds: list[Metrics]) -> Iterator[dict]:
-    """Yield the rows of one method, of every measure and level."""
+    """Yield the rows of one method, of every level, and every measure that all its seeds have."""
     for (measure, budget), index in seeds[0].items():
+        if not all((measure, budget) in metrics for metrics in seeds):
+            continue
         values = by_seed_and_problem([metrics[measure, budget] for metrics in seeds], index, "all")
         levels, way = level_of_each(index), proportion if measure in SHARES else two_way
         for level in ["all", *dict.fromkeys(levels)]:
@@ -158,13 +160,13 @@ def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
 
 
 def removed(found: Sequence[Found]) -> pd.DataFrame:
-    """Return the share of outcome RL's regret that each method removes, at every budget."""
+    """Return the share of outcome RL's regret that each method removes, where all were measured."""
     tables = []
     for part, name, models in found:
         models = enough(models)
-        first = next(metrics for (method, _), metrics in models.items() if method == "outcome")
-        budgets = tuple(sorted(budget for metric, budget in first if metric == "regret"))
-        table = regret_removed(models, budgets)
+        places = set.intersection(*(set(metrics) for metrics in models.values()))
+        budgets = sorted(budget for metric, budget in places if metric == "regret")
+        table = regret_removed(models, tuple(budgets))
         tables.append(table[table["level"] == "all"].assign(part=part, set=name))
     return _joined(tables)
 

@@ -45,6 +45,11 @@ def row(
     return dict(zip(COLUMNS, values, strict=True))
 
 
+def not_run(claim: str, paper: str) -> dict[str, object]:
+    """Return the row of a claim that no run on record speaks of yet."""
+    return dict(zip(COLUMNS, (claim, paper, *[np.nan] * 4, NOT_RUN, STUDY), strict=True))
+
+
 def claims(profile: Profile, found: Sequence[Found]) -> pd.DataFrame:
     """Return all claims as a table of COLUMNS; of the study, the longest part on record counts.
 
@@ -70,7 +75,10 @@ def of_study(part: Found, c0: int) -> list[dict]:
             row(f"less regret than outcome RL at C0 (share removed; {where})", "yes (figure 9)",
                 less.loc[(method, c0), numbers], 0.0, STUDY),
             row(f"less regret than outcome RL at 4 C0, by extrapolation ({where})",
-                "yes (figure 9)", less.loc[(method, 4 * c0), numbers], 0.0, STUDY),
+                "yes (figure 9)", less.loc[(method, 4 * c0), numbers], 0.0, STUDY)
+            if (method, 4 * c0) in less.index else
+            not_run(f"less regret than outcome RL at 4 C0, by extrapolation ({where})",
+                    "yes (figure 9)"),
             row(f"fewer tokens at outcome RL's best accuracy (times; {where})",
                 "1.6 (figure 7)", fewer.loc[method, ["times_fewer", "low", "high"]], 1.6, STUDY),
             row(f"gain in natural accuracy over the base, to outcome RL's ({where})",
@@ -176,8 +184,7 @@ def of_rest(found: Sequence[Found], c0: int) -> list[dict]:
     for method, (claim, paper, measure) in about.items():
         part = next((f for f in found if (method, 0) in f.models), None)
         if part is None:
-            rows.append(dict(zip(COLUMNS, (claim, paper, *[np.nan] * 4, NOT_RUN, STUDY),
-                                 strict=True)))  # fmt: skip
+            rows.append(not_run(claim, paper))
         else:
             less = minus(difference(part.models, method, measure, c0))
             rows.append(row(f"{claim} ({part.part} runs)", paper, less, 0.0, STUDY))
