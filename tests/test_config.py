@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mrtlib.config import PROFILES, ProfileError, as_json, check, load_profile
+from mrtlib.config import PROFILES, ROOT, ProfileError, as_json, check, load_profile
 
 
 def test_every_profile_is_sound_and_readable_as_json():
@@ -39,3 +39,13 @@ def test_contradictions_are_errors(part, change, message):
     profile = load_profile("tiny")
     with pytest.raises(ProfileError, match=message):
         check(replace(profile, **{part: replace(getattr(profile, part), **change)}))
+
+
+def test_a_run_elsewhere_leaves_the_figures_of_the_repository_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("MRT_RUNS", raising=False)
+    assert load_profile("tiny").figures == ROOT / "figures"
+    assert load_profile("smoke").figures == ROOT / "data" / "runs" / "smoke" / "figures"
+    monkeypatch.setenv("MRT_RUNS", str(ROOT / "data" / "runs"))  # as a batch run says it
+    assert load_profile("tiny").figures == ROOT / "figures"
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    assert load_profile("tiny").figures == tmp_path / "tiny" / "figures"

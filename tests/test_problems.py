@@ -95,15 +95,30 @@ def test_math_answers(answer, right):
     assert grade(MATH, box(answer)).correct is right
 
 
+def changed(**fields) -> str:
+    """Return a good line with some fields changed, and an id of its own."""
+    return json.dumps(as_record(PROBLEM) | {"id": "other"} | fields)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("{broken", "not JSON"),
-        ("[1]", "not a JSON object"),
-        ('{"id": "x"}', "missing fields"),
-        (json.dumps(as_record(PROBLEM) | {"colour": 1}), "unknown fields"),
-        (json.dumps(as_record(PROBLEM) | {"family": "chess"}), "chess"),
-        (json.dumps(as_record(PROBLEM) | {"references": []}), "references"),
+        ("[1]", "is not of type 'object'"),
+        ('{"id": "x"}', "'family' is a required property"),
+        (changed(colour=1), "'colour' was unexpected"),
+        (changed(family="chess"), "'chess' is not one of"),
+        (changed(references=[]), "references: .* non-empty"),
+        (changed(references="42"), "references: '42' is not of type 'array'"),  # not ("4", "2")
+        (changed(references=7), "references: 7 is not of type 'array'"),
+        (changed(references=["1", 2]), "references/1: 2 is not of type 'string'"),
+        (changed(references=[" "]), "references/0"),
+        (changed(id=3), "id: 3 is not of type 'string'"),
+        (changed(id=PROBLEM.id), "is that of line 1 already"),
+        (changed(level=["three"]), "level: .* is not of type 'string'"),
+        (changed(level=""), "level"),
+        (changed(target=1.5), "target: 1.5 is not of type"),
+        (changed()[:-20], "not JSON"),  # cut off
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, message):
@@ -112,6 +127,39 @@ def test_a_broken_line_is_named(tmp_path, line, message):
     with pytest.raises(ProblemError, match=message) as error:
         load_problems(path)
     assert "line 2" in str(error.value)
+
+
+def test_all_faults_of_a_file_are_listed_at_once_and_not_without_end(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    lines = [changed(), changed(id="b", level=1), "", changed(id="c", target="x")]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ProblemError) as error:
+        load_problems(path)
+    assert "2 fault(s)" in str(error.value)
+    assert "line 2: level" in str(error.value) and "line 4: target" in str(error.value)
+    path.write_text("\n".join(changed(id=f"p{i}", level=1) for i in range(100)))
+    with pytest.raises(ProblemError, match="100 fault") as error:
+        load_problems(path)
+    assert str(error.value).count("\n") == 21 and "and 80 more" in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_another_encoding_is_one_clear_line(tmp_path, encoding):
+    path = tmp_path / "problems.jsonl"
+    lines = [changed(), json.dumps(as_record(MATH) | {"question": "Größe?"}, ensure_ascii=False)]
+    path.write_bytes("\n".join(lines).encode(encoding))
+    with pytest.raises(ProblemError, match="not UTF-8 .*save the file as UTF-8") as error:
+        load_problems(path)
+    assert f"line {2 if encoding == 'latin-1' else 1}" in str(error.value)
+
+
+def test_what_only_looks_like_an_end_of_line_is_text(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    odd = "one\u2028two\u0085three"
+    record = json.dumps(as_record(MATH) | {"question": odd}, ensure_ascii=False)
+    path.write_bytes(("\ufeff" + changed() + "\r\n" + record).encode())  # a mark, no end
+    first, second = load_problems(path)
+    assert first.id == "other" and second.question == odd
 
 
 def test_missing_and_empty_files_are_errors(tmp_path):

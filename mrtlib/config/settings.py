@@ -218,8 +218,12 @@ class Profile:
 
     @property
     def figures(self) -> Path:
-        """Folder of the figures: the repository's where the run is committed, else the run's."""
-        return ROOT / "figures" if self.name in COMMITTED else self.runs / "figures"
+        """Folder of the figures: the repository's where the run is committed, else the run's.
+
+        A run in another folder (MRT_RUNS) leaves the repository's figures alone.
+        """
+        here = self.runs == ROOT / "data" / "runs" / self.name
+        return ROOT / "figures" if here and self.name in COMMITTED else self.runs / "figures"
 
     @property
     def model_path(self) -> str:

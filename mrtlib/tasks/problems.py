@@ -6,11 +6,27 @@
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from jsonschema import Draft202012Validator, ValidationError
+
 MAX_ANSWER = 200  # characters of an answer that is looked at
 FAMILIES = ("countdown", "math")
+MOST_FAULTS = 20  # of a file that are listed
+_WORDS = {"type": "string", "pattern": r"\S"}
+_SCHEMA = Draft202012Validator({
+    "type": "object",
+    "required": ["id", "family", "level", "question", "references"],
+    "additionalProperties": False,
+    "properties": {
+        "id": _WORDS, "family": {"enum": list(FAMILIES)}, "level": _WORDS, "question": _WORDS,
+        "references": {"type": "array", "minItems": 1, "items": _WORDS},
+        "numbers": {"type": "array", "items": {"type": "integer"}},
+        "target": {"type": ["integer", "null"]},
+    },
+})  # fmt: skip
 
 
 class ProblemError(ValueError):
@@ -69,7 +85,8 @@ def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
     four Reach 34 with 5, 7, 9, 16. 6
 
     Raises:
-        ProblemError: the file is missing, or a line is not a problem; names file and line.
+        ProblemError: the file is missing, or lines are not problems; lists all of them, with what
+            is wrong, before anything is done with the others.
     """
     path = Path(path)
     if not path.is_file():
@@ -77,37 +94,62 @@ def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
             f"no problem file {path}; set MRT_ROOT to the folder that data/problems lies in, "
             "or see the README there for making one"
         )
-    out: list[Problem] = []
-    taken: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        problem = _problem(line, f"{path}, line {number}")
-        taken[problem.level] = taken.get(problem.level, 0) + 1
-        if limit is None or taken[problem.level] <= limit:
-            out.append(problem)
-    if not out:
+    records, faults = _records(path)
+    if faults:
+        more = f"\nand {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
+        raise ProblemError(f"{path}: {len(faults)} fault(s); mend or remove these lines:\n"
+                           + "\n".join(faults[:MOST_FAULTS]) + more)  # fmt: skip
+    if not records:
         raise ProblemError(f"{path} holds no problem")
+    taken: Counter[str] = Counter()
+    out = []
+    for record in records:
+        taken[record["level"]] += 1
+        if limit is None or taken[record["level"]] <= limit:
+            out.append(_problem(record))
     return out
 
 
-def _problem(line: str, where: str) -> Problem:
+def _records(path: Path) -> tuple[list[dict], list[str]]:
+    """Read every line; return the records, and each line's faults with its number."""
+    records, faults, first = [], [], {}
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            faults.append(f"line {number}: not JSON ({error.msg})")
+            continue
+        found = [_fault(error) for error in _SCHEMA.iter_errors(record)]
+        if not found and (before := first.setdefault(record["id"], number)) != number:
+            found = [f"id {record['id']!r} is that of line {before} already"]
+        faults += [f"line {number}: {text}" for text in found]
+        records.append(record)
+    return records, faults
+
+
+def _text(path: Path) -> str:
+    """Return a file's text without a byte-order mark.
+
+    Lines end where the file says so: characters such as U+2028 may stand inside a question.
+    """
+    data = path.read_bytes()
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ProblemError(f"{where}: not JSON ({error.msg}); mend or remove the line") from None
-    if not isinstance(record, dict):
-        raise ProblemError(f"{where}: not a JSON object")
-    missing = [k for k in ("id", "family", "level", "question", "references") if k not in record]
-    unknown = [k for k in record if k not in Problem.__dataclass_fields__]
-    if missing or unknown:
-        raise ProblemError(f"{where}: missing fields {missing}, unknown fields {unknown}")
-    if record["family"] not in FAMILIES:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
         raise ProblemError(
-            f"{where}: no family {record['family']!r}; choose one of {', '.join(FAMILIES)}"
-        )
-    if not record["references"] or not all(isinstance(r, str) for r in record["references"]):
-        raise ProblemError(f"{where}: references must be a list of one or more texts")
-    record["references"] = tuple(record["references"])
-    record["numbers"] = tuple(record.get("numbers") or ())
-    return Problem(**record)
+            f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8"
+        ) from None
+
+
+def _fault(error: ValidationError) -> str:
+    """Say what is wrong with a record, and where in it."""
+    where = "/".join(map(str, error.absolute_path))
+    return f"{where}: {error.message}"[:200] if where else error.message[:200]
+
+
+def _problem(record: dict) -> Problem:
+    lists = {name: tuple(record.get(name) or ()) for name in ("references", "numbers")}
+    return Problem(**record | lists)
