@@ -6,7 +6,8 @@ all that the results table, its paired differences and their intervals are made 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -95,13 +96,14 @@ class Measuring:
         set_ = f"{self.set}-beyond" if self.beyond else self.set
         return f"measure-{set_}-{self.run.name.removeprefix('train-')}"
 
-    @property
+    @cached_property
     def size(self) -> float:
         """Return the thinking tokens at most."""
         settings = self.settings
         forced = settings.evaluation.extensions * settings.evaluation.extension_tokens
         each = settings.evaluation.samples * settings.thinking.budget + forced
-        return float(_count(settings, self.set) * each)
+        file = settings.problems / f"{self.set}.jsonl"
+        return float(_count(file, _few(settings, self.set)) * each)
 
     @property
     def settings(self) -> Profile:
@@ -147,9 +149,10 @@ def _few(profile: Profile, name: str) -> int | None:
     return getattr(profile.data, name, None)
 
 
-def _count(profile: Profile, name: str) -> int:
-    """Return how many problems of a set are taken."""
-    return len(load_problems(profile.problems / f"{name}.jsonl", _few(profile, name)))
+@cache
+def _count(path: Path, few: int | None) -> int:
+    """Return how many problems of a file are taken."""
+    return len(load_problems(path, few))
 
 
 def measurings(profile: Profile) -> list[Measuring]:
