@@ -41,13 +41,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     command.set_defaults(run=study)
     command = commands.add_parser("problems", help="make the Countdown problem sets anew")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=problems)
     command = commands.add_parser("reasoner", help="make the embedded reasoner anew")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=reasoner)
     command = commands.add_parser("backtracker", help="make base and warm start of search anew")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=backtracker)
     return top
 
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 def _add(commands, name: str, run, words: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=words)
     command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
-    command.add_argument("--seed", type=int, default=0, help="training seed, the first of several")
+    command.add_argument("--seed", type=_seed, default=0, help="training seed, the first of several")
     command.set_defaults(run=run)
     return command
 
@@ -63,6 +63,12 @@ def _add(commands, name: str, run, words: str) -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"needs a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"needs a whole number from 0 to 2^32 - 1, got {text!r}")
     return int(text)
 
 

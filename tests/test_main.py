@@ -36,8 +36,10 @@ def test_mistakes_are_answered_in_one_line(command, words, capsys, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "command", ["", "fly", "train", "reproduce --seeds 0", "reproduce --seeds x", "train --seed x"]
-)
+    "command",
+    ["", "fly", "train", "reproduce --seeds 0", "reproduce --seeds x", "train --seed x",
+     "evaluate --method base --seed -5", "problems --seed 4294967296"],
+)  # fmt: skip
 def test_malformed_commands(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         __main__.main(command.split())
