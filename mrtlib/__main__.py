@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 def _add(commands, name: str, run, words: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=words)
     command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
-    command.add_argument("--seed", type=_seed, default=0, help="training seed, the first of several")
+    command.add_argument("--seed", type=_seed, default=0, help="training seed, or the first")
     command.set_defaults(run=run)
     return command
 
