@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from mrtlib.config import ROOT, Profile, as_json, load_profile
 from mrtlib.evaluation.comparison import regret_in_words, tokens_in_words
 from mrtlib.evaluation.tables import results_markdown
-from mrtlib.experiments import study_logs
+from mrtlib.experiments import study_logs, study_results
 from mrtlib.experiments.backtracking import efficiency_in_words, progress_in_words, told
 from mrtlib.models.loading import work_key
 from mrtlib.store import manifest, read_csv, read_json, write_json, write_text
@@ -266,9 +266,11 @@ def _of_search(profile: Profile) -> list[str]:
 
 
 def _of_study(profile: Profile) -> list[str]:
-    """Return how far the study is, and what its logs say so far, in words."""
-    record, steps = study_logs.on_record(profile), study_logs.logs(profile)
-    return [f"Study ({profile.name}):", study_logs.in_words(record, study_logs.gaps(steps)), ""]
+    """Return the primary comparisons of the study in words, and how far it is."""
+    first = study_results.primary(study_results.recorded(profile), profile.thinking.budget)
+    record, gaps = study_logs.on_record(profile), study_logs.gaps(study_logs.logs(profile))
+    return [f"Study ({profile.name}):", study_results.in_words(first),
+            study_logs.in_words(record, gaps), ""]  # fmt: skip
 
 
 # What is told of a notebook's own profile.

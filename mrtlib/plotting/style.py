@@ -61,7 +61,7 @@ METHODS = {
     "length_penalty": Look(LABELS["length_penalty"], GREEN, MIXED, "<"),
     "budget_curriculum": Look(LABELS["budget_curriculum"], PURPLE, TWICE, ">"),
     "outcome_wide": Look(LABELS["outcome_wide"], ORANGE, "", "h"),
-    "mixed_group": Look(LABELS["mixed_group"], WINE, (3, 1), "P"),
+    "mixed_group": Look(LABELS["mixed_group"], WINE, (3, 1), "v"),
     "termination_baseline": Look(LABELS["termination_baseline"], GREEN, MIXED, "d"),
     "stale_outcome": Look(LABELS["stale_outcome"], AMBER, LONG, "*"),
     "star": Look(LABELS["star"], SKY, SHORT, "X"),
