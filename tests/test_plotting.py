@@ -64,7 +64,8 @@ def some_results():
                      (method, "all", "all", "regret", n, 1 - 0.8 * accuracy)]  # fmt: skip
             rows.append((method, "0", "all", "accuracy", n, 0.99))  # one seed: never drawn
         for metric, value in (("tokens", 91.3 - 7 * i), ("episodes", 3.21), ("truncated", 0.052),
-                              ("pass@4", 0.71), ("maj@4", 0.503)):  # fmt: skip
+                              ("pass@4", 0.71), ("maj@4", 0.503),
+                              ("natural_accuracy", 0.36)):  # fmt: skip
             rows.append((method, "all", "all", metric, C0, value))
         if i > 1:
             for metric, value in (("accuracy", 0.031), ("regret", -0.044), ("tokens", -12.4)):
@@ -507,7 +508,8 @@ def test_results_table_and_markdown_say_the_same():
     assert len(lines) == 2 + 4 + 2
     assert len({line.count("|") for line in lines}) == 1
     assert "| 5.2 [2.2, 8.2] |" in lines[2]
-    assert lines[-1].startswith("| regret-to-go \u2212 outcome RL | +3.1 [0.1, 6.1] | \u2013 |")
+    first = "| regret-to-go \u2212 outcome RL | \u2013 | +3.1 [0.1, 6.1] | \u2013 |"
+    assert lines[-1].startswith(first)
     drawn = {t.get_text() for t in budget.results_table(RESULTS, C0).texts}
     for number in re.findall(r"[+\u2212]?\d+\.\d+(?= \[)", text):
         assert number in drawn

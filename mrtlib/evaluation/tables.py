@@ -55,8 +55,8 @@ class Column(NamedTuple):
 def _columns(rows: pd.DataFrame, c0: int) -> list[Column]:
     """Return the columns that the results can fill."""
     columns = [
-        Column("natural_accuracy", c0, "natural accuracy (%)"),
-        Column("accuracy", c0, "forced accuracy (%)"),
+        Column("natural_accuracy", c0, "natural acc. (%)"),
+        Column("accuracy", c0, "forced acc. (%)"),
         Column("regret", c0 // 2, f"regret (%) at {c0 // 2}"),
         Column("regret", c0, f"regret (%) at {c0}"),
         Column("tokens", c0, "thinking tokens", 1),
