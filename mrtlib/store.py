@@ -12,9 +12,7 @@ import hashlib
 import json
 import os
 import platform
-import re
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -35,6 +33,10 @@ Row = Mapping[str, Any]
 
 class StoreError(ValueError):
     """A record that does not fit its schema, or a file that cannot be written or read."""
+
+
+class DamagedError(StoreError):
+    """A file that is not as it was written."""
 
 
 def schema(name: str) -> pa.Schema:
@@ -105,6 +107,7 @@ def _cell(value: Any, field: pa.Field, where: str) -> Any:
 def _is_id(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and -1 < value < 2**31
 
+SEAL = b"sha256 of all else:"
 STALE_SECONDS = 3600  # a temporary file this old belongs to no writer that still lives
 # Raised when the same settings and weights give other records, so that old ones are not read.
 # 2: end tokens inside unclosed thinking are stripped; answers are scored in all their spellings.
@@ -121,7 +124,7 @@ def write_table(path: str | Path, name: str, rows: Sequence[Row]) -> None:
     table = to_table(name, rows, where=str(path))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    _replace(Path(path), sink.getvalue().to_pybytes())
+    _replace(Path(path), _sealed(sink.getvalue().to_pybytes()))
 
 
 def read_table(path: str | Path, name: str) -> pd.DataFrame:
@@ -132,7 +135,7 @@ def read_table(path: str | Path, name: str) -> pd.DataFrame:
     Raises:
         StoreError: no such file, a damaged one, or one without the columns of the schema.
     """
-    return _frame(_read(Path(path), name))
+    return as_frame(read_arrow(Path(path), name))
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
@@ -151,91 +154,9 @@ def read_csv(path: str | Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
-class Shards:
-    """A folder of small Parquet files, one for each finished piece of work.
-
-    A run asks `has(key)` before it works and calls `write(key, rows)` after, so one that was cut
-    off goes on from what it has. Keys come from `content_key`: other settings, other shards.
-    """
-
-    def __init__(self, directory: str | Path, name: str) -> None:
-        schema(name)
-        self.directory, self.name = Path(directory), name
-        for stray in self.directory.glob(".*.tmp"):
-            if time.time() - stray.stat().st_mtime > STALE_SECONDS:
-                stray.unlink(missing_ok=True)
-
-    def path(self, key: str) -> Path:
-        """Return the file of `key`."""
-        if not re.fullmatch(r"\w[\w.-]*", key):
-            raise StoreError(f"{key!r} cannot be a file name; make the key with content_key(...)")
-        return self.directory / f"{key}.parquet"
-
-    def has(self, key: str) -> bool:
-        """Say whether the work behind `key` is done."""
-        return self.path(key).is_file()
-
-    def write(self, key: str, rows: Sequence[Row]) -> None:
-        """Write the records of `key`, whole or not at all."""
-        write_table(self.path(key), self.name, rows)
-
-    def keys(self) -> list[str]:
-        """Return the keys that are there, in sorted order."""
-        return sorted(path.stem for path in self.directory.glob("[!.]*.parquet"))
-
-    def read(self, keys: Iterable[str]) -> pd.DataFrame:
-        """Read the records of these keys in this order, as one table.
-
-        Raises:
-            StoreError: shards are missing or damaged; the message names every one of them.
-        """
-        tables, errors = [schema(self.name).empty_table()], []
-        for key in keys:
-            try:
-                tables.append(_read(self.path(key), self.name))
-            except StoreError as error:
-                errors.append(str(error))
-        if errors:
-            raise StoreError(
-                f"{len(errors)} shards of {self.directory} cannot be used; delete the damaged "
-                "ones and run the same command again to make them anew:\n" + "\n".join(errors)
-            )
-        return _frame(pa.concat_tables(tables))
-
-    def read_all(self) -> pd.DataFrame:
-        """Read every shard of the folder, whatever settings it was made with, sorted by key."""
-        return self.read(self.keys())
-
-
 def content_key(**values: Any) -> str:
     """Return 32 hex digits of SHA-256 over plain JSON values: equal values, equal key."""
     return hashlib.sha256(_json(values, "a key").encode()).hexdigest()[:32]
-
-
-def complete(
-    tables: Mapping[str, Shards],
-    keys: Sequence[str],
-    make: Callable[[int], Mapping[str, Sequence[Row]]],
-    name: str,
-) -> None:
-    """Make the parts of a piece of work that are not there yet, and say how long that will take.
-
-    Args:
-        tables: shards of each table; those of the last one are written last, and say that a part
-            is whole.
-        keys: of the parts.
-        make: returns the rows of every table for the i-th part.
-        name: of the work, as it is said.
-    """
-    last = list(tables.values())[-1]
-    missing = [i for i, key in enumerate(keys) if not last.has(key)]
-    began = time.monotonic()
-    for done, i in enumerate(missing, start=1):
-        rows = make(i)
-        for table, shards in tables.items():
-            shards.write(keys[i], rows[table])
-        left = (time.monotonic() - began) / done * (len(missing) - done) / 60
-        print(f"{name}: part {done} of {len(missing)}, {left:.0f} min left", flush=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -303,17 +224,60 @@ def _json(value: Any, what: str, indent: int | None = None) -> str:
         raise StoreError(f"{what} takes plain JSON values without NaN: {error}") from error
 
 
-def _read(path: Path, name: str) -> pa.Table:
+def read_arrow(path: Path, name: str) -> pa.Table:
+    """Read a file that holds records of the schema `name`; see `read_table`.
+
+    Raises:
+        DamagedError: it is not as it was written.
+        StoreError: no such file, or one without the columns of the schema.
+    """
     try:
-        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
+        data = path.read_bytes()
+        _check_seal(data)
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     except FileNotFoundError as error:
         raise StoreError(f"{path} does not exist; run the step that writes it first") from error
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path} is damaged ({error}); delete it and run again") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DamagedError(f"{path} is damaged ({error})") from error
     return conform(table, name, where=str(path))
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
+def _footer(data: bytes) -> int:
+    """Return where the footer of a Parquet file begins: its length stands before the last word."""
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+
+
+def _sealed(data: bytes) -> bytes:
+    """Return a Parquet file with a hash of it put before its footer.
+
+    Readers find the pages by their places from the beginning and the footer by its length, so the
+    file stays plain Parquet. The checksums of Parquet itself leave the footer out.
+    """
+    at = _footer(data)
+    return data[:at] + SEAL + hashlib.sha256(data).digest() + data[at:]
+
+
+def _check_seal(data: bytes) -> None:
+    """Raise ValueError when a file does not fit its hash; files from before there was one pass."""
+    at = _footer(data)
+    begins = at - len(SEAL) - 32
+    if begins > 0 and data[begins : at - 32] == SEAL:
+        whole = hashlib.sha256(data[:begins] + data[at:]).digest()
+        if whole != data[at - 32 : at]:
+            raise ValueError("its hash is another one")
+
+
+def set_aside(path: Path) -> None:
+    """Move a damaged file or folder into the folder `damaged` beside it, and say so."""
+    there = path.parent / "damaged" / path.name
+    while there.exists():
+        there = there.with_name(f"again-{there.name}")
+    there.parent.mkdir(exist_ok=True)
+    os.replace(path, there)
+    print(f"{path} is damaged or not whole: put aside as {there}", flush=True)
+
+
+def as_frame(table: pa.Table) -> pd.DataFrame:
     """Return a table as a frame. A text that is missing is None, where pandas makes it NaN.
 
     NaN is a value to whatever counts, groups or compares texts, and no text is not an answer.

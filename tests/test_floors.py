@@ -15,9 +15,9 @@ HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes", "sympy")
 
 # The house: a floor holds rooms (folders and top-level modules) that do not import each other.
 FLOORS = (
-    ("schemas",),
+    ("locks", "schemas"),
     ("config", "credit", "regret", "stats", "store", "tasks"),
-    ("episodes",),
+    ("episodes", "shards"),
     ("models", "reasoner"),
     ("rollouts",),
     ("prover",),
@@ -26,7 +26,8 @@ FLOORS = (
     ("plotting", "batch"),
     ("__main__", "__init__"),
 )
-LIGHT = ("schemas", "config", "credit", "regret", "stats", "store", "episodes", "tasks", "plotting")
+LIGHT = ("locks", "schemas", "config", "credit", "regret", "stats", "store", "shards", "episodes",
+         "tasks", "plotting")  # fmt: skip
 ALONE = {  # libraries that one room alone may import
     "plotting": ("matplotlib", "seaborn", "ipywidgets"), "training": ("trl",),
     "batch": ("papermill", "nbformat"),

@@ -132,6 +132,25 @@ def test_a_worker_that_died_is_started_again():
     assert equivalence._WORKER.process.pid != dead.pid
 
 
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(capsys):
+    equivalence._WORKER.end()
+    equivalence._WORKER._launch()  # not ready yet
+    equivalence._WORKER.process.kill()
+    before = equivalence._WORKER.restarts
+    assert equivalent("\\ln 8", "3\\ln 2")
+    assert equivalence._WORKER.restarts == before + 1
+    assert "is started again" in capsys.readouterr().out
+
+
+def test_a_worker_that_never_starts_is_a_clear_error(monkeypatch):
+    equivalence._WORKER.end()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(equivalence.GradingError, match="ended 3 times .* math-verify"):
+        equivalent("\\ln 8", "3\\ln 2")
+    monkeypatch.undo()
+    assert equivalent("\\ln 8", "3\\ln 2"), "the next answer is graded again"
+
+
 def test_a_forked_process_has_a_worker_of_its_own():
     script = (
         "import os\nfrom mrtlib.tasks.math import equivalence\n"

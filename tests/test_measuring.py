@@ -11,7 +11,8 @@ from mrtlib.evaluation.results import metrics_of, results
 from mrtlib.evaluation.sweep import evaluate, load_tables
 from mrtlib.experiments import measuring, queue, study
 from mrtlib.experiments.measuring import Base, Measuring, metrics_from, rows_of
-from mrtlib.store import Shards, write_json
+from mrtlib.shards import Shards
+from mrtlib.store import write_json
 
 
 @pytest.fixture

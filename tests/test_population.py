@@ -8,8 +8,9 @@ import pytest
 
 from mrtlib.config import load_profile
 from mrtlib.experiments import population
+from mrtlib.shards import Shards
 from mrtlib.stats import mean_squares
-from mrtlib.store import Shards, read_json
+from mrtlib.store import read_json
 
 
 @pytest.fixture(scope="module")

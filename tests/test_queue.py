@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mrtlib import locks
 from mrtlib.experiments import queue
 
 WORKER = """
@@ -17,6 +18,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_queue import Toy, tasks
+from mrtlib import locks
 from mrtlib.experiments import queue
 folder = Path(sys.argv[1])
 sys.exit(3 if queue.work_off(tasks(folder, int(sys.argv[2]), float(sys.argv[3])), folder) else 0)
@@ -96,7 +98,7 @@ def test_workers_that_fail_are_an_error_that_names_the_tasks(tmp_path):
 def test_a_held_task_is_left_to_its_holder_and_a_dead_one_holds_nothing(tmp_path):
     holder = subprocess.Popen(command(tmp_path, 1, 60.0))
     deadline = time.monotonic() + 60
-    while queue.held(tmp_path) != ["toy-0"] and time.monotonic() < deadline:
+    while locks.held(tmp_path) != ["toy-0"] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert queue.work_off(tasks(tmp_path, 1), tmp_path) == []
     assert not tasks(tmp_path, 1)[0].done(), "it is held"
@@ -104,7 +106,7 @@ def test_a_held_task_is_left_to_its_holder_and_a_dead_one_holds_nothing(tmp_path
     holder.wait()
     assert queue.work_off(tasks(tmp_path, 1), tmp_path) == []
     assert tasks(tmp_path, 1)[0].done()
-    assert queue.held(tmp_path) == []
+    assert locks.held(tmp_path) == []
 
 
 def test_the_state_says_what_is_done_and_how_long_the_rest_takes(tmp_path):

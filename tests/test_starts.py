@@ -13,7 +13,8 @@ from mrtlib.models.loading import load_policy
 from mrtlib.models.packing import counted
 from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample
-from mrtlib.store import Shards, read_table
+from mrtlib.shards import Shards
+from mrtlib.store import read_table
 from mrtlib.training import runs, validation
 from mrtlib.training.methods import METHODS, Less, Method
 from mrtlib.training.schedule import THROUGH, spent

@@ -19,7 +19,8 @@ import pytest
 from mrtlib import store
 from mrtlib.config import ROOT, as_json, load_profile
 from mrtlib.evaluation.votes import maj_at_k
-from mrtlib.store import Shards, StoreError, content_key
+from mrtlib.shards import Shards, complete
+from mrtlib.store import DamagedError, StoreError, content_key
 
 SAMPLE = {"method": "base", "seed": 0, "level": "three", "problem": "p1", "sample": 0}
 
@@ -58,7 +59,7 @@ def test_no_rows_still_make_a_table_of_the_schema(tmp_path, name):
 
 def test_a_missing_answer_is_none_and_votes_for_nothing(tmp_path):
     """A NaN would be an answer that many rollouts agree on."""
-    shards = store.Shards(tmp_path, "rollouts")
+    shards = Shards(tmp_path, "rollouts")
     shards.write("a", [rollout_row(), rollout_row(sample=1)])
     shards.write("b", [rollout_row(answer="1", correct=True), rollout_row(answer="2")])
     answers = shards.read(["a", "b"])["answer"].tolist()
@@ -149,7 +150,7 @@ def test_a_damaged_shard_is_reported_not_skipped(tmp_path, damage):
     if damage == "flipped":
         data[len(data) // 8] ^= 0xFF
     path.write_bytes({"truncated": data[: len(data) // 2], "empty": b""}.get(damage, data))
-    with pytest.raises(StoreError, match=r"1 shards .* delete the damaged[\s\S]*b\.parquet"):
+    with pytest.raises(StoreError, match=r"1 shards .* run the command[\s\S]*b\.parquet"):
         shards.read_all()
     path.unlink()
     assert not shards.has("b")
@@ -160,10 +161,77 @@ def test_a_flipped_byte_never_changes_a_number_unnoticed(tmp_path):
     path = tmp_path / "t.parquet"
     store.write_table(path, "progress", [progress_row(j, J=j / 40) for j in range(40)])
     whole, data = store.read_table(path, "progress"), path.read_bytes()
-    for at in range(4, len(data) // 3, 5):
-        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        with suppress(StoreError):
+    for at in range(0, len(data), 3):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        with suppress(DamagedError):
             assert store.read_table(path, "progress").equals(whole), f"byte {at}"
+
+
+def test_a_sealed_file_is_plain_parquet(tmp_path):
+    path = tmp_path / "t.parquet"
+    store.write_table(path, "progress", [progress_row(j) for j in range(40)])
+    assert pq.read_table(path).column("j").to_pylist() == list(range(40))
+    assert store.SEAL in path.read_bytes()
+
+
+def test_a_file_from_before_there_were_seals_is_read(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(store.to_table("progress", [progress_row()], "here"), path)
+    assert store.read_table(path, "progress")["j"].tolist() == [1]
+
+
+@pytest.mark.parametrize("table", ["rollouts", "progress"])
+@pytest.mark.parametrize("damage", ["cut", "zeroed", "flipped", "deleted"])
+def test_a_part_that_is_damaged_in_any_table_is_made_anew(tmp_path, capsys, table, damage):
+    tables = {name: Shards(tmp_path / name, name) for name in ("rollouts", "progress")}
+    made = []
+
+    def make(i: int) -> dict:
+        made.append(i)
+        return {"rollouts": [rollout_row(sample=i)], "progress": [progress_row(sample=i)]}
+
+    complete(tables, ["a", "b", "c"], make, "toy")
+    path = tables[table].path("b")
+    whole = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    else:
+        at = len(whole) // 2
+        path.write_bytes({"cut": whole[:at], "zeroed": bytes(len(whole)),
+                          "flipped": whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]}[damage])
+    complete(tables, ["a", "b", "c"], make, "toy")
+    assert made == [0, 1, 2, 1]
+    assert path.read_bytes() == whole
+    said = f"{path} is damaged or not whole: put aside as {tmp_path / table / 'damaged'}"
+    assert (said in capsys.readouterr().out) == (damage != "deleted")
+    assert len(tables[table].read_all()) == 3, "what was put aside is not read"
+
+
+def test_two_processes_make_the_parts_of_one_work_once(tmp_path):
+    """The second waits, says for whom, and finds the work done."""
+    script = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_store import progress_row
+from mrtlib.shards import Shards, complete
+folder = Path(sys.argv[2])
+
+def make(i):
+    with open(folder / "made", "a") as stream:
+        stream.write(f"{i}\\n")
+    time.sleep(0.4)
+    return {"progress": [progress_row(sample=i)]}
+
+complete({"progress": Shards(folder / "progress", "progress")}, ["a", "b", "c"], make, "toy")
+"""
+    command = [sys.executable, "-c", script, str(ROOT / "tests"), str(tmp_path)]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    said = sorted((one.communicate()[0] for one in both), key=len)
+    assert [one.returncode for one in both] == [0, 0]
+    assert (tmp_path / "made").read_text().split() == ["0", "1", "2"]
+    waited = next(text for text in said if "waiting for it" in text)
+    assert "is at work on progress in" in waited and "process " in waited
 
 
 def test_a_run_that_was_cut_off_goes_on_from_what_it_has(tmp_path):

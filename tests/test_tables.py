@@ -12,7 +12,8 @@ from mrtlib.config import load_profile
 from mrtlib.evaluation import comparison, latex, results, tables
 from mrtlib.evaluation.sweep import load_tables
 from mrtlib.experiments import episode_analysis, estimators
-from mrtlib.store import Shards, read_csv, write_csv
+from mrtlib.shards import Shards
+from mrtlib.store import read_csv, write_csv
 
 TINY = load_profile("tiny")
 C0 = TINY.thinking.budget

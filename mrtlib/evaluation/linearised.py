@@ -26,7 +26,8 @@ from mrtlib.models.loading import check_context, work_keys
 from mrtlib.models.sampling import Sample
 from mrtlib.models.tokens import fetch, prompt_ids
 from mrtlib.rollouts import Reader
-from mrtlib.store import Shards, complete, content_key
+from mrtlib.shards import Shards, complete
+from mrtlib.store import content_key
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem, ProblemError, load_problems
 

@@ -18,7 +18,8 @@ from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import BLANK_LINE
 from mrtlib.prover.prover import TRACES, Drawn, J_of, Prover, progress_rows
 from mrtlib.rollouts import Reader, Rollout
-from mrtlib.store import Shards, complete, content_key, read_json, write_json
+from mrtlib.shards import Shards, complete
+from mrtlib.store import content_key, read_json, write_json
 from mrtlib.tasks.problems import Problem, load_problems
 
 # Words that force the model to think on, in turn (the paper's budget-forced extrapolation).

@@ -13,7 +13,8 @@ from mrtlib.config import Profile, key_texts
 from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.models.loading import work_keys
 from mrtlib.rollouts import of_record
-from mrtlib.store import MEASURE, TRACE, Shards, complete, content_key
+from mrtlib.shards import Shards, complete
+from mrtlib.store import MEASURE, TRACE, content_key
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Problem, load_problems
 

@@ -21,8 +21,9 @@ from mrtlib.models.loading import work_key
 from mrtlib.models.packing import counted
 from mrtlib.prover.prover import progress_rows
 from mrtlib.rollouts import of_record
+from mrtlib.shards import Shards, complete
 from mrtlib.stats import by_problem, cut, over_seeds, root_mean_square
-from mrtlib.store import TRACE, Shards, complete, read_json, read_table, write_json
+from mrtlib.store import TRACE, read_json, read_table, write_json
 
 ANSWERS = (1, 2, 4, 8, 16)
 GOLD = 256

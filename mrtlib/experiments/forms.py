@@ -14,8 +14,9 @@ from mrtlib.models.loading import load_policy, work_key
 from mrtlib.models.quantization import Twin
 from mrtlib.models.tokens import load_tokenizer
 from mrtlib.prover.prover import Prover
+from mrtlib.shards import Shards
 from mrtlib.stats import wilson
-from mrtlib.store import Shards, read_json, write_json
+from mrtlib.store import read_json, write_json
 from mrtlib.tasks.problems import load_problems
 from mrtlib.training.methods import METHODS
 from mrtlib.training.runs import train, training_key

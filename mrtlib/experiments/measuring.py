@@ -17,7 +17,8 @@ from mrtlib.evaluation.results import Metrics, metrics_of
 from mrtlib.evaluation.sweep import evaluate, load_tables
 from mrtlib.experiments.study import Part, Training, compared, searched, trainings
 from mrtlib.models.loading import work_key
-from mrtlib.store import Row, Shards, content_key, file_hashes
+from mrtlib.shards import Shards
+from mrtlib.store import Row, content_key, file_hashes
 from mrtlib.tasks.problems import load_problems
 
 SETS = ("test", "larger", "five")

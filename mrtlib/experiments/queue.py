@@ -12,16 +12,14 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock, Timeout
-
+from mrtlib.locks import held, holding
 from mrtlib.store import write_text
 
-LOCKS, FAILED, LOGS = "locks", "failed", "logs"
+FAILED, LOGS = "failed", "logs"
 SAY_EVERY = 30.0  # seconds from one line about the queue to the next
 
 
@@ -90,30 +88,6 @@ def _taken(task: Task, folder: Path, failed: list[str]) -> bool:
         else:
             (folder / FAILED / f"{task.name}.txt").unlink(missing_ok=True)
     return True
-
-
-@contextmanager
-def holding(folder: Path, name: str) -> Iterator[bool]:
-    """Hold a name in a queue's folder; yields False where another process holds it."""
-    (folder / LOCKS).mkdir(parents=True, exist_ok=True)
-    lock, sign = (folder / LOCKS / f"{name}.{end}" for end in ("lock", "held"))
-    try:
-        with FileLock(lock, timeout=0):
-            sign.touch()
-            try:
-                yield True
-            finally:
-                sign.unlink(missing_ok=True)
-    except Timeout:
-        yield False
-
-
-def held(folder: Path) -> list[str]:
-    """Return the names that are held, or were by a process that died: to be shown, no more.
-
-    To try the locks would be to hold them for a moment, and a worker might then pass by.
-    """
-    return sorted(sign.stem for sign in (folder / LOCKS).glob("*.held"))
 
 
 def run_workers(command: Sequence[str], count: int, tasks: Sequence[Task], folder: Path) -> None:

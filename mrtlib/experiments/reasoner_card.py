@@ -25,8 +25,9 @@ from mrtlib.models.loading import work_keys
 from mrtlib.prover.prover import progress_rows
 from mrtlib.reasoner.lessons import Recipe
 from mrtlib.reasoner.making import make
+from mrtlib.shards import Shards, complete
 from mrtlib.stats import Interval, proportion, two_way
-from mrtlib.store import Shards, complete, read_json
+from mrtlib.store import read_json
 from mrtlib.tasks.countdown import value
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem

@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from mrtlib.config import TRAINED_METHODS, Profile
-from mrtlib.store import Shards, read_json
+from mrtlib.shards import Shards
+from mrtlib.store import read_json
 from mrtlib.training.runs import train, training_key
 
 # Compared with ten seeds and at two lengths; the rest with five, at one.

@@ -11,8 +11,8 @@ import pandas as pd
 
 from mrtlib.config import ROOT, Profile
 from mrtlib.experiments.study import MAIN, compared, rates_tried, searched, trainings
+from mrtlib.shards import Shards
 from mrtlib.stats import cut, over_seeds
-from mrtlib.store import Shards
 from mrtlib.training.schedule import THROUGH
 
 QUANTITIES = {

@@ -23,8 +23,8 @@ from mrtlib.evaluation.results import (
 from mrtlib.experiments.measuring import SETS, measured, measurings
 from mrtlib.experiments.study import MAIN, compared
 from mrtlib.experiments.study_logs import home
+from mrtlib.shards import Shards
 from mrtlib.stats import proportion, two_way
-from mrtlib.store import Shards
 
 MRT = tuple(method for method in MAIN if method not in ("outcome", "final_progress"))
 PRIMARY = ("natural_accuracy", "regret")  # at C0

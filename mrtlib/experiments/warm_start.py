@@ -27,7 +27,8 @@ from mrtlib.reasoner.lessons import encode
 from mrtlib.reasoner.making import make
 from mrtlib.reasoner.stitching import KINDS, Attempts, Steps, Stitching
 from mrtlib.rollouts import Rollout
-from mrtlib.store import Shards, complete, read_json, write_csv, write_json
+from mrtlib.shards import Shards, complete
+from mrtlib.store import read_json, write_csv, write_json
 from mrtlib.tasks.problems import Problem, load_problems
 from mrtlib.training.warm_start import Coded, FineTuning, fine_tune
 

@@ -24,10 +24,11 @@ from transformers import (
 from mrtlib.config import ROOT, Lora, Profile, key_texts
 from mrtlib.models.quantization import ModelError, check_4bit_dimensions, guard_4bit
 from mrtlib.models.tokens import fetch
-from mrtlib.store import MEASURE, content_key, file_hashes, write_json
+from mrtlib.store import MEASURE, content_key, file_hashes, read_json, write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+HASHES = "hashes.json"  # of these files, beside them
 
 
 def device() -> torch.device:
@@ -150,8 +151,22 @@ def save_adapter(policy: PreTrainedModel, folder: str | Path) -> None:
             base = base.relative_to(ROOT) if base.is_relative_to(ROOT) else Path(base.name)
         settings["base_model_name_or_path"] = str(base)
         write_json(written / ADAPTER_FILES[1], settings)
+        hashes = file_hashes([written / file for file in ADAPTER_FILES], written)
         for file in ADAPTER_FILES:
             os.replace(written / file, folder / file)
+        write_json(folder / HASHES, hashes)
+
+
+def adapter_is_whole(folder: Path) -> bool:
+    """Say whether an adapter's files are there as they were written.
+
+    One that was saved before there were hashes, or by another library, needs its files alone.
+    """
+    files = [folder / file for file in ADAPTER_FILES]
+    if not all(file.is_file() for file in files):
+        return False
+    marked = folder / HASHES
+    return not marked.is_file() or read_json(marked) == file_hashes(files, folder)
 
 
 def load_policy(profile: Profile, adapter: str | Path | None = None) -> PreTrainedModel:
@@ -168,6 +183,8 @@ def load_policy(profile: Profile, adapter: str | Path | None = None) -> PreTrain
     for file in ADAPTER_FILES:
         if not (Path(adapter) / file).is_file():
             raise ModelError(f"{adapter} holds no {file}; write it with save_adapter, or train")
+    if not adapter_is_whole(Path(adapter)):
+        raise ModelError(f"{adapter} is damaged: its files differ from {HASHES}; train it again")
     try:
         policy = PeftModel.from_pretrained(base, str(adapter))
     except (RuntimeError, ValueError, SafetensorError) as error:

@@ -42,7 +42,8 @@ from mrtlib.models.loading import (
 from mrtlib.models.packing import counted
 from mrtlib.models.quantization import assert_unpacked
 from mrtlib.rollouts import Rollout
-from mrtlib.store import Shards, schema
+from mrtlib.shards import Shards
+from mrtlib.store import schema
 from mrtlib.training.schedule import THROUGH, rate_factor
 from mrtlib.training.selection import Form, Sampling, Source, Step
 from mrtlib.training.validation import BEST, Validator

@@ -1,22 +1,27 @@
 """One training from its settings to its adapter: resumed, said while it runs, and recorded."""
 
+import os
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from mrtlib.config import Profile, Training
-from mrtlib.models.loading import save_adapter, work_key
-from mrtlib.store import file_hashes, read_json, write_json, write_table
+from mrtlib.locks import alone
+from mrtlib.models.loading import adapter_is_whole, load_policy, save_adapter, work_key
+from mrtlib.store import file_hashes, read_json, set_aside, write_json, write_table
+from mrtlib.training.checkpoints import Marking, history, newest
 from mrtlib.training.finetuning import FORMS, fine_tune
-from mrtlib.training.schedule import spent
+from mrtlib.training.schedule import share_done, spent
 from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import BEST, Validation
 
 # What a run tries at its start, where it has a use: exact against sampled J, and short numbers.
 FOUND = ("comparison.json", "precision.json")
+KEY = "key.json"  # beside an adapter: what decided its training
 Trained = tuple[PreTrainedModel, list[dict]]  # a policy, and the rows of its `steps`
 
 
@@ -38,11 +43,31 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     """
     folder = profile.runs / "adapters" / f"{method}-{seed}"
     key = training_key(profile, method, seed)
-    if (folder / "key.json").is_file() and read_json(folder / "key.json") == key:
+    if is_trained(folder, key):
         return folder
+    with ExitStack() as stack:
+        if os.environ.get("RANK", "0") == "0":  # of several processes one run, the first one's
+            stack.enter_context(alone(profile.runs, f"adapters-{method}-{seed}"))
+        if not is_trained(folder, key):  # by whoever was waited for
+            _train(profile, method, seed, folder, key)
+    return folder
+
+
+def is_trained(folder: Path, key: str) -> bool:
+    """Say whether a folder has the adapter of a training; put one that is damaged aside."""
+    if not (folder / KEY).is_file() or read_json(folder / KEY) != key:
+        return False
+    if adapter_is_whole(folder):
+        return True
+    set_aside(folder)
+    return False
+
+
+def _train(profile: Profile, method: str, seed: int, folder: Path, key: str) -> None:
     work = profile.runs / "checkpoints" / f"{method}-{seed}-{key[:8]}"
     make = _imitate if method in FORMS else _reinforce
     policy, rows = make(profile, method, seed, work)
+    (folder / KEY).unlink(missing_ok=True)  # of another training, whose adapter is replaced now
     save_adapter(policy, folder)
     for part in work.glob(BEST):
         shutil.copytree(part, folder / BEST, dirs_exist_ok=True)
@@ -50,8 +75,7 @@ def train(profile: Profile, method: str, seed: int) -> Path:
         for part in work.glob(name):
             shutil.copy(part, folder)
     write_table(folder / "steps.parquet", "steps", rows)
-    write_json(folder / "key.json", key)  # last: it marks the adapter as whole
-    return folder
+    write_json(folder / KEY, key)  # last: it marks the adapter as whole
 
 
 def _imitate(profile: Profile, method: str, seed: int, work: Path) -> Trained:
@@ -59,12 +83,16 @@ def _imitate(profile: Profile, method: str, seed: int, work: Path) -> Trained:
 
 
 def _reinforce(profile: Profile, method: str, seed: int, work: Path) -> Trained:
+    last = newest(work)
+    if last and share_done(history(last), profile.training) >= 1:  # cut behind its last step
+        return load_policy(profile, last), steps_of(history(last), method, seed)
     trainer = MRTTrainer(profile, method, seed, work)
     trainer.remove_callback(PrinterCallback)
     few = "" if trainer.prover.is_exact else f", {profile.prover.samples} answers a boundary"
     trainer.add_callback(Validation(trainer, work / BEST))
     trainer.add_callback(Progress(f"{method}, seed {seed}{few}", profile.training, 5))
-    trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")) or None)
+    trainer.add_callback(Marking())
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.model, steps_of(trainer.state.log_history, method, seed)
 
 

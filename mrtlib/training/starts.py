@@ -14,7 +14,7 @@ import numpy as np
 from mrtlib.models.sampling import Sample
 from mrtlib.prover.probes import Termination
 from mrtlib.rollouts import Reader, Rollout, of_record
-from mrtlib.store import Shards
+from mrtlib.shards import Shards
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Problem
 

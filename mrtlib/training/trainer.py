@@ -32,6 +32,7 @@ from mrtlib.prover.prover import Measurement, Prover
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.tasks.problems import Problem, load_problems
 from mrtlib.training import payment
+from mrtlib.training.checkpoints import KEPT
 from mrtlib.training.learning import learner
 from mrtlib.training.methods import METHODS, Method, largest_share, mean_square
 from mrtlib.training.schedule import rate_factor, share_done, stage
@@ -328,8 +329,9 @@ class MRTTrainer(GRPOTrainer):
                                       self.tokenizer.pad_token_id, len(prompts))  # fmt: skip
         settings = most, temperature, 1.0, self.reader.end_ids, seed
         tokens = sum(len(prompt) + most for prompt in prompts)
+        keeps = self.needs_J and self.prover.uses_caches(tokens)  # tries the model, uncounted
         with counted(sampler.model) as through:
-            if self.needs_J and self.prover.uses_caches(tokens):
+            if keeps:
                 drawn, self.kept = sampler.sample_and_keep(prompts, *settings)
             else:
                 drawn = [samples[0] for samples in sampler.sample(prompts, 1, *settings)]
@@ -384,7 +386,7 @@ def grpo_settings(profile: Profile, method: str, seed: int, folder: Path) -> GRP
         logging_steps=1,
         save_strategy="steps",
         save_steps=training.save_every,
-        save_total_limit=1,
+        save_total_limit=KEPT,
         report_to="none",
         disable_tqdm=True,
     )

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mrtlib.tasks.math.algebra import Tree
@@ -27,11 +28,16 @@ from mrtlib.tasks.problems import MAX_ANSWER, Grade, Problem
 SECONDS = 0.8  # of the worker's processor time, for one comparison of answers
 STARVED = 10.0  # seconds after which the worker is late even if other processes had the processor
 START_SECONDS = 120.0  # importing sympy and compiling the grammar, once, on a slow machine
+STARTS = 3  # tries, before it is given up
 MAX_READ = 200  # characters of an answer whose form is looked at
 MAX_REFERENCE = 1000  # the same of a reference, which a person wrote
 MAX_TEXT = 4000  # characters of a text that is compared as text
 ASKED = 24  # questions about algebra in one grouping of answers
 PAIRS = 2000  # exact comparisons in one grouping
+
+
+class GradingError(ValueError):
+    """Answers that cannot be graded, as what decides algebra does not run."""
 
 
 def equivalent(reference: str, answer: str) -> bool:
@@ -141,6 +147,7 @@ class _Worker:
     def __init__(self):
         self.process: subprocess.Popen | None = None
         self.ready = False
+        self.restarts = 0  # after one that was killed; not after one that was late or had grown
         self.lock = threading.Lock()
 
     def ask(self, trees: list[Tree], seconds: float) -> tuple[bool, float]:
@@ -166,17 +173,33 @@ class _Worker:
             self.end()
             self._launch()  # it warms up while the caller goes on
         elif not line:
-            self.end()
+            self._died()
         return line or None
 
     def _start(self) -> None:
-        if self.process is None:
-            self._launch()
-        if not self.ready:
-            if self._line(START_SECONDS) != "ready":
-                self.end()
-                raise RuntimeError("the process for algebra does not start; is math-verify there?")
-            self.ready = True
+        for _ in range(STARTS):
+            if self.process is None:
+                self._launch()
+            if self.ready or self._line(START_SECONDS) == "ready":
+                self.ready = True
+                return
+            self._died()
+        raise GradingError(
+            f"the process for algebra ended {STARTS} times while it started; is math-verify "
+            "installed (pip install -r requirements.txt), and is there memory for 300 MB?"
+        )
+
+    def _died(self) -> None:
+        """Clear up behind a process that has ended; one that was killed is counted, and said."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        code = self.process.returncode
+        self.end()
+        if code == 0:  # it had grown large
+            return
+        self.restarts += 1
+        print(f"the process for algebra ended and is started again; {self.restarts} times so far",
+              flush=True)  # fmt: skip
 
     def _launch(self) -> None:
         package = str(Path(__file__).parents[3])
