@@ -6,11 +6,15 @@ the command that needs them, so that a mistyped option is answered at once.
 
 import argparse
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mrtlib.config import PROFILES, ROOT, TRAINED_METHODS, Profile, ProfileError, load_profile
-from mrtlib.store import StoreError
+from mrtlib.store import StoreError, check_folder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,6 +89,7 @@ def train(options: argparse.Namespace) -> None:
     """Train one method with one seed, from its last checkpoint on."""
     profile = load_profile(options.profile)
     _known(options.method, TRAINED_METHODS)
+    check_folder(profile.runs)
     from mrtlib.training import runs
 
     print(runs.train(profile, options.method, options.seed))
@@ -95,6 +100,7 @@ def evaluate(options: argparse.Namespace) -> None:
     profile = load_profile(options.profile)
     _known(options.method, ("base", *TRAINED_METHODS))
     adapter = None if options.method == "base" else _adapter(profile, options)
+    check_folder(profile.runs)
     from mrtlib.evaluation import sweep
 
     print(sweep.evaluate(profile, options.method, options.seed, adapter))
@@ -122,6 +128,7 @@ def scale(options: argparse.Namespace) -> None:
 def study(options: argparse.Namespace) -> None:
     """Work off a stage of the study; what is on record is not done again."""
     profile = load_profile(options.profile)
+    check_folder(profile.runs)
     from mrtlib.experiments import measuring, queue
 
     _known_stage(options.stage, tuple(measuring.STAGES))
@@ -162,6 +169,7 @@ def backtracker(options: argparse.Namespace) -> None:
 def tune(options: argparse.Namespace) -> None:
     """Search the learning rate of every method; prints the table and the rates it chooses."""
     profile = load_profile(options.profile)
+    check_folder(profile.runs)
     from mrtlib.experiments import learning_rates
 
     seeds = tuple(range(options.seed, options.seed + options.seeds))
@@ -193,19 +201,36 @@ def _adapter(profile: Profile, options: argparse.Namespace) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return 0, 2 after an error of ours, 130 after an interrupt."""
+    """Run a command; return 0, 2 after an error of ours, 130 or 143 after a signal to stop."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        with _stopping():
+            options.run(options)
     except ValueError as error:
         if not type(error).__module__.startswith("mrtlib."):
             raise  # a fault that we did not foresee: its traceback is the news
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nstopped; the same command goes on from what is done", file=sys.stderr)
-        return 130
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 0
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Let a signal to end stop a command as an interrupt does: kernels and workers end with it."""
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():  # only that one gets signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

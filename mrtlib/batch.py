@@ -22,8 +22,18 @@ from mrtlib.evaluation.comparison import regret_in_words, tokens_in_words
 from mrtlib.evaluation.tables import results_markdown
 from mrtlib.experiments import study_logs, study_results
 from mrtlib.experiments.backtracking import efficiency_in_words, progress_in_words, told
+from mrtlib.locks import alone
 from mrtlib.models.loading import work_key
-from mrtlib.store import manifest, read_csv, read_json, write_json, write_text
+from mrtlib.store import (
+    StoreError,
+    check_folder,
+    file_hashes,
+    manifest,
+    read_csv,
+    read_json,
+    write_json,
+    write_text,
+)
 
 NOTEBOOKS = ROOT / "notebooks"
 # A notebook about other runs than the pipeline's has a profile of its own. Its copy and manifest
@@ -97,6 +107,14 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
     Raises:
         BatchError: a notebook stopped; the message names notebook, cell and error.
     """
+    for own in profiles_in(profile):
+        check_folder(own.runs)
+        check_folder(own.figures)
+    with alone(profile.runs, "reproduce"):
+        return _reproduce(profile, seed, seeds, out)
+
+
+def _reproduce(profile: Profile, seed: int, seeds: int, out: TextIO) -> list[Path]:
     if (known := seeds_on_record(profile, seed)) > seeds:
         print(f"{known} seeds are on record in {profile.runs}: all are used", file=out, flush=True)
         seeds = known
@@ -146,9 +164,10 @@ def seeds_on_record(profile: Profile, seed: int) -> int:
 
 
 def _key(profile: Profile) -> str:
-    """Return what decides a run, but for its seeds: all settings, and the base's weights."""
+    """Return what decides a run, but for its seeds: all settings, the base, and the problems."""
     parts = "model lora thinking data prover training evaluation"
-    return work_key(profile, parts, name=profile.name)
+    problems = file_hashes(profile.problems.glob("*.jsonl"), profile.problems)
+    return work_key(profile, parts, name=profile.name, problems=problems)
 
 
 def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> NotebookNode:
@@ -172,10 +191,14 @@ def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> Noteboo
                 extra_arguments=["--IPKernelApp.log_level=50"],  # no notices at start and end
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        write_text(trouble, "\n".join(error.traceback) + "\n")
+        where = f" (all of it in {trouble})"
+        try:
+            write_text(trouble, "\n".join(error.traceback) + "\n")
+        except StoreError:  # a full disk, say, which is what the cell stopped at
+            where = ""
         raise BatchError(
             f"{path.stem} stopped in cell {error.cell_index}: {error.ename}: "
-            f"{error.evalue.partition(chr(10))[0]} (all of it in {trouble})"
+            f"{error.evalue.partition(chr(10))[0]}{where}"
         ) from error
     trouble.unlink(missing_ok=True)
     return cleaned(book, {str(runs): f"data/runs/{runs.name}", str(ROOT): ".", sys.prefix: "env"})

@@ -108,6 +108,7 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and -1 < value < 2**31
 
 SEAL = b"sha256 of all else:"
+PROBE = 2**20  # bytes that a folder must have room for before hours are spent
 STALE_SECONDS = 3600  # a temporary file this old belongs to no writer that still lives
 # Raised when the same settings and weights give other records, so that old ones are not read.
 # 2: end tokens inside unclosed thinking are stripped; answers are scored in all their spellings.
@@ -265,6 +266,13 @@ def _check_seal(data: bytes) -> None:
         whole = hashlib.sha256(data[:begins] + data[at:]).digest()
         if whole != data[at - 32 : at]:
             raise ValueError("its hash is another one")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise StoreError when a folder cannot be made or written to, or its disk is full."""
+    probe = folder / f".probe-{os.getpid()}"
+    _replace(probe, bytes(PROBE))
+    probe.unlink()
 
 
 def set_aside(path: Path) -> None:

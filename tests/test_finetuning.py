@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from mrtlib import credit
 from mrtlib.config import Lora, ProverSettings, load_profile
-from mrtlib.models.loading import ADAPTER_FILES, add_lora, load_base
+from mrtlib.models.loading import ADAPTER_FILES, HASHES, add_lora, load_base
 from mrtlib.models.quantization import ModelError, layers_4bit
 from mrtlib.models.sampling import Sample
 from mrtlib.models.tokens import load_tokenizer
@@ -357,7 +357,7 @@ def test_train_dispatches_and_writes_what_the_trainer_writes(toy, tmp_path, monk
     steps = read_table(folder / "steps.parquet", "steps")
     assert set(steps["method"]) == {"star"} and set(steps["seed"]) == {1}
     assert {path.name for path in folder.iterdir()} == {
-        *ADAPTER_FILES, "best", "comparison.json", "key.json", "steps.parquet"
+        *ADAPTER_FILES, HASHES, "best", "comparison.json", "key.json", "steps.parquet"
     }
     assert (folder / ADAPTER_FILES[0]).is_file()
     stamp = (folder / "steps.parquet").stat().st_mtime_ns

@@ -296,7 +296,7 @@ def test_a_saved_adapter_holds_no_pickle_and_no_path(toy_profile, tmp_path):
                           ("owner/model", "owner/model")):  # fmt: skip
         policy.peft_config["default"].base_model_name_or_path = str(base)
         loading.save_adapter(policy, folder)
-        assert sorted(os.listdir(folder)) == sorted(loading.ADAPTER_FILES)
+        assert sorted(os.listdir(folder)) == sorted((*loading.ADAPTER_FILES, loading.HASHES))
         settings = read_json(folder / "adapter_config.json")
         assert settings["base_model_name_or_path"] == written
 
@@ -308,6 +308,9 @@ def test_an_unusable_adapter_is_explained(toy_profile, tmp_path):
     loading.save_adapter(loading.add_lora(loading.load_base(profile), LORA, seed=0), tmp_path)
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="is damaged"):
+        loading.load_policy(profile, tmp_path)
+    (tmp_path / loading.HASHES).unlink()
     with pytest.raises(ModelError, match="does not fit"):
         loading.load_policy(profile, tmp_path)
 

@@ -11,6 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mrtlib.config import Thinking, load_profile
 from mrtlib.evaluation.sweep import Evaluator
+from mrtlib.models import tokens
+from mrtlib.models.quantization import ModelError
 from mrtlib.models.sampling import TransformersSampler
 from mrtlib.models.tokens import Joiner, Spelling
 from mrtlib.prover import exact, prover
@@ -261,3 +263,31 @@ def test_sampled_answers_are_read_behind_their_opening(model, tokenizer, ending,
     [J] = exact.packed(model, [probe], ending)
     assert abs(found.J[1] - J[1]) < 0.1 and all(text.startswith("{") for text in seen)
     assert len(set(product(seen))) > 1
+
+
+def test_a_hub_that_does_not_answer_is_one_clear_line_within_seconds(monkeypatch):
+    """The hub's own library tries for a minute; what it had downloaded is used if there is any."""
+
+    class Silent:
+        def head(self, *_, timeout):
+            assert timeout <= 10
+            raise OSError("no route")
+
+    asked = {}
+
+    class Loader:
+        @staticmethod
+        def from_pretrained(name, **options):
+            asked.update(options, name=name)
+            raise OSError("not in the cache")
+
+    monkeypatch.setattr(tokens.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(tokens, "get_session", Silent)
+    tokens.hub_answers.cache_clear()
+    tiny = load_profile("tiny")
+    remote = replace(tiny, model=replace(tiny.model, name="owner/model", revision="v2"))
+    with pytest.raises(ModelError, match="cannot load owner/model: .*hub"):
+        tokens.fetch(Loader, remote)
+    assert asked == {"name": "owner/model", "revision": "v2", "trust_remote_code": False,
+                     "local_files_only": True}  # fmt: skip
+    tokens.hub_answers.cache_clear()

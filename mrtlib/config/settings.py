@@ -78,16 +78,25 @@ def later(default: Any, before: Any) -> Any:
     return field(default=default, metadata={"before": before})
 
 
+def place(default: Any) -> Any:
+    """Declare a setting that says where something lies: `name: type = place("data/problems")`.
+
+    What lies there is in a key, by its content; the place is not, as things may be moved.
+    """
+    return field(default=default, metadata={"place": True})
+
+
 @dataclass(frozen=True)
 class Model:
     """The base model and how it is loaded."""
 
-    name: str = "data/reasoner"  # a folder of this repository, or a hub id
+    name: str = place("data/reasoner")  # a folder of this repository, or a hub id
     quantization: str = "nf4"  # "nf4" (4-bit NormalFloat, double quantisation) or "none"
     dtype: str = "float32"  # load = compute = autocast type; "bfloat16" on a GPU
     twin: bool = True  # sample and probe with a plain copy that holds the merged weights
     merged: bool = later(True, before=True)  # learn through the twin too, not through PEFT's passes
     twin_dtype: str = later("same", before="same")  # or "bfloat16", on hardware that computes in it
+    revision: str = place("main")  # of a hub id: a branch, a tag or a commit
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class Data:
     """Which problems are used, and how many of each level."""
 
     family: str = "countdown"
-    folder: str = "data/problems"
+    folder: str = place("data/problems")
     levels: tuple[str, ...] = ("three", "four")
     train: int = 1500
     validation: int = 100
@@ -250,6 +259,8 @@ def key_texts(profile: Profile, parts: str) -> dict[str, str]:
 def _key_text(part: str, settings: Any) -> str:
     words = []
     for item in dataclasses.fields(settings):
+        if "place" in item.metadata:
+            continue
         value = getattr(settings, item.name)
         if "before" not in item.metadata or value != item.metadata["before"]:
             words.append(f"{item.name}={value!r}")

@@ -29,7 +29,7 @@ from mrtlib.rollouts import Reader
 from mrtlib.shards import Shards, complete
 from mrtlib.store import content_key
 from mrtlib.tasks.grading import grade
-from mrtlib.tasks.problems import Grade, Problem, ProblemError, load_problems
+from mrtlib.tasks.problems import Grade, Problem, ProblemError, as_record, load_problems
 
 SHARD = 64  # problems
 NOWHERE = 10**6  # where a line that names an error returns to if it does not say so
@@ -306,7 +306,7 @@ def linearise(
     plan = plan or Plan()
     problems = load_problems(profile.problems / "test.jsonl", plan.problems)
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
-    contents = [{"problems": [p.id for p in part], "plan": asdict(plan)} for part in parts]
+    contents = [{"problems": [as_record(p) for p in part], "plan": asdict(plan)} for part in parts]
     keys = work_keys(profile, "model evaluation thinking", contents, adapter)
 
     @cache

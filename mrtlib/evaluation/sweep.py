@@ -20,7 +20,7 @@ from mrtlib.prover.prover import TRACES, Drawn, J_of, Prover, progress_rows
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.shards import Shards, complete
 from mrtlib.store import content_key, read_json, write_json
-from mrtlib.tasks.problems import Problem, load_problems
+from mrtlib.tasks.problems import Problem, as_record, load_problems
 
 # Words that force the model to think on, in turn (the paper's budget-forced extrapolation).
 EXTENSIONS = (WAIT, BUT_WAIT, ALTERNATIVELY, HOLD_ON)
@@ -195,7 +195,7 @@ def evaluate(
     [0.2, 0.3, 0.4]
 
     Goes on from the shards that are there; says how far it is and how long it will take.
-    Shards made with other settings or weights stay, but `load_tables` does not read them.
+    Shards made with other settings, problems or models stay, but `load_tables` does not read them.
     """
     folder = profile.runs / ("evaluation" if split == "test" else split) / f"{method}-{seed}"
     count = getattr(profile.data, split, None)  # of each level; sets of other kinds are taken whole
@@ -203,7 +203,7 @@ def evaluate(
     size = profile.evaluation.shard
     parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     settings = "model evaluation thinking prover"
-    contents = [{"problems": [p.id for p in part]} for part in parts]
+    contents = [{"problems": [as_record(p) for p in part]} for part in parts]
     keys = work_keys(profile, settings, contents, adapter)
 
     @cache

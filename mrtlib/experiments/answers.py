@@ -16,7 +16,7 @@ from mrtlib.rollouts import of_record
 from mrtlib.shards import Shards, complete
 from mrtlib.store import MEASURE, TRACE, content_key
 from mrtlib.tasks.grading import grade
-from mrtlib.tasks.problems import Problem, load_problems
+from mrtlib.tasks.problems import Problem, as_record, load_problems
 
 SHARD = 20  # rollouts
 
@@ -81,7 +81,7 @@ def at_every_boundary(profile: Profile, rollouts: pd.DataFrame, seed: int) -> pd
         rollouts: records of the base, as `first_rollouts` gives them.
     """
     parts = [rollouts[i : i + SHARD] for i in range(0, len(rollouts), SHARD)]
-    keys = work_keys(profile, "model thinking prover", [drawn_from(p, seed) for p in parts])
+    keys = work_keys(profile, "model thinking prover", [known_of(profile, p, seed) for p in parts])
     load = cache(partial(Evaluator.load, profile, "base", 0, None))  # if there is something to draw
 
     def answers(i: int) -> dict[str, list[dict]]:
@@ -99,6 +99,16 @@ def drawn_from(part: pd.DataFrame, seed: int) -> dict[str, Any]:
     """Return what answers to recorded rollouts depend on beside model and settings."""
     rollouts = [[int(i) for i in ids] for ids in part["token_ids"]]
     return {"rollouts": rollouts, "problems": part["problem"].tolist(), "seed": seed}
+
+
+def known_of(profile: Profile, part: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Return what decides graded answers to recorded rollouts beside model and settings.
+
+    The seed of a draw (`drawn_from`) does not depend on the problems' content; what is kept does.
+    """
+    known = problems_by_id(profile)
+    asked = [as_record(known[name]) for name in sorted(set(part["problem"]))]
+    return drawn_from(part, seed) | {"asked": asked}
 
 
 def draw_seed(profile: Profile, part: pd.DataFrame, seed: int) -> int:

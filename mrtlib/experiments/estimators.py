@@ -15,7 +15,7 @@ import pandas as pd
 
 from mrtlib.config import Profile
 from mrtlib.evaluation.sweep import Evaluator
-from mrtlib.experiments.answers import drawn_from, problems_by_id
+from mrtlib.experiments.answers import known_of, problems_by_id
 from mrtlib.models.compatibility import obstacle
 from mrtlib.models.loading import work_key
 from mrtlib.models.packing import counted
@@ -51,9 +51,8 @@ def progress_by_estimator(
         model for a trace, by the number of answers. 0 answers are exact J.
     """
     folder = profile.runs / "estimators"
-    key = work_key(
-        profile, "model thinking prover", answers=[*ANSWERS, GOLD], **drawn_from(rollouts, seed)
-    )
+    known = known_of(profile, rollouts, seed)
+    key = work_key(profile, "model thinking prover", answers=[*ANSWERS, GOLD], **known)
 
     def measure(_: int) -> dict[str, list[dict]]:
         """Measure each number of answers in turn, and write the tokens."""

@@ -16,7 +16,7 @@ from mrtlib.models.tokens import load_tokenizer
 from mrtlib.prover.prover import Prover
 from mrtlib.shards import Shards
 from mrtlib.stats import wilson
-from mrtlib.store import read_json, write_json
+from mrtlib.store import file_hashes, read_json, write_json
 from mrtlib.tasks.problems import load_problems
 from mrtlib.training.methods import METHODS
 from mrtlib.training.runs import train, training_key
@@ -55,7 +55,9 @@ def study(profile: Profile, seed: int) -> pd.DataFrame:
 def base(profile: Profile) -> dict[str, float]:
     """Return what the columns of validation are before the first step, the same for every form."""
     own = settings_of(profile)
-    record = own.runs / f"base-{work_key(own, 'model thinking data training prover')[:16]}.json"
+    problems = file_hashes([own.problems / "validation.jsonl"], own.problems)
+    key = work_key(own, "model thinking data training prover", problems=problems)
+    record = own.runs / f"base-{key[:16]}.json"
     if not record.is_file():
         model = load_policy(own)
         model = Twin(model).model if own.model.twin else model

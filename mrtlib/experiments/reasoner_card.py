@@ -27,10 +27,10 @@ from mrtlib.reasoner.lessons import Recipe
 from mrtlib.reasoner.making import make
 from mrtlib.shards import Shards, complete
 from mrtlib.stats import Interval, proportion, two_way
-from mrtlib.store import read_json
+from mrtlib.store import content_key, read_json
 from mrtlib.tasks.countdown import value
 from mrtlib.tasks.grading import grade
-from mrtlib.tasks.problems import Grade, Problem
+from mrtlib.tasks.problems import Grade, Problem, as_record
 
 TABLES = {"rollouts": "rollouts", "direct": "answers", "cut": "answers", "progress": "progress"}
 SHARD = 125  # problems
@@ -114,13 +114,17 @@ def card_records(profile: Profile, seed: int) -> dict[str, pd.DataFrame]:
     own = replace(profile, evaluation=replace(profile.evaluation, samples=1))
     problems = list(problems_by_id(own, 2 * own.data.test).values())
     parts = [problems[i : i + SHARD] for i in range(0, len(problems), SHARD)]
-    contents = [{"problems": [p.id for p in part], "seed": seed} for part in parts]
+    contents = [{"problems": [as_record(p) for p in part], "seed": seed} for part in parts]
     keys = work_keys(own, "model thinking evaluation", contents)
     load = cache(partial(Evaluator.load, own, "base", seed, None))  # if there is something to do
     shards = {n: Shards(profile.runs / "card" / n, schema) for n, schema in TABLES.items()}
-    complete(shards, keys, lambda i: _records(load(), parts[i], int(keys[i][:12], 16)),
+    complete(shards, keys, lambda i: _records(load(), parts[i], _seed(seed, parts[i])),
              "reasoner card")  # fmt: skip
     return {name: shard.read(keys) for name, shard in shards.items()}
+
+
+def _seed(seed: int, problems: list[Problem]) -> int:
+    return int(content_key(seed=seed, at=problems[0].id, draws="card")[:12], 16)
 
 
 def _records(evaluator: Evaluator, problems: list[Problem], seed: int) -> dict[str, list[dict]]:

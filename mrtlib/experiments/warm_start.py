@@ -28,8 +28,8 @@ from mrtlib.reasoner.making import make
 from mrtlib.reasoner.stitching import KINDS, Attempts, Steps, Stitching
 from mrtlib.rollouts import Rollout
 from mrtlib.shards import Shards, complete
-from mrtlib.store import read_json, write_csv, write_json
-from mrtlib.tasks.problems import Problem, load_problems
+from mrtlib.store import content_key, file_hashes, read_json, write_csv, write_json
+from mrtlib.tasks.problems import Problem, as_record, load_problems
 from mrtlib.training.warm_start import Coded, FineTuning, fine_tune
 
 BASE = "data/backtracker/base"
@@ -103,7 +103,7 @@ def _outputs(
     profile: Profile, parts: Sequence[list[Problem]], starts: dict[str, list[Steps]], name: str
 ) -> dict[str, list[str]]:
     """Return outputs for each problem, one behind each of its starts, sampled or read."""
-    contents = [{"starts": [(p.id, starts[p.id]) for p in part]} for part in parts]
+    contents = [{"starts": [(as_record(p), starts[p.id]) for p in part]} for part in parts]
     keys = work_keys(profile, "model thinking", json.loads(json.dumps(contents)))
     shards = Shards(profile.runs / "warm_start" / "rollouts", "rollouts")
 
@@ -122,7 +122,7 @@ def _outputs(
         most = profile.thinking.budget + profile.thinking.answer_tokens
         drawn = sampler.sample(
             [a + b for a, b in zip(prompts, begun, strict=True)], 1, most, 1.0, 1.0,
-            reader.end_ids, seed=int(keys[i][:12], 16),
+            reader.end_ids, int(content_key(at=name, problem=parts[i][0].id)[:12], 16),
         )  # fmt: skip
         rows = []
         for (p, n, _), prompt, start, (own,) in zip(wanted, prompts, begun, drawn, strict=True):
@@ -172,6 +172,7 @@ def fine_tuned(profile: Profile, kind: str, seed: int) -> Path:
     key = work_key(
         base, "model thinking", kind=kind, seed=seed, rollouts=[ROLLOUTS, BRANCHES],
         held_out=HELD_OUT, tuning=asdict(tuning),
+        problems=file_hashes([base.problems / "train.jsonl"], base.problems),
         stitching=json.loads(json.dumps(asdict(settings))),
     )  # fmt: skip
     if (folder / "key.json").is_file() and read_json(folder / "key.json") == key:

@@ -28,6 +28,11 @@ from mrtlib.store import MEASURE, content_key, file_hashes, read_json, write_jso
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+# What of a model's folder decides what the model does.
+MODEL_FILES = (
+    "*.safetensors", "config.json", "generation_config.json", "tokenizer*", "chat_template*",
+    "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",
+)  # fmt: skip
 HASHES = "hashes.json"  # of these files, beside them
 
 
@@ -158,14 +163,11 @@ def save_adapter(policy: PreTrainedModel, folder: str | Path) -> None:
 
 
 def adapter_is_whole(folder: Path) -> bool:
-    """Say whether an adapter's files are there as they were written.
+    """Say whether an adapter's files are as they were written.
 
-    One that was saved before there were hashes, or by another library, needs its files alone.
+    Without hashes, as where only the log of a training is kept, there is nothing to compare.
     """
-    files = [folder / file for file in ADAPTER_FILES]
-    if not all(file.is_file() for file in files):
-        return False
-    marked = folder / HASHES
+    files, marked = [folder / file for file in ADAPTER_FILES], folder / HASHES
     return not marked.is_file() or read_json(marked) == file_hashes(files, folder)
 
 
@@ -194,18 +196,40 @@ def load_policy(profile: Profile, adapter: str | Path | None = None) -> PreTrain
     return policy.eval()
 
 
-def weights_of(profile: Profile, adapter: Path | None = None) -> dict[str, str]:
-    """Return the hashes of the weights by file: base (when it is a folder) and adapter.
+def made_of(profile: Profile, adapter: Path | None = None) -> dict[str, Any]:
+    """Return what decides what a model does: its files' hashes, tokenizer and template included.
 
-    The paths of the folders do not matter: a run may be moved, and its records stay valid.
+    Of a model on the hub the commit instead, and of an adapter its weights' hash and its settings.
+    The paths of folders do not matter: a run may be moved, and its records stay valid.
+
+    Raises:
+        ModelError: the model is neither a folder nor in reach on the hub.
     """
     base = Path(profile.model_path)
-    found = file_hashes(base.glob("*.safetensors"), base)
-    return found | (file_hashes([adapter / ADAPTER_FILES[0]], adapter) if adapter else {})
+    if base.is_dir():
+        files = {path for pattern in MODEL_FILES for path in base.glob(pattern)}
+        found: dict[str, Any] = dict(file_hashes(files, base))
+    else:
+        commit = fetch(AutoConfig, profile)._commit_hash
+        found = {"hub": profile.model.name, "commit": commit or profile.model.revision}
+    if adapter:
+        found |= file_hashes([adapter / ADAPTER_FILES[0]], adapter)
+        found["adapter"] = _settings_of(adapter)
+    return found
+
+
+def _settings_of(adapter: Path) -> dict[str, Any]:
+    """Return an adapter's settings as far as they decide what it does."""
+    settings = read_json(adapter / ADAPTER_FILES[1])
+    return {
+        name: sorted(value) if name == "target_modules" else value  # PEFT writes a set as it comes
+        for name, value in settings.items()
+        if name not in ("base_model_name_or_path", "peft_version", "revision", "inference_mode")
+    }
 
 
 def work_key(profile: Profile, parts: str, adapter: Path | None = None, **content: Any) -> str:
-    """Return the key of a piece of work: its settings, weights, and content.
+    """Return the key of a piece of work: its settings, the model's files, and content.
 
     Args:
         parts: the parts of the profile that decide the result (words of a string).
@@ -218,7 +242,7 @@ def work_key(profile: Profile, parts: str, adapter: Path | None = None, **conten
 def work_keys(
     profile: Profile, parts: str, contents: Iterable[dict[str, Any]], adapter: Path | None = None
 ) -> list[str]:
-    """Return the keys of pieces of work that differ in content; weights are read once."""
-    shared = {"measure": MEASURE, "weights": weights_of(profile, adapter)}
+    """Return the keys of pieces of work that differ in content; the model is read once."""
+    shared = {"measure": MEASURE, "model files": made_of(profile, adapter)}
     shared |= key_texts(profile, parts)
     return [content_key(**shared, **content) for content in contents]

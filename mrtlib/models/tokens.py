@@ -9,10 +9,13 @@ of what stands before it.
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -22,6 +25,7 @@ from mrtlib.store import read_json
 
 # Tokens of context that a text is tokenised with: of these the most that come out as they were.
 WINDOWS = (8, 4, 2, 1)
+HUB_SECONDS = 5.0
 LOOKED_BACK = 2  # last tokens of the context that a merge may replace
 
 
@@ -186,11 +190,30 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thin
 
 
 def fetch(loader: Any, profile: Profile, **options: Any) -> Any:
-    """Call a transformers loader on the profile's model; ModelError when that is not there."""
+    """Call a transformers loader on the profile's model; ModelError when that is not there.
+
+    A hub that does not answer is found within seconds; what was downloaded before is then used.
+    """
+    if not Path(profile.model_path).is_dir() and not hub_answers():
+        options["local_files_only"] = True
     try:
-        return loader.from_pretrained(profile.model_path, trust_remote_code=False, **options)
+        return loader.from_pretrained(
+            profile.model_path, revision=profile.model.revision, trust_remote_code=False, **options
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"cannot load {profile.model.name}: it is neither a whole model folder (below {ROOT}; "
             f"MRT_ROOT names another) nor in reach on the hub (offline?). {error}"
         ) from error
+
+
+@cache
+def hub_answers() -> bool:
+    """Say whether the hub answers within a few seconds; its library would try for a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # whatever the network and its library make of it
+        return False
+    return True

@@ -104,7 +104,8 @@ def training_key(profile: Profile, method: str, seed: int) -> str:
         profile.training, methods=(), seeds=(), learning_rate={method: rate},
         alpha=alpha, validate_every=Training.validate_every,
     )  # fmt: skip
-    problems = file_hashes([profile.problems / "train.jsonl"], profile.problems)
+    files = [profile.problems / f"{name}.jsonl" for name in ("train", "validation")]
+    problems = file_hashes(files, profile.problems)
     return work_key(
         replace(profile, training=training), "model lora thinking data prover training",
         problems=problems, method=method, seed=seed,
