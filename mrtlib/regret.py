@@ -70,7 +70,7 @@ def normalised_regret(J: ArrayLike, t: ArrayLike, budget: ArrayLike) -> Array:
     return 1.0 - area(J, t, budget) / budget
 
 
-def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: float) -> float:
+def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: ArrayLike) -> Array:
     """Return normalised regret as the authors' notebook draws it.
 
     1 - (1/C0) · ∫ y dx along the straight lines from (0, 0) through the points in their order,
@@ -84,22 +84,25 @@ def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: float) -> floa
     Args:
         accuracy, tokens: (k + 1,) points of the curve in the order of the boundaries (prompt,
             prefix, stop text and mean answer counted).
-        budget: C0 in tokens.
+        budget: C0 in tokens, positive, any shape; the result has the same.
 
     Source: analysis/code/regret.ipynb of github.com/CMU-AIRe/MRT.
     """
-    if budget <= 0:
+    budget = np.asarray(budget, dtype=float)
+    if (budget <= 0).any():
         raise ValueError("normalised regret needs a positive budget")
     y = np.concatenate([[0.0], np.asarray(accuracy, dtype=float)])
     x = np.concatenate([[0.0], np.asarray(tokens, dtype=float)])
     if x.shape != y.shape or (x < 0).any() or not np.isfinite([x, y]).all():
         raise ValueError("accuracy and tokens must have one shape, be finite, and tokens be >= 0")
-    x, y = np.append(x, max(budget, x[-1])), np.append(y, y[-1])
-    run, cut = np.diff(x), np.minimum(x, budget)
+    run = np.diff(x)
     slope = np.divide(np.diff(y), run, out=np.zeros_like(run), where=run != 0)
-    (x0, y0), (a, b) = (x[:-1], y[:-1]), (cut[:-1], cut[1:])
-    areas = (b - a) * (y0 + slope * (a - x0) + y0 + slope * (b - x0)) / 2  # signed, of each line
-    return float(1.0 - sum(areas) / budget)
+    lines, ends = np.append(slope, 0.0), np.append(x, np.inf)  # flat after the last point
+    cut = np.minimum(ends.reshape(-1, *[1] * budget.ndim), budget)  # (lines + 1, *budget)
+    x0, y0, lines = (v.reshape(-1, *[1] * budget.ndim) for v in (x, y, lines))
+    a, b = cut[:-1], cut[1:]
+    areas = (b - a) * (y0 + lines * (a - x0) + y0 + lines * (b - x0)) / 2  # signed, of each line
+    return 1.0 - areas.sum(axis=0) / budget
 
 
 def extrapolate(

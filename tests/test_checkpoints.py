@@ -115,6 +115,21 @@ def test_a_run_that_was_cut_behind_its_last_step_takes_no_further_one(run, monke
     assert outcome(folder) == whole
 
 
+def test_what_will_be_trained_is_said_before_it_is(run, capsys, monkeypatch):
+    profile, folder = run
+    asked = []
+    monkeypatch.setattr(runs, "train", lambda _, method, seed: asked.append((method, seed)))
+    runs.train_all(profile, [(METHOD, 0)], missing=False)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(runs.TrainingError, match=rf"1 of 2 .* not there: {METHOD} seed 7"):
+        runs.train_all(profile, [(METHOD, 0), (METHOD, 7)], missing=False)
+    assert asked == [(METHOD, 0)]
+    runs.train_all(profile, [(METHOD, 0), (METHOD, 7)])
+    said = capsys.readouterr().out
+    assert f"to be trained: {METHOD} seed 7; about 0 min" in said
+    assert asked[1:] == [(METHOD, 0), (METHOD, 7)]
+
+
 def test_a_damaged_adapter_is_put_aside_and_made_again(run, capsys):
     profile, folder = run
     whole = outcome(folder)

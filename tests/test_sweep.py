@@ -8,7 +8,7 @@ import pytest
 from mrtlib import regret
 from mrtlib.evaluation.results import COLUMNS, metrics_of, relative_regret, results
 from mrtlib.evaluation.sweep import Evaluator, evaluate, load_tables, recorded
-from mrtlib.models.loading import weights_of
+from mrtlib.models.loading import made_of
 from mrtlib.models.sampling import Sample
 from mrtlib.prover.prover import Comparison, Prover
 from mrtlib.tasks.problems import load_problems
@@ -109,8 +109,9 @@ def test_an_adapter_may_be_moved(profile, tmp_path):
         folder = tmp_path / name
         folder.mkdir(parents=True)
         (folder / "adapter_model.safetensors").write_bytes(b"weights")
-        found.append(weights_of(profile, folder))
-    assert found[0] == found[1] and found[0] != weights_of(profile, None)
+        (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{name}"}}')
+        found.append(made_of(profile, folder))
+    assert found[0] == found[1] and found[0] != made_of(profile, None)
 
 
 def test_progress_telescopes(tables):

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from mrtlib.config import ROOT
 from mrtlib.experiments import episode_analysis
 from mrtlib.plotting import style, trace, widgets
 from mrtlib.tasks.problems import Problem
@@ -189,6 +190,38 @@ def test_explore_traces_follows_the_choices():
     assert page.value == trace.trace_html(view("outcome", "b"))
 
 
+def test_choose_redraws_and_shows_texts_as_they_are():
+    """What a model wrote is text, whatever it looks like; and nothing is shown by an Output."""
+    asked = []
+
+    def show(at: int, name: str) -> str:
+        asked.append((at, name))
+        return f"<b>{name}</b> {at}"
+
+    box = widgets.choose(show, at=(0, 3), name=["x", "y"])
+    at, name, page = box.children
+    assert page.value.endswith("&lt;b&gt;x&lt;/b&gt; 0</pre>")
+    at.value, name.value = 2, "y"
+    assert asked == [(0, "x"), (2, "x"), (2, "y")]
+    assert "&lt;b&gt;y&lt;/b&gt; 2" in page.value
+
+
+def test_choose_shows_tables_and_figures_and_leaves_none_open():
+    table = pd.DataFrame({"text": ["<script>"]})
+    assert "&lt;script&gt;" in widgets.choose(lambda k: table, k=[1]).children[-1].value
+    before = plt.get_fignums()
+    page = widgets.choose(lambda k: plt.subplots()[0], k=[1, 2]).children[-1].value
+    picture = b64decode(page.partition("base64,")[2].partition('"')[0])
+    assert picture.startswith(b"\x89PNG") and plt.get_fignums() == before
+
+
+def test_no_notebook_uses_an_output_widget():
+    """Under plain papermill a figure in one of them hangs the kernel about every second time."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        source = path.read_text(encoding="utf-8")
+        assert "interact(" not in source and "ipywidgets" not in source, path.name
+
+
 def test_explore_traces_needs_something_to_show():
     with pytest.raises(ValueError, match="no rollout belongs"):
         widgets.explore_traces(rollouts(), progress(), PROBLEMS[2:], decode)
@@ -198,7 +231,7 @@ def test_explore_traces_needs_something_to_show():
 
 def test_explore_budgets_redraws_and_leaves_no_figure_open():
     box = widgets.explore_budgets(results(), C0)
-    budget, methods, image = box.children
+    budget, methods, note, image = box.children
     assert budget.value == C0 and set(methods.value) == {"base", "outcome"}
     pictures = [bytes(image.value)]
     budget.value = 20
@@ -207,5 +240,7 @@ def test_explore_budgets_redraws_and_leaves_no_figure_open():
     pictures.append(bytes(image.value))
     assert len(set(pictures)) == 3 and all(p.startswith(b"\x89PNG") for p in pictures)
     methods.value = ()
-    assert bytes(image.value) == pictures[-1]
+    assert bytes(image.value) == pictures[-1] and "Choose one method" in note.value
+    methods.value = ("outcome",)
+    assert note.value == ""
     assert not plt.get_fignums()

@@ -54,7 +54,12 @@ def metrics_of(tables: dict[str, pd.DataFrame], profile: Profile) -> Metrics:
 
 
 def _samples(rows: pd.DataFrame, column: str) -> pd.Series:
-    return rows.groupby(["level", "problem"])[column].apply(lambda v: v.to_numpy(dtype=float))
+    """Return a Series (level, problem), sorted, of the values of a column in their order."""
+    groups = rows.groupby(["level", "problem"])
+    counts, number = groups.size(), groups.ngroup().to_numpy()
+    values = rows[column].to_numpy(dtype=float)[np.argsort(number, kind="stable")]
+    parts = np.split(values, np.cumsum(counts.to_numpy())[:-1])
+    return pd.Series(parts, index=counts.index)
 
 
 def _regrets(progress: pd.DataFrame, budgets: pd.DataFrame, inside: list[int]) -> Metrics:
@@ -65,7 +70,8 @@ def _regrets(progress: pd.DataFrame, budgets: pd.DataFrame, inside: list[int]) -
     found = []
     for key, trace in progress.sort_values("j").groupby(place):
         J, t = trace["J"].to_numpy(), trace["tokens"].to_numpy(dtype=float)
-        found += [(*key, b, regret.normalised_regret(J, t, b)) for b in inside]
+        left = regret.normalised_regret(J, t, inside)
+        found += [(*key, b, value) for b, value in zip(inside, left, strict=True)]
         if key in longer:
             found += [(*key, *point) for point in _beyond(J, t, longer[key])]
     table = pd.DataFrame(found, columns=[*place, "budget", "regret"])
@@ -88,7 +94,8 @@ def _official_regrets(
     found = []
     for key, trace in progress.sort_values("j").groupby(place):
         at = prompts[key] + trace["tokens"].to_numpy() + answer
-        found += [(*key, b, regret.ramped_regret(trace["J"].to_numpy(), at, b)) for b in inside]
+        left = regret.ramped_regret(trace["J"].to_numpy(), at, inside)
+        found += [(*key, b, value) for b, value in zip(inside, left, strict=True)]
     table = pd.DataFrame(found, columns=[*place, "budget", "regret"])
     return {("official_regret", int(b)): _samples(part, "regret")
             for b, part in table.groupby("budget")}  # fmt: skip

@@ -116,7 +116,8 @@ def policy_gap(policy: PreTrainedModel, other: PreTrainedModel) -> float:
 
 
 def _prompts(model: PreTrainedModel) -> list[list[int]]:
-    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, 60).tolist()
+    size = model.config.get_text_config().vocab_size
+    ids = np.random.default_rng(0).integers(0, size, 60).tolist()
     return [ids[:12], ids[:20] + ids[30:36], ids[:16] + ids[36:41], ids[41:50], ids[50:]]
 
 

@@ -52,7 +52,7 @@ def dtype_of(profile: Profile) -> torch.dtype:
 
 def check_context(config: PretrainedConfig, prompt_tokens: int, new_tokens: int) -> None:
     """Raise ModelError when prompt and new tokens together exceed the model's context."""
-    context = getattr(config, "max_position_embeddings", None)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is not None and prompt_tokens + new_tokens > context:
         raise ModelError(
             f"a prompt of {prompt_tokens} tokens and {new_tokens} new ones do not fit into the "

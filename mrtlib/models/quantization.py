@@ -67,6 +67,7 @@ def layers_4bit(model: nn.Module) -> list[nn.Module]:
 
 def check_4bit_dimensions(config: PretrainedConfig) -> None:
     """Raise ModelError when a linear layer's input size is no multiple of the 4-bit block."""
+    config = config.get_text_config()  # of a model that reads pictures as well, its part for text
     heads = config.num_attention_heads
     width = (getattr(config, "head_dim", None) or config.hidden_size // heads) * heads
     sizes = {

@@ -32,8 +32,9 @@ from mrtlib.plotting.estimators import (
     error_by_tokens,
     exact_against_sampled,
 )
+from mrtlib.plotting.notebook import Answer, start
 from mrtlib.plotting.reasoner import reasoner_card, reasoner_page
-from mrtlib.plotting.style import METHODS, render, save, start
+from mrtlib.plotting.style import METHODS, render, save
 from mrtlib.plotting.trace import annotated_trace, trace_html
 from mrtlib.plotting.training import (
     estimator_curves,
@@ -41,14 +42,16 @@ from mrtlib.plotting.training import (
     learning_curves,
     study_curves,
 )
-from mrtlib.plotting.widgets import budget_view, explore_budgets, explore_traces
+from mrtlib.plotting.widgets import as_html, budget_view, choose, explore_budgets, explore_traces
 
 __all__ = [
-    "METHODS", "accuracy_by_budget", "accuracy_by_episode", "accuracy_by_token", "annotated_trace",
-    "backtrack_progress", "budget_view", "cost_by_boundaries", "coverage", "episode_counts",
-    "error_by_tokens", "estimator_curves", "exact_against_sampled", "explore_budgets",
-    "explore_traces", "forms_curves", "headline", "learning_curves", "official_regret_by_budget",
-    "progress_by_episode", "reasoner_card", "reasoner_page", "regret_by_budget", "render",
-    "results_table", "save", "search_curves", "start", "study_budgets", "study_curves",
-    "study_differences", "trace_html", "vote_or_think", "votes_by_tokens", "warm_start_loss",
+    "Answer", "METHODS", "accuracy_by_budget", "accuracy_by_episode", "accuracy_by_token",
+    "annotated_trace", "as_html", "backtrack_progress", "budget_view", "choose",
+    "cost_by_boundaries", "coverage", "episode_counts", "error_by_tokens", "estimator_curves",
+    "exact_against_sampled", "explore_budgets", "explore_traces", "forms_curves", "headline",
+    "learning_curves", "official_regret_by_budget", "progress_by_episode", "reasoner_card",
+    "reasoner_page",
+    "regret_by_budget", "render", "results_table", "save", "search_curves", "start",
+    "study_budgets", "study_curves", "study_differences", "trace_html", "vote_or_think",
+    "votes_by_tokens", "warm_start_loss",
 ]  # fmt: skip

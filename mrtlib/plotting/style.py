@@ -19,7 +19,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from mrtlib.config import LABELS, Profile, load_profile
+from mrtlib.config import LABELS
 from mrtlib.evaluation.tables import in_order, need
 from mrtlib.store import write_csv
 
@@ -208,17 +208,3 @@ def render(fig: Figure, kind: str, dpi: int = 300) -> bytes:
     metadata = {"CreationDate": None} if kind == "pdf" else None
     fig.savefig(sink, format=kind, dpi=dpi, metadata=metadata)
     return sink.getvalue()
-
-
-def start(name: str) -> Profile:
-    """Set a notebook up, and return its profile: figures below their cells, no progress bars.
-
-    Raises:
-        ProfileError: no such profile, or its values contradict each other.
-    """
-    profile = load_profile(name)
-    from transformers.utils import logging  # heavy, and no figure needs it
-
-    logging.disable_progress_bar()
-    plt.ion()
-    return profile

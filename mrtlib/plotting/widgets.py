@@ -6,7 +6,9 @@ the picture is then part of the widget's state, so it is there in a saved notebo
 papermill, and no callback prints into a wrong cell.
 """
 
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from html import escape
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -106,6 +108,40 @@ def explore_traces(
     return widgets.VBox([problem, method, rollout, page])
 
 
+def choose(show: Callable[..., object], **choices: Sequence | tuple[int, int]) -> widgets.VBox:
+    """Return controls for the arguments of a function, and below them what it returns.
+
+    Args:
+        show: returns a Figure, a table, or a text, which is shown as it is.
+        choices: of each argument: a list of values, or the least and the largest whole number.
+    """
+    controls = {
+        name: widgets.IntSlider(known[0], *known, description=name, continuous_update=False)
+        if isinstance(known, tuple) else widgets.Dropdown(options=known, description=name)
+        for name, known in choices.items()
+    }  # fmt: skip
+    page = widgets.HTML()
+
+    def redraw(_: object = None) -> None:
+        page.value = as_html(show(**{name: c.value for name, c in controls.items()}))
+
+    redraw()
+    for control in controls.values():
+        control.observe(redraw, "value")
+    return widgets.VBox([*controls.values(), page])
+
+
+def as_html(shown: object) -> str:
+    """Return a Figure, a table or a text as HTML; texts and cells are escaped."""
+    if isinstance(shown, Figure):
+        picture = b64encode(style.render(shown, "png", dpi=150)).decode()
+        plt.close(shown)  # or the notebook would show it a second time
+        return f'<img alt="figure" style="max-width:960px" src="data:image/png;base64,{picture}">'
+    if isinstance(shown, pd.DataFrame):
+        return shown.to_html(escape=True)
+    return f'<pre style="white-space:pre-wrap">{escape(str(shown))}</pre>'
+
+
 def explore_budgets(results: pd.DataFrame, c0: int) -> widgets.VBox:
     """Return a browser of budgets: choose the methods, slide the budget, see `budget_view`.
 
@@ -120,9 +156,11 @@ def explore_budgets(results: pd.DataFrame, c0: int) -> widgets.VBox:
     )  # fmt: skip
     labels = [(LABELS[name], name) for name in names]
     methods = widgets.SelectMultiple(options=labels, value=names, description="methods")
+    note = widgets.HTML()
     image = widgets.Image(format="png", layout=widgets.Layout(max_width="960px"))
 
     def show(_: object = None) -> None:
+        note.value = "" if methods.value else "Choose one method or more."
         if methods.value:
             fig = budget_view(results, methods.value, budget.value, c0)
             image.value = style.render(fig, "png", dpi=150)
@@ -131,4 +169,4 @@ def explore_budgets(results: pd.DataFrame, c0: int) -> widgets.VBox:
     show()
     budget.observe(show, "value")
     methods.observe(show, "value")
-    return widgets.VBox([budget, methods, image])
+    return widgets.VBox([budget, methods, note, image])

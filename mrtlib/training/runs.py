@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from mrtlib.config import Profile, Training
 from mrtlib.locks import alone
 from mrtlib.models.loading import adapter_is_whole, load_policy, save_adapter, work_key
-from mrtlib.store import file_hashes, read_json, set_aside, write_json, write_table
+from mrtlib.store import file_hashes, read_json, read_table, set_aside, write_json, write_table
 from mrtlib.training.checkpoints import Marking, history, newest
 from mrtlib.training.finetuning import FORMS, fine_tune
 from mrtlib.training.schedule import share_done, spent
@@ -51,6 +52,50 @@ def train(profile: Profile, method: str, seed: int) -> Path:
         if not is_trained(folder, key):  # by whoever was waited for
             _train(profile, method, seed, folder, key)
     return folder
+
+
+class TrainingError(ValueError):
+    """Trainings that are not on record, where none shall be made."""
+
+
+def train_all(
+    profile: Profile, wanted: Sequence[tuple[str, int]], missing: bool = True
+) -> list[Path]:
+    """Train what is not on record, having said what that is and how long it will take.
+
+    Args:
+        wanted: methods and seeds.
+        missing: whether what is not on record is trained.
+
+    Returns:
+        The folders of the adapters, in the order of `wanted`.
+
+    Raises:
+        TrainingError: something is not on record and shall not be trained.
+    """
+    folders = [profile.runs / "adapters" / f"{method}-{seed}" for method, seed in wanted]
+    keys = [training_key(profile, method, seed) for method, seed in wanted]
+    there = [is_trained(*run) for run in zip(folders, keys, strict=True)]
+    left = [run for run, known in zip(wanted, there, strict=True) if not known]
+    if left:
+        names = ", ".join(f"{method} seed {seed}" for method, seed in left)
+        known = [folder for folder, known in zip(folders, there, strict=True) if known]
+        words = f"{len(known)} of {len(wanted)} trainings are on record in {profile.runs}"
+        if not missing:
+            raise TrainingError(f"{words}; not there: {names}. With train_missing = True they are "
+                                "trained; or choose seeds that are on record")  # fmt: skip
+        print(f"{words}; to be trained: {names}{_estimate(known, len(left))}", flush=True)
+    return [train(profile, *run) for run in wanted]
+
+
+def _estimate(known: Sequence[Path], left: int) -> str:
+    """Return how long some trainings will take, by those on record, in words."""
+    if not known:
+        return ""
+    columns = ["sampling_s", "probing_s", "learning_s"]
+    steps = [read_table(folder / "steps.parquet", "steps")[columns] for folder in known]
+    minutes = sum(float(table.to_numpy().sum()) for table in steps) / len(known) / 60
+    return f"; about {left * minutes:.0f} min, as those on record took {minutes:.1f} min each"
 
 
 def is_trained(folder: Path, key: str) -> bool:
