@@ -1,5 +1,6 @@
 # make reproduce [PROFILE=tiny] [SEEDS=1]   run the notebooks, print the results
 # make test                                 lint, then the tests
+# make test-crash                           kill a run again and again, and see that it ends the same
 # make lab                                  JupyterLab on the notebooks
 # make lint                                 lint only
 # Needs make and Python 3.11 or newer; the rest is installed into .venv (or MRT_VENV=FOLDER), this
@@ -8,6 +9,9 @@
 PROFILE ?= tiny
 SEEDS ?= 1
 PYTHON ?= python3
+ifneq ($(words $(MRT_VENV)),$(if $(MRT_VENV),1,0))
+$(error MRT_VENV="$(MRT_VENV)" has a space in it, which make cannot take; name another folder)
+endif
 VENV := $(or $(MRT_VENV),.venv)
 BIN := $(VENV)/bin
 # One stamp for each state of requirements.txt: another hash, another environment.
@@ -30,7 +34,7 @@ export TOKENIZERS_PARALLELISM := false
 # Two checkouts that share an environment at the same time each run their own code, kernels too.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: reproduce test lab lint
+.PHONY: reproduce test test-crash lab lint
 .DEFAULT_GOAL := reproduce
 
 reproduce: $(PACKAGE)
@@ -43,8 +47,15 @@ test: lint
 lint: $(PACKAGE)
 	$(BIN)/ruff check .
 
+# The whole repository can be opened there; it begins with the first notebook. Jupyter refuses to
+# run as root, which a container is, unless it is told.
 lab: $(PACKAGE)
-	$(BIN)/python -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks
+	$(BIN)/python -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+	$(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_embedded_reasoner.ipynb
+
+# Kills a run at random points, starts it again, and compares what it leaves; about an hour.
+test-crash: $(PACKAGE)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash.py
 
 # An environment with a stamp of ours in it is made anew; one from elsewhere is only added to.
 $(STAMP):

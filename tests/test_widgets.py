@@ -147,11 +147,17 @@ def test_trace_html_escapes_what_others_wrote():
     assert "Wait, <b>$x!" in page.text and "Reach 22 & <stop>." in page.text
     assert page.tags.count("b") == 1  # the headline's, not the model's
     assert "stop" not in page.tags and "script" not in page.tags
-    assert "could have stopped here" in page.text and "0.61" in page.text
-    assert page.tags.count("tr") == 1 + 3 + 1  # heading, episodes 0 to 2, the stop
+    assert "0.61" in page.text and "could have stopped" not in page.text, "it was wrong"
+    assert page.tags.count("tr") == 1 + 3  # heading, episodes 0 to 2
     (picture,) = page.pictures
     assert b64decode(picture.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
     assert not plt.get_fignums()  # or the notebook would show it a second time
+
+
+def test_a_right_trace_shows_where_it_could_have_stopped():
+    page = Page(trace.trace_html(view("outcome")))
+    assert "could have stopped here" in page.text
+    assert page.tags.count("tr") == 1 + 3 + 1  # and the stop
 
 
 def test_budget_view_reads_values_off_the_results():

@@ -33,12 +33,17 @@ def signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\u2212")
 
 
+def could_have_stopped(view: TraceView) -> bool:
+    """Say whether a right trace had its best J before its end; a wrong one was right nowhere."""
+    return view.correct and view.stop_at < len(view.episodes)
+
+
 def headline_of(view: TraceView) -> str:
     """Say in one line whose trace this is, how it ended and where it could have stopped."""
     label = METHODS[view.method].label if view.method in METHODS else view.method
     end = "correct" if view.correct else "wrong"
     text = f"{label}, {view.problem}, sample {view.sample}: {end} after {view.tokens[-1]} tokens"
-    if view.stop_at < len(view.episodes):
+    if could_have_stopped(view):
         where = f"after episode {view.stop_at}" if view.stop_at else "before thinking"
         text += f"; could have stopped {where} ({view.tokens[view.stop_at]} tokens)"
     return text
@@ -94,7 +99,7 @@ def annotated_trace(view: TraceView, ax: Axes | None = None) -> Axes:
         ax.text(x, y - 0.06, name, va="center", fontsize=SMALL)
     for j, lines in _blocks(view):
         y = _block(ax, view, j, lines, y)
-        if j == view.stop_at < len(view.episodes):
+        if j == view.stop_at and could_have_stopped(view):
             y = _stop(ax, y)
     y += 0.1 + 0.78 + 0.36  # a gap, the curve, its axis
     ax.set(xlim=(0, 1), ylim=(y, 0))
@@ -175,7 +180,7 @@ def trace_html(view: TraceView) -> str:
             f'<td style="background:{bar};text-align:center">{J:.2f}</td>'
             f'<td style="text-align:right">{gained}</td></tr>'
         )
-        if j == view.stop_at < len(view.episodes):
+        if j == view.stop_at and could_have_stopped(view):
             rows.append(f'<tr style="background:#fff"><td colspan="4" style="color:{ORANGE};'
                         f'text-align:center;border-top:2px dashed {ORANGE}">could have stopped '
                         "here</td></tr>")  # fmt: skip
