@@ -152,7 +152,8 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
 
 def read_csv(path: str | Path) -> pd.DataFrame:
     """Read a CSV table of ours. Only an empty cell is missing: a level may be called `NA`."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], skip_blank_lines=False)
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], skip_blank_lines=False,
+                       lineterminator="\n")  # fmt: skip
 
 
 def content_key(**values: Any) -> str:
