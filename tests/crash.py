@@ -1,6 +1,6 @@
 """Kill a run again and again, start it again each time, and compare what it leaves at the end.
 
-    python tests/crash.py [--points 20] [--seed 0]
+    python tests/crash.py [--points 20] [--seed 0] [--short]
 
 The run is `python -m mrtlib reproduce --profile smoke`: all notebooks, two trainings, every figure.
 It is killed with its whole process group (`kill -9`), by turns after a time that is drawn, and in
@@ -26,8 +26,16 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[1]
 REPRODUCE = [sys.executable, "-m", "mrtlib", "reproduce", "--profile", "smoke"]
-KINDS = ("progress.parquet", ".parquet", ".safetensors", ".png", ".csv", ".ipynb", "manifest.json",
-         "keys.json")  # fmt: skip
+# A training of two steps, and its evaluation: the short form, part of `make test`.
+SHORT = [sys.executable, "-c", """
+from dataclasses import replace
+from mrtlib import evaluate, load_profile, train
+smoke = load_profile("smoke")
+smoke = replace(smoke, training=replace(smoke.training, most_steps=2))
+evaluate(smoke, "episode_progress", 0, train(smoke, "episode_progress", 0))
+"""]
+KINDS = (".parquet", ".safetensors", ".png", ".csv", ".ipynb", "manifest.json", "keys.json")
+SHORT_KINDS = (".parquet", ".safetensors", "keys.json", "hashes.json")
 # What hangs on the hour or on the machine: how long things took, who was at work, what was put by.
 LEFT_OUT = ("locks", "logs", "checkpoints", "damaged")
 SECONDS = ("sampling_s", "probing_s", "learning_s")
@@ -44,12 +52,12 @@ class Point:
         return f"after {self.seconds:.1f} s" if self.write is None else f"at the write {self.write}"
 
 
-def place(turn: int, seconds: float, rng: random.Random) -> Point:
+def place(turn: int, seconds: float, kinds: tuple[str, ...], rng: random.Random) -> Point:
     """Draw a place: by turns a time, within that of a whole run, and a write."""
     if turn % 2 == 0:
         return Point(rng.uniform(0.02, 0.7) * seconds)
     when = rng.choice(("before", "after"))
-    return Point(None, f"{rng.choice(KINDS)}:{rng.randint(1, 2)}:{when}")
+    return Point(None, f"{rng.choice(kinds)}:{rng.randint(1, 2)}:{when}")
 
 
 def start(command: list[str], runs: Path, point: Point | None, log: Path) -> subprocess.Popen:
@@ -129,16 +137,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--short", action="store_true", help="a training and its evaluation alone")
     parser.add_argument("--folder", type=Path, help="of the two runs; a temporary one if not given")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        return attack(REPRODUCE, folder, options.points, random.Random(options.seed))
+        what = (SHORT, SHORT_KINDS) if options.short else (REPRODUCE, KINDS)
+        return attack(*what, folder, options.points, random.Random(options.seed))
 
 
-def attack(command: list[str], folder: Path, count: int, rng: random.Random) -> int:
+def attack(
+    command: list[str], kinds: tuple[str, ...], folder: Path, count: int, rng: random.Random
+) -> int:
     """Make a run that is let be, and others that are killed at `count` points in all.
+
+    Args:
+        kinds: ends of the names of files that the run writes.
 
     Returns:
         How many files differ between these and that one.
@@ -148,9 +163,10 @@ def attack(command: list[str], folder: Path, count: int, rng: random.Random) -> 
     theirs = left(folder / "let be")
     print(f"a run that is let be takes {seconds:.0f} s and leaves {len(theirs)} files", flush=True)
     while True:
-        if done < count and crashed(command, runs, point := place(done, seconds, rng), log):
+        point = place(done, seconds, kinds, rng)
+        if done < count and crashed(command, runs, point, log):
             done += 1
-            print(f"{runs.name}: {point} ({done} of {count})", flush=True)
+            print(f"{runs.name}: killed {point} ({done} of {count})", flush=True)
             continue
         if done == count:
             whole(command, runs, log)

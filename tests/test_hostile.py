@@ -11,6 +11,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -127,7 +128,10 @@ def test_any_tokens_are_read_shown_and_kept(ids, start, reader, folder):
 def undrawn():
     """The curve beside a trace, which holds no words, is not drawn."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace, "render", lambda *_, **__: b"<svg></svg>")
+        figure = plt.figure()
+        patch.setattr(trace, "panels", lambda *_, **__: (figure.gca(),))
+        patch.setattr(trace, "_curve", lambda *_: None)
+        patch.setattr(trace, "render", lambda *_, **__: b"")
         yield
 
 

@@ -63,7 +63,7 @@ def test_the_answer_stands_above_the_cells_that_compute_it(executed):
     book, folder = executed(seed=1)
     shown = [cell for cell in book.cells if "plotting.Answer" in cell.source][0].outputs
     assert [out.data["text/markdown"] for out in shown] == ["**Answer.** 42\n\nAnd more."]
-    record = folder / "smoke" / "answers" / "toy.md"
+    record = folder / "smoke" / "conclusions" / "toy.md"
     assert record.read_text() == "**Answer.** 42\n\nAnd more.\n"
 
 

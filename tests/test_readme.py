@@ -10,6 +10,7 @@ from mrtlib.config import ROOT, load_profile
 from mrtlib.evaluation.tables import results_markdown
 from mrtlib.experiments import scale, verdicts
 from mrtlib.experiments.benchmark import markdown
+from mrtlib.schemas import SCHEMAS
 from mrtlib.store import read_csv
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,3 +54,13 @@ def test_the_files_that_a_page_names_are_there(page):
     links = [(ROOT / page).parent / link for link in re.findall(r"\]\(([^):]+)\)", text)]
     named = [ROOT / path for path in re.findall(r"`((?:mrtlib|tests|data)/[\w/-]+\.\w+)`", text)]
     assert [path for path in links + named if not path.exists()] == []
+
+
+def test_every_column_of_the_records_is_explained():
+    text = (ROOT / "data" / "runs" / "README.md").read_text(encoding="utf-8")
+    general, *sections = text.split("\n## ")
+    told = {section.split("`")[1]: section for section in sections}
+    assert told.keys() == SCHEMAS.keys()
+    for name, columns in SCHEMAS.items():
+        for column in columns.names:
+            assert f"`{column}`" in told[name] + general, (name, column)

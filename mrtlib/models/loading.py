@@ -155,6 +155,7 @@ def save_adapter(policy: PreTrainedModel, folder: str | Path) -> None:
         if base.is_absolute():
             base = base.relative_to(ROOT) if base.is_relative_to(ROOT) else Path(base.name)
         settings["base_model_name_or_path"] = str(base)
+        settings["target_modules"] = sorted(settings["target_modules"])  # PEFT writes a set
         write_json(written / ADAPTER_FILES[1], settings)
         hashes = file_hashes([written / file for file in ADAPTER_FILES], written)
         for file in ADAPTER_FILES:
@@ -222,7 +223,7 @@ def _settings_of(adapter: Path) -> dict[str, Any]:
     """Return an adapter's settings as far as they decide what it does."""
     settings = read_json(adapter / ADAPTER_FILES[1])
     return {
-        name: sorted(value) if name == "target_modules" else value  # PEFT writes a set as it comes
+        name: sorted(value) if name == "target_modules" else value  # of other writers, as it came
         for name, value in settings.items()
         if name not in ("base_model_name_or_path", "peft_version", "revision", "inference_mode")
     }

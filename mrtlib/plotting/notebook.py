@@ -70,7 +70,7 @@ class Answer:
         Args:
             name: of the notebook.
         """
-        self.file = profile.runs / "answers" / f"{name}.md"
+        self.file = profile.runs / "conclusions" / f"{name}.md"
         text = "No answer is on record yet; it will stand here when the notebook has run."
         if self.file.is_file():
             text = self.file.read_text(encoding="utf-8")
