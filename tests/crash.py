@@ -31,7 +31,9 @@ SHORT = [sys.executable, "-c", """
 from dataclasses import replace
 from mrtlib import evaluate, load_profile, train
 smoke = load_profile("smoke")
-smoke = replace(smoke, training=replace(smoke.training, most_steps=2))
+smoke = replace(smoke, training=replace(smoke.training, most_steps=2),
+                data=replace(smoke.data, test=2, validation=2),
+                evaluation=replace(smoke.evaluation, samples=1, extensions=0))
 evaluate(smoke, "episode_progress", 0, train(smoke, "episode_progress", 0))
 """]
 KINDS = (".parquet", ".safetensors", ".png", ".csv", ".ipynb", "manifest.json", "keys.json")
@@ -109,7 +111,8 @@ def left(runs: Path) -> dict[str, str]:
     found = {}
     for path in sorted(runs.rglob("*")):
         name = path.relative_to(runs)
-        if path.is_file() and not set(name.parts) & set(LEFT_OUT):
+        hidden = any(part.startswith(".") for part in name.parts)  # not put in its place yet
+        if path.is_file() and not hidden and not set(name.parts) & set(LEFT_OUT):
             found[str(name)] = hashlib.sha256(_content(path, runs)).hexdigest()
     return found
 

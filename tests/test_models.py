@@ -301,6 +301,14 @@ def test_a_saved_adapter_holds_no_pickle_and_no_path(toy_profile, tmp_path):
         assert settings["base_model_name_or_path"] == written
 
 
+def test_what_a_killed_run_left_beside_an_adapter_is_cleared_up(toy_profile, tmp_path):
+    stray = tmp_path / f"{loading.SAVING}abc"
+    stray.mkdir()
+    (stray / "README.md").write_text("half")
+    loading.save_adapter(loading.add_lora(loading.load_base(toy_profile()), LORA, 0), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted((*loading.ADAPTER_FILES, loading.HASHES))
+
+
 def test_an_unusable_adapter_is_explained(toy_profile, tmp_path):
     profile = toy_profile("none")
     with pytest.raises(ModelError, match="holds no adapter_model.safetensors"):

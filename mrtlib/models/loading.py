@@ -6,6 +6,7 @@ Nothing here unpickles and no model code from outside is run: weights are safete
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,7 @@ MODEL_FILES = (
     "*.safetensors", "config.json", "generation_config.json", "tokenizer*", "chat_template*",
     "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",
 )  # fmt: skip
+SAVING = ".saving-"  # how the folder begins that an adapter is written to before it is whole
 HASHES = "hashes.json"  # of these files, beside them
 
 
@@ -147,7 +149,9 @@ def save_adapter(policy: PreTrainedModel, folder: str | Path) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as name:
+    for stray in folder.glob(f"{SAVING}*"):  # of a run that was killed here
+        shutil.rmtree(stray)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=SAVING) as name:
         written = Path(name)
         policy.save_pretrained(written, safe_serialization=True, save_embedding_layers=False)
         settings = json.loads((written / ADAPTER_FILES[1]).read_text())
