@@ -24,6 +24,7 @@ from mrtlib.experiments import study_logs, study_results
 from mrtlib.experiments.backtracking import efficiency_in_words, progress_in_words, told
 from mrtlib.locks import alone
 from mrtlib.models.loading import work_key
+from mrtlib.pace import SAID
 from mrtlib.store import (
     StoreError,
     check_folder,
@@ -34,6 +35,7 @@ from mrtlib.store import (
     write_json,
     write_text,
 )
+from mrtlib.tasks.problems import check_splits
 
 NOTEBOOKS = ROOT / "notebooks"
 # A notebook about other runs than the pipeline's has a profile of its own. Its copy and manifest
@@ -108,6 +110,7 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
         BatchError: a notebook stopped; the message names notebook, cell and error.
     """
     for own in profiles_in(profile):
+        check_splits(own.problems)
         check_folder(own.runs)
         check_folder(own.figures)
     with alone(profile.runs, "reproduce"):
@@ -238,8 +241,17 @@ def cleaned(book: NotebookNode, names: dict[str, str]) -> NotebookNode:
         if not tags:
             cell.metadata.pop("tags", None)
         if cell.cell_type == "code":
-            cell.outputs = [_portable(o, names) for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [_portable(o, names) for o in cell.outputs if _lasts(o)]
     return book
+
+
+def _lasts(output: NotebookNode) -> bool:
+    """Take the lines that say how far a loop was out of an output; say whether anything is left."""
+    if output.output_type != "stream":
+        return True
+    lines = output.text.splitlines(keepends=True)
+    output.text = "".join(line for line in lines if not SAID.fullmatch(line.strip()))
+    return output.name != "stderr" and bool(output.text)
 
 
 def _portable(output: NotebookNode, names: dict[str, str]) -> NotebookNode:

@@ -1,12 +1,14 @@
 """How far a loop is: a bar with the time left in JupyterLab, a line now and then in a batch run."""
 
 import os
+import re
 import time
 from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 EVERY = 10.0  # seconds from one line to the next
+SAID = re.compile(r".*: \d+ of \d+, \d+ s left")  # such a line, which tells of the hour alone
 
 
 def paced(items: Collection[T], name: str) -> Iterator[T]:

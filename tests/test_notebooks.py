@@ -237,3 +237,16 @@ def test_a_notebook_that_stops(tmp_path, monkeypatch):
     trouble = tmp_path / "runs" / "smoke" / "00_broken.error.txt"
     assert "no disk" in trouble.read_text(encoding="utf-8")
     assert not (tmp_path / "runs" / "smoke" / "00_broken.ipynb").exists()
+
+
+def test_a_copy_holds_nothing_of_the_hour():
+    """What a loop says of its pace, and a library's notices, differ from run to run."""
+    def stream(text: str, name: str = "stdout"):
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    cells = [nbformat.v4.new_code_cell(outputs=[
+        stream("found 3\nmeasures: 16 of 21, 18 s left\nand 4\n"),
+        stream("records: 3 of 9, 20 s left\n"), stream("a notice\n", "stderr"),
+    ])]  # fmt: skip
+    book = batch.cleaned(nbformat.v4.new_notebook(cells=cells), {})
+    assert [out.text for out in book.cells[0].outputs] == ["found 3\nand 4\n"]

@@ -1,6 +1,7 @@
 """Problems are read with clear errors, and grading is right and bounded."""
 
 import json
+import shutil
 import time
 
 import pytest
@@ -19,7 +20,7 @@ from mrtlib.tasks.countdown import (
     reachable,
 )
 from mrtlib.tasks.grading import boxed, grade
-from mrtlib.tasks.problems import Problem, ProblemError, as_record, load_problems
+from mrtlib.tasks.problems import Problem, ProblemError, as_record, check_splits, load_problems
 
 PROBLEM = countdown((3, 5, 7), 22, "three")
 MATH = Problem("m", "math", "math", "What is 1/2 + 1/2?", ("1",))
@@ -230,3 +231,13 @@ def test_the_committed_larger_targets_are_those_of_the_committed_code(monkeypatc
     small = Kind(3, 6, 5, levels["three"].targets, 40)  # results up to 40 reach no such target
     monkeypatch.setitem(OUTSIDE, "larger", ({"three": small}, count))
     assert make_outside("larger", 0) == []
+
+
+def test_splits_with_other_levels_are_refused_before_anything_is_sampled(tmp_path):
+    for name in ("train", "validation", "test"):
+        shutil.copy(FOLDER / f"{name}.jsonl", tmp_path)
+    check_splits(tmp_path)
+    lines = (tmp_path / "validation.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "validation.jsonl").write_text("".join(x for x in lines if '"four"' not in x))
+    with pytest.raises(ProblemError, match=r"validation.jsonl has none of four; add problems"):
+        check_splits(tmp_path)

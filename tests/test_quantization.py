@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from transformers import Gemma3Config
 
+from mrtlib.models import quantization
 from mrtlib.models.loading import add_lora, load_base
-from mrtlib.models.quantization import Twin
+from mrtlib.models.quantization import ModelError, Twin
 
 IDS = torch.arange(40).reshape(2, 20)
 
@@ -57,3 +59,13 @@ def test_building_a_twin_leaves_the_random_state_alone(toy_profile):
     torch.manual_seed(3)
     Twin(base)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_nested_configuration_is_read_by_its_part_for_text():
+    """Gemma 3 and others that read pictures keep the sizes of the language model one level down."""
+    config = Gemma3Config(text_config={"hidden_size": 128, "intermediate_size": 256,
+                                       "num_attention_heads": 4, "head_dim": 32})  # fmt: skip
+    quantization.check_4bit_dimensions(config)
+    config.text_config.intermediate_size = 100
+    with pytest.raises(ModelError, match="intermediate_size = 100"):
+        quantization.check_4bit_dimensions(config)

@@ -1,5 +1,6 @@
 """Text behind tokens, in a byte-pair vocabulary whose merges cross every joint of the project."""
 
+import copy
 from dataclasses import replace
 from itertools import product
 
@@ -263,6 +264,29 @@ def test_sampled_answers_are_read_behind_their_opening(model, tokenizer, ending,
     [J] = exact.packed(model, [probe], ending)
     assert abs(found.J[1] - J[1]) < 0.1 and all(text.startswith("{") for text in seen)
     assert len(set(product(seen))) > 1
+
+
+QUESTION = "{{ messages[0].content }}"
+BLOCK = QUESTION + "{% if enable_thinking %}<think>\n{% else %}<think></think>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [(BLOCK, "7<think>\n"), (f"{QUESTION}<think>", "7<think>"), (QUESTION, "7<think>\n")],
+)
+def test_the_think_block_is_open_at_the_end_of_a_prompt(template, prompt, toy_tokenizer):
+    made = copy.deepcopy(toy_tokenizer)
+    made.chat_template = template
+    thinking = load_profile("tiny").thinking
+    ids = tokens.prompt_ids(made, "7", thinking)
+    assert ids == made.encode(prompt, add_special_tokens=False)
+
+
+def test_a_template_that_never_thinks_is_refused(toy_tokenizer):
+    made = copy.deepcopy(toy_tokenizer)
+    made.chat_template = f"{QUESTION}<think></think>"
+    with pytest.raises(ModelError, match="enable_thinking=True"):
+        tokens.prompt_ids(made, "7", load_profile("tiny").thinking)
 
 
 def test_a_hub_that_does_not_answer_is_one_clear_line_within_seconds(monkeypatch):

@@ -185,14 +185,15 @@ def answer_in_words(gain: pd.DataFrame, errors: pd.DataFrame, gaps: pd.Series) -
         errors: from `estimators.errors`.
     """
     first, last = gain.iloc[0], gain[gain["level"] == gain["level"].iloc[0]].iloc[-1]
-    rows = errors.set_index("answers")
+    rows = errors.rename(columns={"error": "estimate"}).set_index("answers")
     near = (rows["tokens"] - rows.loc[0, "tokens"]).abs().drop(0).idxmin()
     return (
-        f"**Answer.** Progress is made early: on `{first['level']}` the first episode gains "
-        f"{said(first)} of $J$, the {last['j']}th {said(last)}. One packed pass measures it with "
-        f"an error of {said(rows.loc[0])} against many answers, which is their own noise; drawing "
-        f"{near} answers a boundary costs as many tokens ({rows.loc[near, 'tokens']:.0f} a trace "
-        f"instead of {rows.loc[0, 'tokens']:.0f}) and is off by {said(rows.loc[near])}. Only "
+        f"**Answer.** On `{first['level']}` the first episode gains {said(first)} of $J$, and "
+        f"episode {last['j']} {said(last)}. One packed pass measures that with an error of "
+        f"{said(rows.loc[0])} against many answers, whose own noise makes "
+        f"{rows.loc[0, 'floor']:.2f} of it, for {rows.loc[0, 'tokens']:.0f} tokens a trace; {near} "
+        f"answers a boundary are off by {said(rows.loc[near])}, for "
+        f"{rows.loc[near, 'tokens']:.0f}. Only "
         "`regret_to_go` also says *when*: discounted by what is left of the budget, progress adds "
         f"up to the regret removed, on all {len(gaps)} traces. (95 % intervals, over problems.)"
     )

@@ -180,10 +180,21 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thin
 
     Some chat templates end with the tag; where one does not, the tag and a newline are added, as
     in the authors' code. There is no system prompt. The template writes the start token itself, so
-    none is added.
+    none is added. A template that ends with an empty think block is asked again to leave it open.
+
+    Raises:
+        ModelError: it does not.
     """
     messages = [{"role": "user", "content": question + thinking.instruction}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    settings = {"tokenize": False, "add_generation_prompt": True}
+    text = tokenizer.apply_chat_template(messages, **settings)
+    if text.rstrip().endswith(thinking.close_tag):  # an empty think block: thinking is off
+        text = tokenizer.apply_chat_template(messages, **settings, enable_thinking=True)
+        if text.rstrip().endswith(thinking.close_tag):
+            raise ModelError(
+                "the chat template closes the thinking before it begins, also with "
+                "enable_thinking=True; take a template that leaves the think block open"
+            )
     if thinking.open_tag and not text.rstrip().endswith(thinking.open_tag):
         text += thinking.open_tag + "\n"
     return tokenizer.encode(text, add_special_tokens=False)

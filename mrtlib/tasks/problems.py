@@ -13,6 +13,7 @@ from pathlib import Path
 from jsonschema import Draft202012Validator, ValidationError
 
 MAX_ANSWER = 200  # characters of an answer that is looked at
+SPLITS = ("train", "validation", "test")
 FAMILIES = ("countdown", "math")
 MOST_FAULTS = 20  # of a file that are listed
 _WORDS = {"type": "string", "pattern": r"\S"}
@@ -108,6 +109,22 @@ def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
         if limit is None or taken[record["level"]] <= limit:
             out.append(_problem(record))
     return out
+
+
+def check_splits(folder: Path) -> None:
+    """Raise ProblemError where the splits of a folder do not have the same levels.
+
+    A method would be trained on what it is never asked, or asked what it was never trained on.
+    """
+    levels = {name: {p.level for p in load_problems(folder / f"{name}.jsonl")} for name in SPLITS}
+    known = set.union(*levels.values())
+    lacking = [f"{name}.jsonl has none of {', '.join(sorted(known - found))}"
+               for name, found in levels.items() if known - found]  # fmt: skip
+    if lacking:
+        raise ProblemError(
+            f"the splits in {folder} have different levels: {'; '.join(lacking)}; add problems of "
+            "these levels, or take them out of the others"
+        )
 
 
 def _records(path: Path) -> tuple[list[dict], list[str]]:
