@@ -5,6 +5,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ import pytest
 from mrtlib.config import ROOT
 from mrtlib.experiments import episode_analysis
 from mrtlib.plotting import style, trace, widgets
+from mrtlib.plotting.browser import explore_traces
 from mrtlib.tasks.problems import Problem
 
 C0 = 40
@@ -180,8 +182,8 @@ def test_budget_view_refuses_what_was_not_measured():
 
 
 def test_explore_traces_follows_the_choices():
-    box = widgets.explore_traces(rollouts(), progress(), PROBLEMS, decode)
-    problem, method, rollout, page = box.children
+    _, _, pages = explore_traces(rollouts(), progress(), PROBLEMS, decode).children
+    problem, method, rollout, page = pages.children[0].children
     assert [value for _, value in problem.options] == ["a", "b"]  # c was never sampled
     assert page.value == trace.trace_html(view())
     method.value = "outcome"
@@ -194,6 +196,44 @@ def test_explore_traces_follows_the_choices():
     assert "no rollout" in page.value
     method.value = "outcome"
     assert page.value == trace.trace_html(view("outcome", "b"))
+
+
+def test_a_search_looks_at_questions_ids_levels_and_outcomes():
+    search, _, pages = explore_traces(rollouts(), progress(), PROBLEMS, decode).children
+    problem, method, _, page = pages.children[0].children
+    method.value = "outcome"
+
+    def offered(words: str) -> list[str]:
+        search.value = words
+        return [value for _, value in problem.options]
+
+    assert offered("reach 7") == ["b"] and page.value.count("Reach 7.") == 1
+    assert offered("REACH three") == ["a", "b"]
+    assert offered("right") == ["a", "b"] and offered("wrong") == ["a"]  # the base has no b
+    assert offered("seventeen") == [] and "No problem has all these words" in page.value
+    assert offered("") == ["a", "b"] and "Reach" in page.value
+
+
+def test_two_rollouts_can_be_read_side_by_side():
+    search, beside, pages = explore_traces(rollouts(), progress(), PROBLEMS, decode).children
+    search.value = "stop"
+    assert len(pages.children) == 1
+    beside.value = True
+    first, second = (box.children for box in pages.children)
+    second[1].value = "outcome"
+    assert first[-1].value == trace.trace_html(view())
+    assert second[-1].value == trace.trace_html(view("outcome"))
+    beside.value = False
+    assert len(pages.children) == 1
+
+
+def test_a_page_ends_with_the_answer_and_its_grade_and_has_no_empty_lines():
+    right = replace(view("outcome"), answer="<b>22</b>", episodes=["a\n\n b", "\n\nc"])
+    page = Page(trace.trace_html(right))
+    assert "Answer: <b>22</b> (right)" in page.text
+    assert "a\n b" in page.text and "\n\n" not in page.text
+    for nothing in (None, float("nan")):
+        assert "No answer" in Page(trace.trace_html(replace(view(), answer=nothing))).text
 
 
 def test_choose_redraws_and_shows_texts_as_they_are():
@@ -230,9 +270,9 @@ def test_no_notebook_uses_an_output_widget():
 
 def test_explore_traces_needs_something_to_show():
     with pytest.raises(ValueError, match="no rollout belongs"):
-        widgets.explore_traces(rollouts(), progress(), PROBLEMS[2:], decode)
+        explore_traces(rollouts(), progress(), PROBLEMS[2:], decode)
     with pytest.raises(ValueError, match="empty"):
-        widgets.explore_traces(rollouts().iloc[:0], progress(), PROBLEMS, decode)
+        explore_traces(rollouts().iloc[:0], progress(), PROBLEMS, decode)
 
 
 def test_explore_budgets_redraws_and_leaves_no_figure_open():

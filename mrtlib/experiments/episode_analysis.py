@@ -35,6 +35,7 @@ class TraceView:
     tokens: list[int]  # (k + 1,) boundaries t_0 = 0 .. t_k
     J: list[float]  # (k + 1,)
     correct: bool
+    answer: str | None = None  # behind the thinking, as it was read
 
     def __post_init__(self) -> None:
         k = len(self.episodes)
@@ -91,6 +92,7 @@ def trace_view(
         question=questions[problem], method=method, problem=problem, sample=sample,
         episodes=[b[len(a):] for a, b in pairwise(prefixes)],
         tokens=tokens, J=_J_at(measured, tokens), correct=bool(rollout["correct"]),
+        answer=rollout.get("answer"),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from mrtlib.plotting.backtracking import (
     votes_by_tokens,
     warm_start_loss,
 )
+from mrtlib.plotting.browser import explore_traces
 from mrtlib.plotting.budget import (
     accuracy_by_budget,
     headline,
@@ -42,7 +43,7 @@ from mrtlib.plotting.training import (
     learning_curves,
     study_curves,
 )
-from mrtlib.plotting.widgets import as_html, budget_view, choose, explore_budgets, explore_traces
+from mrtlib.plotting.widgets import as_html, budget_view, choose, explore_budgets
 
 __all__ = [
     "Answer", "METHODS", "accuracy_by_budget", "accuracy_by_episode", "accuracy_by_token",

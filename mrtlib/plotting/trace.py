@@ -162,6 +162,18 @@ def _curve(ax: Axes, view: TraceView) -> None:
     ax.set(ylim=(0, 1), yticks=(0, 0.5, 1))
 
 
+def _dense(words: str) -> str:
+    """Return a text without its empty lines."""
+    return "\n".join(line for line in words.splitlines() if line.strip())
+
+
+def _ending(view: TraceView) -> str:
+    """Say what the rollout answered, and whether that was right."""
+    if not isinstance(view.answer, str):  # None, or the NaN that a joined table makes of it
+        return "No answer behind the thinking: wrong."
+    return f"Answer: {view.answer} ({'right' if view.correct else 'wrong'})"
+
+
 @paper
 def trace_html(view: TraceView) -> str:
     """Return the trace as HTML: episodes coloured, J and progress beside them, J(t) under them.
@@ -176,7 +188,7 @@ def trace_html(view: TraceView) -> str:
         rows.append(
             f'<tr style="background:#fff"><td style="text-align:right;padding:6px">{j or ""}</td>'
             f'<td style="background:{_tint(j)};padding:3px 8px;white-space:pre-wrap;'
-            f'text-align:left;font-family:monospace">{escape(words.strip())}</td>'
+            f'text-align:left;font-family:monospace">{escape(_dense(words))}</td>'
             f'<td style="background:{bar};text-align:center">{J:.2f}</td>'
             f'<td style="text-align:right">{gained}</td></tr>'
         )
@@ -199,6 +211,7 @@ def trace_html(view: TraceView) -> str:
         '<table style="border-collapse:collapse;width:100%;color:#111;table-layout:fixed">'
         '<tr style="background:#fff"><th style="width:4%"></th><th></th><th style="width:12%">J'
         f'</th><th style="width:11%">progress</th></tr>{"".join(rows)}</table>'
+        f"<p>{escape(_ending(view))}</p>"
         '<img alt="J after each episode" style="width:100%" '
         f'src="data:image/png;base64,{curve}"></div>'
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Views to explore with: a trace in words, and the methods at a budget.
+"""Views to explore with: the methods at a budget, and any function of a few choices.
 
 Each view is a pure function first that a notebook can call once without widgets; the widgets only
 pass the choices on. They show their result in an HTML or Image widget and not in an Output widget:
@@ -16,13 +16,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mrtlib.config import LABELS
-from mrtlib.episodes import Decode
 from mrtlib.evaluation import tables
-from mrtlib.experiments.episode_analysis import trace_view
 from mrtlib.plotting import style
 from mrtlib.plotting.budget import headline
-from mrtlib.plotting.trace import trace_html
-from mrtlib.tasks.problems import Problem
 
 
 def budgets_of(results: pd.DataFrame) -> list[int]:
@@ -64,48 +60,6 @@ def budget_view(
                   loc="lower left", bbox_to_anchor=(0, 1.07), alignment="left",
                   title=f"at {budget} tokens")  # fmt: skip
     return fig
-
-
-def explore_traces(
-    rollouts: pd.DataFrame, progress: pd.DataFrame, problems: Sequence[Problem], decode: Decode
-) -> widgets.VBox:
-    """Return a browser of traces: choose problem, method and rollout, read `trace_html`.
-
-    Only problems with a rollout are offered.
-
-    Raises:
-        ValueError: there is none.
-    """
-    there = set(tables.need(rollouts, "method seed problem sample", "explore_traces")["problem"])
-    questions = [(f"{p.question}  ({p.id})", p.id) for p in problems if p.id in there]
-    if not questions:
-        raise ValueError("no rollout belongs to the problems given; load those that were sampled")
-    problem = widgets.Dropdown(options=questions, description="problem")
-    method = widgets.Dropdown(options=tables.in_order(rollouts["method"]), description="method")
-    rollout = widgets.Dropdown(description="rollout")
-    page = widgets.HTML()
-
-    def offer(_: object = None) -> None:
-        fits = (rollouts["method"] == method.value) & (rollouts["problem"] == problem.value)
-        pairs = sorted(set(zip(rollouts["seed"][fits], rollouts["sample"][fits], strict=True)))
-        rollout.options = [(f"seed {s}, sample {n}", (int(s), int(n))) for s, n in pairs]
-        rollout.index = 0 if pairs else None  # the widget selects nothing after an empty list
-        show()
-
-    def show(_: object = None) -> None:
-        if rollout.value is None:
-            page.value = "This method has no rollout of this problem."
-            return
-        seed, sample = rollout.value
-        page.value = trace_html(trace_view(
-            rollouts, progress, problems, method.value, problem.value, sample, decode, seed
-        ))  # fmt: skip
-
-    offer()
-    problem.observe(offer, "value")
-    method.observe(offer, "value")
-    rollout.observe(show, "value")
-    return widgets.VBox([problem, method, rollout, page])
 
 
 def choose(show: Callable[..., object], **choices: Sequence | tuple[int, int]) -> widgets.VBox:
