@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from transformers import LlamaConfig
 
 from mrtlib.config import ANSWER, BACK, load_profile
 from mrtlib.episodes import by_backtracking
@@ -138,7 +139,7 @@ class Script:
 def comparer(texts, plan, budget=60):
     thinking = replace(PROFILE.thinking, budget=budget, answer_tokens=40)
     profile = replace(PROFILE, thinking=thinking)
-    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=400))
+    model = SimpleNamespace(config=LlamaConfig(max_position_embeddings=400))
     prover = SimpleNamespace(sampler=Script(texts), model=model)
     evaluator = SimpleNamespace(
         profile=profile, reader=Reader(LETTERS, thinking), prover=prover, method="base", seed=0
