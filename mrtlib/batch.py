@@ -161,7 +161,9 @@ def write_manifest(profile: Profile, seed: int, seeds: int, command: str) -> Non
 def seeds_on_record(profile: Profile, seed: int) -> int:
     """Return how many training seeds, from `seed` on, a run with these settings has finished."""
     path = profile.runs / "manifest.json"
-    record = read_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return 0
+    record = read_json(path)
     same = record.get("key") == _key(profile) and record["seeds"][0] == seed
     return len(record["seeds"]) if same else 0
 

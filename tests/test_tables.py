@@ -76,10 +76,13 @@ def papers(made: dict[str, pd.DataFrame]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def exact_area(J, t, budget):
+def exact_area(J, t, budgets):
     """Return `regret.area` by sums without rounding."""
-    left = np.maximum(0.0, budget - np.asarray(t)[1:])
-    return math.fsum([budget * J[0], *(left * np.diff(J))])
+    def one(budget: float) -> float:
+        left = np.maximum(0.0, budget - np.asarray(t)[1:])
+        return math.fsum([budget * J[0], *(left * np.diff(J))])
+
+    return np.vectorize(one)(budgets)
 
 
 def exact_cells(series, index, level):
