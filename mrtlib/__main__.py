@@ -128,10 +128,10 @@ def scale(options: argparse.Namespace) -> None:
 def study(options: argparse.Namespace) -> None:
     """Work off a stage of the study; what is on record is not done again."""
     profile = load_profile(options.profile)
-    check_folder(profile.runs)
     from mrtlib.experiments import measuring, queue
 
     _known_stage(options.stage, tuple(measuring.STAGES))
+    check_folder(profile.runs)
     tasks = measuring.tasks_of(profile, options.stage)
     if options.worker:
         sys.exit(3 if queue.work_off(tasks, profile.runs) else 0)

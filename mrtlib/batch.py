@@ -4,6 +4,7 @@ A notebook that was cut off runs again from its first cell; the library calls in
 done, so a run goes on from what it has.
 """
 
+import logging
 import os
 import sys
 import time
@@ -109,8 +110,10 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
     Raises:
         BatchError: a notebook stopped; the message names notebook, cell and error.
     """
-    for own in profiles_in(profile):
-        check_splits(own.problems)
+    profiles = profiles_in(profile)
+    for problems in {own.problems for own in profiles}:  # most profiles share theirs
+        check_splits(problems)
+    for own in profiles:
         check_folder(own.runs)
         check_folder(own.figures)
     with alone(profile.runs, "reproduce"):
@@ -195,6 +198,10 @@ def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> Noteboo
                 progress_bar=False, stdout_file=stream,
                 extra_arguments=["--IPKernelApp.log_level=50"],  # no notices at start and end
             )  # fmt: skip
+    except KeyboardInterrupt:
+        # Pending tasks of the client find the kernel dead; each would print a traceback at exit.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     except papermill.PapermillExecutionError as error:
         where = f" (all of it in {trouble})"
         try:

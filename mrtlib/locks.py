@@ -7,7 +7,7 @@ lock does not.
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,22 +19,16 @@ LOCKS = "locks"  # folder of the files, in the one where the work is done
 def holding(folder: Path, name: str) -> Iterator[bool]:
     """Hold a name in a folder; yields False where another process holds it."""
     lock, sign = _files(folder, name)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    with _signed(lock, sign):
-        yield True
+    free = _taken(lock)
+    with _signed(lock, sign) if free else nullcontext():
+        yield free
 
 
 @contextmanager
 def alone(folder: Path, name: str) -> Iterator[None]:
     """Hold a name in a folder; where another process holds it, say which one, and wait for it."""
     lock, sign = _files(folder, name)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if not _taken(lock):
         print(f"{holder(sign)} is at work on {name} in {folder}; waiting for it", flush=True)
         lock.acquire()
     with _signed(lock, sign):
@@ -60,6 +54,15 @@ def holder(sign: Path) -> str:
 def _files(folder: Path, name: str) -> tuple[FileLock, Path]:
     (folder / LOCKS).mkdir(parents=True, exist_ok=True)
     return FileLock(folder / LOCKS / f"{name}.lock"), folder / LOCKS / f"{name}.held"
+
+
+def _taken(lock: FileLock) -> bool:
+    """Take a lock if it is free; say whether it was."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
 
 
 @contextmanager

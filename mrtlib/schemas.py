@@ -18,6 +18,7 @@ def _schema(required: str, nullable: str = "") -> pa.Schema:
     return pa.schema([pa.field(name, kinds[kind], null) for name, kind, null in pairs])
 
 
+SECONDS = ("sampling_s", "probing_s", "learning_s")  # columns of `steps` that hang on the machine
 _SAMPLE = "method:str seed:int level:str problem:str sample:int "
 
 SCHEMAS: dict[str, pa.Schema] = {

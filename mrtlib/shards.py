@@ -109,11 +109,12 @@ def complete(
         make: returns the rows of every table for the i-th part.
         name: of the work, as it is said.
     """
-    if not _missing(tables, keys):
+    missing = _missing(tables, keys, range(len(keys)))
+    if not missing:
         return
     folder = list(tables.values())[-1].directory
     with alone(folder.parent, folder.name):
-        missing = _missing(tables, keys)  # what whoever was waited for has left
+        missing = _missing(tables, keys, missing)  # what whoever was waited for has left
         began = time.monotonic()
         for done, i in enumerate(missing, start=1):
             rows = make(i)
@@ -123,7 +124,8 @@ def complete(
             print(f"{name}: part {done} of {len(missing)}, {left:.0f} min left", flush=True)
 
 
-def _missing(tables: Mapping[str, Shards], keys: Sequence[str]) -> list[int]:
-    """Return the places of the parts that lack a table."""
-    return [i for i, key in enumerate(keys)
-            if not all(shards.whole(key) for shards in tables.values())]  # fmt: skip
+def _missing(
+    tables: Mapping[str, Shards], keys: Sequence[str], places: Iterable[int]
+) -> list[int]:
+    """Return those of some places whose part lacks a table."""
+    return [i for i in places if not all(shards.whole(keys[i]) for shards in tables.values())]

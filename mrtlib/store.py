@@ -108,6 +108,7 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and -1 < value < 2**31
 
 SEAL = b"sha256 of all else:"
+KEY = "key.json"  # in a folder, written last: the key of what it was made of
 PROBE = 2**20  # bytes that a folder must have room for before hours are spent
 STALE_SECONDS = 3600  # a temporary file this old belongs to no writer that still lives
 # Raised when the same settings and weights give other records, so that old ones are not read.
@@ -161,9 +162,19 @@ def content_key(**values: Any) -> str:
     return hashlib.sha256(_json(values, "a key").encode()).hexdigest()[:32]
 
 
+def content_seed(**values: Any) -> int:
+    """Return a seed of 48 bits for plain JSON values: equal values, equal seed."""
+    return int(content_key(**values)[:12], 16)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write a plain JSON value, keys sorted, whole or not at all."""
     _replace(Path(path), (_json(value, str(path), indent=1) + "\n").encode())
+
+
+def is_of_key(folder: Path, key: str) -> bool:
+    """Say whether a folder is marked as whole, and as made of what a key stands for."""
+    return (folder / KEY).is_file() and read_json(folder / KEY) == key
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from mrtlib.schemas import SECONDS
+
 ROOT = Path(__file__).parents[1]
 REPRODUCE = [sys.executable, "-m", "mrtlib", "reproduce", "--profile", "smoke"]
 # A training of two steps, and its evaluation: the short form, part of `make test`.
@@ -40,7 +42,6 @@ KINDS = (".parquet", ".safetensors", ".png", ".csv", ".ipynb", "manifest.json", 
 SHORT_KINDS = (".parquet", ".safetensors", "keys.json", "hashes.json")
 # What hangs on the hour or on the machine: how long things took, who was at work, what was put by.
 LEFT_OUT = ("locks", "logs", "checkpoints", "damaged")
-SECONDS = ("sampling_s", "probing_s", "learning_s")
 
 
 @dataclass(frozen=True)

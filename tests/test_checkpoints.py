@@ -8,12 +8,12 @@ import pytest
 
 from mrtlib.config import Profile, load_profile
 from mrtlib.models.loading import ADAPTER_FILES, HASHES, ModelError, load_policy
+from mrtlib.schemas import SECONDS
 from mrtlib.store import file_hashes, read_table
 from mrtlib.training import checkpoints, runs
 from mrtlib.training.trainer import MRTTrainer
 
 METHOD = "episode_progress"
-TIMES = ["sampling_s", "probing_s", "learning_s"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def run(trained, tmp_path, monkeypatch) -> tuple[Profile, Path]:
 
 def outcome(folder: Path) -> tuple:
     """Return what a training leaves, but for the seconds it took."""
-    steps = read_table(folder / "steps.parquet", "steps").drop(columns=TIMES)
+    steps = read_table(folder / "steps.parquet", "steps").drop(columns=[*SECONDS])
     assert steps["grad_norm"].max() > 0.01, "something was learned"
     return file_hashes([folder / file for file in ADAPTER_FILES], folder), steps.to_csv()
 

@@ -6,10 +6,10 @@
 import numpy as np
 import pandas as pd
 
+from mrtlib.schemas import SECONDS
 from mrtlib.stats import cut, over_seeds
 
 QUANTITIES = {"reward": 1.0, "regret": 1.0, "length": np.inf}  # of the curves; largest values
-SECONDS = ("sampling_s", "probing_s", "learning_s")
 FIRST = ("generated_tokens", "length", "reward", "episodes")  # of the first batch
 
 

@@ -27,7 +27,7 @@ from mrtlib.models.sampling import Sample
 from mrtlib.models.tokens import fetch, prompt_ids
 from mrtlib.rollouts import Reader
 from mrtlib.shards import Shards, complete
-from mrtlib.store import content_key
+from mrtlib.store import content_seed
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem, ProblemError, as_record, load_problems
 
@@ -271,10 +271,10 @@ class Comparer:
     ) -> list[list[Sample]]:
         """Draw n continuations of each prompt; the seed is that of the place in the comparison."""
         evaluator, settings = self.evaluator, self.evaluator.profile.evaluation
-        at = content_key(seed=evaluator.seed, at=place, problem=problems[0].id)
+        seed = content_seed(seed=evaluator.seed, at=place, problem=problems[0].id)
         return evaluator.prover.sampler.sample(
             prompts, n, most_tokens(evaluator.profile), settings.temperature, settings.top_p,
-            evaluator.reader.end_ids, int(at[:12], 16),
+            evaluator.reader.end_ids, seed,
         )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from mrtlib.prover.probes import BLANK_LINE
 from mrtlib.prover.prover import TRACES, Drawn, J_of, Prover, progress_rows
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.shards import Shards, complete
-from mrtlib.store import content_key, read_json, write_json
+from mrtlib.store import content_seed, read_json, write_json
 from mrtlib.tasks.problems import Problem, as_record, load_problems
 
 # Words that force the model to think on, in turn (the paper's budget-forced extrapolation).
@@ -172,7 +172,7 @@ class Evaluator:
 
 def _seed(seed: int, place: str) -> int:
     """Return a sampling seed for a training seed and a place in the evaluation."""
-    return int(content_key(seed=seed, at=place)[:12], 16)
+    return content_seed(seed=seed, at=place)
 
 
 def _budget_row(labels: dict, *values: object) -> dict:

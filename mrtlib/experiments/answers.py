@@ -14,7 +14,7 @@ from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.models.loading import work_keys
 from mrtlib.rollouts import of_record
 from mrtlib.shards import Shards, complete
-from mrtlib.store import MEASURE, TRACE, content_key
+from mrtlib.store import MEASURE, TRACE, content_seed
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Problem, as_record, load_problems
 
@@ -114,4 +114,4 @@ def known_of(profile: Profile, part: pd.DataFrame, seed: int) -> dict[str, Any]:
 def draw_seed(profile: Profile, part: pd.DataFrame, seed: int) -> int:
     """Return the seed of a part's draws: a function of rollouts and settings, not of weights."""
     settings = key_texts(profile, "thinking prover") | {"model": profile.model.name}
-    return int(content_key(measure=MEASURE, **settings, **drawn_from(part, seed))[:12], 16)
+    return content_seed(measure=MEASURE, **settings, **drawn_from(part, seed))

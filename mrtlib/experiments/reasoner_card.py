@@ -27,7 +27,7 @@ from mrtlib.reasoner.lessons import Recipe
 from mrtlib.reasoner.making import make
 from mrtlib.shards import Shards, complete
 from mrtlib.stats import Interval, proportion, two_way
-from mrtlib.store import content_key, read_json
+from mrtlib.store import content_seed, read_json
 from mrtlib.tasks.countdown import value
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Grade, Problem, as_record
@@ -124,7 +124,7 @@ def card_records(profile: Profile, seed: int) -> dict[str, pd.DataFrame]:
 
 
 def _seed(seed: int, problems: list[Problem]) -> int:
-    return int(content_key(seed=seed, at=problems[0].id, draws="card")[:12], 16)
+    return content_seed(seed=seed, at=problems[0].id, draws="card")
 
 
 def _records(evaluator: Evaluator, problems: list[Problem], seed: int) -> dict[str, list[dict]]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mrtlib.config import TRAINED_METHODS, Profile
 from mrtlib.shards import Shards
-from mrtlib.store import read_json
+from mrtlib.store import is_of_key
 from mrtlib.training.runs import train, training_key
 
 # Compared with ten seeds and at two lengths; the rest with five, at one.
@@ -115,8 +115,7 @@ class Training:
 
     def trained(self) -> bool:
         """Say whether the adapter is there, whole, and of these settings."""
-        file = self.adapter / "key.json"
-        return file.is_file() and read_json(file) == self.full_key
+        return is_of_key(self.adapter, self.full_key)
 
     @property
     def record(self) -> Shards:

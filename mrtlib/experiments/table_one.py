@@ -10,7 +10,8 @@ import pandas as pd
 from mrtlib.config import LABELS, ROOT
 from mrtlib.evaluation.comparison import Models
 from mrtlib.evaluation.results import by_seed_and_problem, level_names, level_of_each
-from mrtlib.stats import Interval, proportion, two_way
+from mrtlib.evaluation.tables import written
+from mrtlib.stats import proportion, two_way
 from mrtlib.store import read_csv
 
 THEIRS = ROOT / "data" / "paper" / "table1.csv"
@@ -82,10 +83,8 @@ def _theirs_in_words() -> list[str]:
     return lines
 
 
-def _cell(found: pd.Series | Interval, signed: bool) -> str:
-    plus = "+" if signed else ""
-    return (f"{100 * found.estimate:{plus}z.1f} [{100 * found.low:z.1f}, {100 * found.high:z.1f}]"
-            .replace("-", "\u2212"))  # fmt: skip
+def _cell(found: pd.Series, signed: bool) -> str:
+    return " ".join(written(*found[["estimate", "low", "high"]], 1, 100, "+" if signed else ""))
 
 
 def _row(cells: list[str]) -> str:

@@ -28,7 +28,7 @@ from mrtlib.reasoner.making import make
 from mrtlib.reasoner.stitching import KINDS, Attempts, Steps, Stitching
 from mrtlib.rollouts import Rollout
 from mrtlib.shards import Shards, complete
-from mrtlib.store import content_key, file_hashes, read_json, write_csv, write_json
+from mrtlib.store import KEY, content_seed, file_hashes, is_of_key, read_json, write_csv, write_json
 from mrtlib.tasks.problems import Problem, as_record, load_problems
 from mrtlib.training.warm_start import Coded, FineTuning, fine_tune
 
@@ -122,7 +122,7 @@ def _outputs(
         most = profile.thinking.budget + profile.thinking.answer_tokens
         drawn = sampler.sample(
             [a + b for a, b in zip(prompts, begun, strict=True)], 1, most, 1.0, 1.0,
-            reader.end_ids, int(content_key(at=name, problem=parts[i][0].id)[:12], 16),
+            reader.end_ids, content_seed(at=name, problem=parts[i][0].id),
         )  # fmt: skip
         rows = []
         for (p, n, _), prompt, start, (own,) in zip(wanted, prompts, begun, drawn, strict=True):
@@ -175,7 +175,7 @@ def fine_tuned(profile: Profile, kind: str, seed: int) -> Path:
         problems=file_hashes([base.problems / "train.jsonl"], base.problems),
         stitching=json.loads(json.dumps(asdict(settings))),
     )  # fmt: skip
-    if (folder / "key.json").is_file() and read_json(folder / "key.json") == key:
+    if is_of_key(folder, key):
         return folder
     found = base_attempts(profile)
     order = Random(0).sample(range(len(found)), len(found))
@@ -191,7 +191,7 @@ def fine_tuned(profile: Profile, kind: str, seed: int) -> Path:
     kept = {"kind": kind, "seed": seed, "stitching": asdict(settings), "tuning": asdict(tuning)}
     write_json(folder / "training.json", kept | {"set": facts, "log": log})
     shutil.copy(folder / "training.json", folder / "model")
-    write_json(folder / "key.json", key)  # last: it marks the model as whole
+    write_json(folder / KEY, key)  # last: it marks the model as whole
     return folder
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from jsonschema import Draft202012Validator, ValidationError
 
 MAX_ANSWER = 200  # characters of an answer that is looked at
-SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = ("train", "validation", "test")
 FAMILIES = ("countdown", "math")
 MOST_FAULTS = 20  # of a file that are listed
 _WORDS = {"type": "string", "pattern": r"\S"}
@@ -116,7 +116,8 @@ def check_splits(folder: Path) -> None:
 
     A method would be trained on what it is never asked, or asked what it was never trained on.
     """
-    levels = {name: {p.level for p in load_problems(folder / f"{name}.jsonl")} for name in SPLITS}
+    levels = {name: {p.level for p in load_problems(folder / f"{name}.jsonl")}
+              for name in SPLIT_NAMES}  # fmt: skip
     known = set.union(*levels.values())
     lacking = [f"{name}.jsonl has none of {', '.join(sorted(known - found))}"
                for name, found in levels.items() if known - found]  # fmt: skip

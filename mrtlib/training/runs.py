@@ -13,7 +13,16 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from mrtlib.config import Profile, Training
 from mrtlib.locks import alone
 from mrtlib.models.loading import adapter_is_whole, load_policy, save_adapter, work_key
-from mrtlib.store import file_hashes, read_json, read_table, set_aside, write_json, write_table
+from mrtlib.schemas import SECONDS
+from mrtlib.store import (
+    KEY,
+    file_hashes,
+    is_of_key,
+    read_table,
+    set_aside,
+    write_json,
+    write_table,
+)
 from mrtlib.training.checkpoints import Marking, history, newest
 from mrtlib.training.finetuning import FORMS, fine_tune
 from mrtlib.training.schedule import share_done, spent
@@ -22,7 +31,6 @@ from mrtlib.training.validation import BEST, Validation
 
 # What a run tries at its start, where it has a use: exact against sampled J, and short numbers.
 FOUND = ("comparison.json", "precision.json")
-KEY = "key.json"  # beside an adapter: what decided its training
 Trained = tuple[PreTrainedModel, list[dict]]  # a policy, and the rows of its `steps`
 
 
@@ -92,15 +100,14 @@ def _estimate(known: Sequence[Path], left: int) -> str:
     """Return how long some trainings will take, by those on record, in words."""
     if not known:
         return ""
-    columns = ["sampling_s", "probing_s", "learning_s"]
-    steps = [read_table(folder / "steps.parquet", "steps")[columns] for folder in known]
+    steps = [read_table(folder / "steps.parquet", "steps")[[*SECONDS]] for folder in known]
     minutes = sum(float(table.to_numpy().sum()) for table in steps) / len(known) / 60
     return f"; about {left * minutes:.0f} min, as those on record took {minutes:.1f} min each"
 
 
 def is_trained(folder: Path, key: str) -> bool:
     """Say whether a folder has the adapter of a training; put one that is damaged aside."""
-    if not (folder / KEY).is_file() or read_json(folder / KEY) != key:
+    if not is_of_key(folder, key):
         return False
     if adapter_is_whole(folder):
         return True
