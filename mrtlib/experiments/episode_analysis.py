@@ -30,10 +30,10 @@ class TraceView:
     question: str
     method: str
     problem: str
-    sample: int
+    sample: int | None  # None: it is no rollout of ours
     episodes: list[str]  # (k,) joined they are the trace
     tokens: list[int]  # (k + 1,) boundaries t_0 = 0 .. t_k
-    J: list[float]  # (k + 1,)
+    J: list[float]  # (k + 1,); NaN where nothing was measured
     correct: bool
     answer: str | None = None  # behind the thinking, as it was read
 
@@ -44,6 +44,11 @@ class TraceView:
                 f"a trace of {k} episodes needs k >= 1 and k + 1 tokens and J; got "
                 f"{len(self.tokens)} and {len(self.J)}"
             )
+
+    @property
+    def measured(self) -> bool:
+        """Whether J is known."""
+        return not np.isnan(self.J).any()
 
     @property
     def progress(self) -> list[float]:

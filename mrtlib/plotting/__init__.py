@@ -10,7 +10,7 @@ from mrtlib.plotting.backtracking import (
     votes_by_tokens,
     warm_start_loss,
 )
-from mrtlib.plotting.browser import explore_traces
+from mrtlib.plotting.browser import explore_pasted, explore_traces
 from mrtlib.plotting.budget import (
     accuracy_by_budget,
     headline,
@@ -49,7 +49,8 @@ __all__ = [
     "Answer", "METHODS", "accuracy_by_budget", "accuracy_by_episode", "accuracy_by_token",
     "annotated_trace", "as_html", "backtrack_progress", "budget_view", "choose",
     "cost_by_boundaries", "coverage", "episode_counts", "error_by_tokens", "estimator_curves",
-    "exact_against_sampled", "explore_budgets", "explore_traces", "forms_curves", "headline",
+    "exact_against_sampled", "explore_budgets", "explore_pasted", "explore_traces",
+    "forms_curves", "headline",
     "learning_curves", "official_regret_by_budget", "progress_by_episode", "reasoner_card",
     "reasoner_page",
     "regret_by_budget", "render", "results_table", "save", "search_curves", "start",

@@ -1,14 +1,18 @@
-"""A browser of traces: search problems, read a rollout episode by episode, or two side by side."""
+"""A browser of traces: search problems, read a rollout episode by episode, or two side by side.
 
-from collections.abc import Sequence
+And a place to paste a trace from elsewhere.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import ipywidgets as widgets
 import pandas as pd
 
 from mrtlib.episodes import Decode
 from mrtlib.evaluation import tables
-from mrtlib.experiments.episode_analysis import trace_view
+from mrtlib.experiments.episode_analysis import TraceView, trace_view
 from mrtlib.plotting.trace import trace_html
 from mrtlib.tasks.problems import Problem
 
@@ -26,6 +30,7 @@ class Records:
     progress: pd.DataFrame
     problems: Sequence[Problem]  # those with a rollout
     decode: Decode
+    page_of: Callable[[TraceView], str] = trace_html
 
     def matching(self, words: str) -> list[tuple[str, str]]:
         """Return (question with id, id) of the problems that have all the words of a search.
@@ -45,8 +50,8 @@ class Records:
 
     def page(self, method: str, problem: str, seed: int, sample: int) -> str:
         """Return one rollout as HTML."""
-        return trace_html(trace_view(self.rollouts, self.progress, self.problems, method, problem,
-                                     sample, self.decode, seed))  # fmt: skip
+        return self.page_of(trace_view(self.rollouts, self.progress, self.problems, method,
+                                       problem, sample, self.decode, seed))  # fmt: skip
 
 
 class Picker:
@@ -96,12 +101,16 @@ class Picker:
 
 
 def explore_traces(
-    rollouts: pd.DataFrame, progress: pd.DataFrame, problems: Sequence[Problem], decode: Decode
-) -> widgets.VBox:
+    rollouts: pd.DataFrame, progress: pd.DataFrame, problems: Sequence[Problem], decode: Decode,
+    page_of: Callable[[TraceView], str] = trace_html,
+) -> widgets.VBox:  # fmt: skip
     """Return a browser of traces: search problems, choose one, a method and a rollout, read it.
 
     A second rollout can be put beside it: of another method, say. Only problems with a rollout are
     offered.
+
+    Args:
+        page_of: returns what is shown of a trace, as HTML; its episodes by default.
 
     Raises:
         ValueError: there is none.
@@ -110,7 +119,7 @@ def explore_traces(
     known = [p for p in problems if p.id in there]
     if not known:
         raise ValueError("no rollout belongs to the problems given; load those that were sampled")
-    records = Records(rollouts, progress, known, decode)
+    records = Records(rollouts, progress, known, decode, page_of)
     search = widgets.Text(
         description="search", placeholder="words of the question, an id, a level, right, wrong",
         continuous_update=False, layout=widgets.Layout(width=WIDE), style=WHOLE,
@@ -133,3 +142,36 @@ def explore_traces(
     search.observe(find, "value")
     beside.observe(put_beside, "value")
     return widgets.VBox([search, beside, pages])
+
+
+def pasted_page(read: Callable[..., TraceView], *given: object) -> str:
+    """Return the trace that a function reads, as HTML; what is wrong with it in its place."""
+    try:
+        return trace_html(read(*given))
+    except ValueError as error:
+        return f"<p><b>{escape(str(error))}</b></p>"
+
+
+def explore_pasted(read: Callable[[str, str, str, bool], TraceView]) -> widgets.VBox:
+    """Return a place to paste a trace from elsewhere, which is cut into episodes and measured.
+
+    Args:
+        read: takes question, text, right answers, and whether J is to be measured; an
+            `experiments.pasted.PastedReader`.
+    """
+    wide = widgets.Layout(width=WIDE)
+    question = widgets.Text(description="question", layout=wide, style=WHOLE)
+    text = widgets.Textarea(description="trace", layout=wide, style=WHOLE, rows=8,
+                            placeholder="the thinking, with its tags or without")  # fmt: skip
+    answers = widgets.Textarea(
+        description="right answers", layout=wide, style=WHOLE, rows=2,
+        placeholder="one a line; not needed for a question from the problems, or of Countdown",
+    )  # fmt: skip
+    measure = widgets.Checkbox(description="measure J with the model", indent=False)
+    button, page = widgets.Button(description="cut into episodes"), widgets.HTML(layout=wide)
+
+    def show(_: object = None) -> None:
+        page.value = pasted_page(read, question.value, text.value, answers.value, measure.value)
+
+    button.on_click(show)
+    return widgets.VBox([question, text, answers, measure, button, page])

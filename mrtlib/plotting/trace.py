@@ -29,20 +29,21 @@ MAX_BLOCKS, MAX_LINES = 10, 4  # of words; a longer trace is abridged, its curve
 
 
 def signed(value: float) -> str:
-    """Format progress: a sign, two digits, a true minus and no minus before 0.00."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "\u2212")
+    """Format progress: a sign, two digits, a true minus, and no sign before 0.00."""
+    return f"{value:+.2f}".replace("-", "\u2212") if round(value, 2) else "0.00"
 
 
 def could_have_stopped(view: TraceView) -> bool:
     """Say whether a right trace had its best J before its end; a wrong one was right nowhere."""
-    return view.correct and view.stop_at < len(view.episodes)
+    return view.correct and view.measured and view.stop_at < len(view.episodes)
 
 
 def headline_of(view: TraceView) -> str:
     """Say in one line whose trace this is, how it ended and where it could have stopped."""
     label = METHODS[view.method].label if view.method in METHODS else view.method
     end = "correct" if view.correct else "wrong"
-    text = f"{label}, {view.problem}, sample {view.sample}: {end} after {view.tokens[-1]} tokens"
+    which = f"{label}, {view.problem}" + ("" if view.sample is None else f", sample {view.sample}")
+    text = f"{which}: {end} after {view.tokens[-1]} tokens"
     if could_have_stopped(view):
         where = f"after episode {view.stop_at}" if view.stop_at else "before thinking"
         text += f"; could have stopped {where} ({view.tokens[view.stop_at]} tokens)"
@@ -178,28 +179,21 @@ def _ending(view: TraceView) -> str:
 def trace_html(view: TraceView) -> str:
     """Return the trace as HTML: episodes coloured, J and progress beside them, J(t) under them.
 
-    Everything that a model or a data set wrote is escaped. The curve is a picture in it, as a
-    notebook that is not trusted shows no inline SVG.
+    Everything that a model or a data set wrote is escaped. Where J was not measured, its cells are
+    empty and there is no curve.
     """
     rows = []
     for j, words in enumerate(["(no thinking)", *view.episodes]):
-        J, gained = view.J[j], signed(view.progress[j - 1]) if j else ""
-        bar = f"linear-gradient(90deg,#bbb {100 * J:.0f}%,#eee {100 * J:.0f}%)"
         rows.append(
             f'<tr style="background:#fff"><td style="text-align:right;padding:6px">{j or ""}</td>'
             f'<td style="background:{_tint(j)};padding:3px 8px;white-space:pre-wrap;'
             f'text-align:left;font-family:monospace">{escape(_dense(words))}</td>'
-            f'<td style="background:{bar};text-align:center">{J:.2f}</td>'
-            f'<td style="text-align:right">{gained}</td></tr>'
+            f"{_worth(view, j)}</tr>"
         )
-        if j == view.stop_at and could_have_stopped(view):
+        if could_have_stopped(view) and j == view.stop_at:
             rows.append(f'<tr style="background:#fff"><td colspan="4" style="color:{ORANGE};'
                         f'text-align:center;border-top:2px dashed {ORANGE}">could have stopped '
                         "here</td></tr>")  # fmt: skip
-    (ax,) = panels(None, height=1.1, width=WIDE)
-    _curve(ax, view)
-    curve = b64encode(render(ax.figure, "png", dpi=150)).decode()
-    plt.close(ax.figure)
     return (
         # The class keeps MathJax off the model's dollar signs; colours are set on every row,
         # for JupyterLab's dark theme would else put its own behind black text.
@@ -211,7 +205,25 @@ def trace_html(view: TraceView) -> str:
         '<table style="border-collapse:collapse;width:100%;color:#111;table-layout:fixed">'
         '<tr style="background:#fff"><th style="width:4%"></th><th></th><th style="width:12%">J'
         f'</th><th style="width:11%">progress</th></tr>{"".join(rows)}</table>'
-        f"<p>{escape(_ending(view))}</p>"
-        '<img alt="J after each episode" style="width:100%" '
-        f'src="data:image/png;base64,{curve}"></div>'
+        f"<p>{escape(_ending(view))}</p>{_picture(view) if view.measured else ''}</div>"
     )  # fmt: skip
+
+
+def _worth(view: TraceView, j: int) -> str:
+    """Return the cells of J behind episode j, and of its progress."""
+    if not view.measured:
+        return "<td></td><td></td>"
+    J, gained = view.J[j], signed(view.progress[j - 1]) if j else ""
+    bar = f"linear-gradient(90deg,#bbb {100 * J:.0f}%,#eee {100 * J:.0f}%)"
+    return (f'<td style="background:{bar};text-align:center">{J:.2f}</td>'
+            f'<td style="text-align:right">{gained}</td>')  # fmt: skip
+
+
+def _picture(view: TraceView) -> str:
+    """Return the curve as a picture, as a notebook that is not trusted shows no inline SVG."""
+    (ax,) = panels(None, height=1.1, width=WIDE)
+    _curve(ax, view)
+    curve = b64encode(render(ax.figure, "png", dpi=150)).decode()
+    plt.close(ax.figure)
+    return ('<img alt="J after each episode" style="width:100%" '
+            f'src="data:image/png;base64,{curve}">')  # fmt: skip

@@ -60,6 +60,8 @@ OUTSIDE = {
 
 Step = tuple[int, str, int, int]  # larger operand, sign, smaller operand, result
 _LEXEME = re.compile(r"\s*([0-9]+|[-+*()])")
+MAX_ASKED = 5  # numbers of a question that is read; six have millions of expressions
+_QUESTION = re.compile(r"Reach ([0-9]{1,6}) with ([0-9]{1,6}(?:, ?[0-9]{1,6}){1,9})\.?")
 
 
 def countdown(numbers: tuple[int, ...], target: int, level: str) -> Problem:
@@ -74,6 +76,15 @@ def countdown(numbers: tuple[int, ...], target: int, level: str) -> Problem:
         numbers=numbers,
         target=target,
     )
+
+
+def asked(question: str, level: str) -> Problem | None:
+    """Make the problem that a question of this form asks, or return None if it is another."""
+    found = _QUESTION.fullmatch(question.strip())
+    if not found:
+        return None
+    numbers = tuple(map(int, found[2].split(",")))
+    return countdown(numbers, int(found[1]), level) if len(numbers) <= MAX_ASKED else None
 
 
 def judge(problem: Problem, answer: str) -> Grade:
