@@ -7,6 +7,10 @@ that `import mrtlib` takes no time; all else is imported from its room.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mrtlib import notices
+
+notices.hush()  # before any of the libraries is imported
+
 if TYPE_CHECKING:  # what editors show; a test holds it to HOMES
     # ruff: noqa: F401
     from mrtlib.config import load_profile

@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     command = _add(commands, "reproduce", reproduce, "run the notebooks and print the results")
     command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
+    command.add_argument("--cell-hours", type=_hours, default=24.0, help="that a cell may take")
     command = _add(commands, "train", train, "train one adapter")
     command.add_argument("--method", required=True, help=", ".join(TRAINED_METHODS))
     command = _add(commands, "evaluate", evaluate, "measure the base or a trained adapter")
@@ -70,6 +71,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0.01 <= hours <= 10_000:  # a nan is in no range
+        raise argparse.ArgumentTypeError(f"needs hours from 0.01 to 10,000, got {text!r}")
+    return hours
+
+
 def _seed(text: str) -> int:
     if not text.isdigit() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"needs a whole number from 0 to 2^32 - 1, got {text!r}")
@@ -81,7 +92,7 @@ def reproduce(options: argparse.Namespace) -> None:
     profile = load_profile(options.profile)
     from mrtlib import batch
 
-    batch.reproduce(profile, options.seed, options.seeds)
+    batch.reproduce(profile, options.seed, options.seeds, cell_hours=options.cell_hours)
     print("\n" + batch.summary(profile))
 
 

@@ -16,6 +16,7 @@ from typing import TextIO
 
 import nbformat
 import papermill
+from nbclient.exceptions import CellTimeoutError
 from nbformat import NotebookNode
 
 from mrtlib.config import ROOT, Profile, as_json, load_profile
@@ -39,6 +40,7 @@ from mrtlib.store import (
 from mrtlib.tasks.problems import check_splits
 
 NOTEBOOKS = ROOT / "notebooks"
+CELL_HOURS = 24.0  # that a cell may take
 # A notebook about other runs than the pipeline's has a profile of its own. Its copy and manifest
 # lie in that profile's runs folder. Its profiles, by those of the pipeline:
 OWN = {"05_backtracking_search": {"tiny": "backtrack", "smoke": "backtrack-smoke"},
@@ -96,7 +98,10 @@ def _names_of_own() -> set[str]:
     return {name for names in OWN.values() for name in names.values()}
 
 
-def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout) -> list[Path]:
+def reproduce(
+    profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout,
+    cell_hours: float = CELL_HOURS,
+) -> list[Path]:  # fmt: skip
     """Run every numbered notebook with a profile; return the paths of the executed copies.
 
     A notebook of `OWN` runs with its own profile, or not at all where it has none for this one.
@@ -106,6 +111,7 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
         seed, seeds: first training seed, and how many there are from it on. Where more of them
             are on record, all of those are used: reading them costs nothing, and fewer would
             overwrite a better table.
+        cell_hours: that a cell may take; one that takes longer is stopped.
 
     Raises:
         BatchError: a notebook stopped; the message names notebook, cell and error.
@@ -117,10 +123,12 @@ def reproduce(profile: Profile, seed: int, seeds: int, out: TextIO = sys.stdout)
         check_folder(own.runs)
         check_folder(own.figures)
     with alone(profile.runs, "reproduce"):
-        return _reproduce(profile, seed, seeds, out)
+        return _reproduce(profile, seed, seeds, out, cell_hours)
 
 
-def _reproduce(profile: Profile, seed: int, seeds: int, out: TextIO) -> list[Path]:
+def _reproduce(
+    profile: Profile, seed: int, seeds: int, out: TextIO, cell_hours: float
+) -> list[Path]:
     if (known := seeds_on_record(profile, seed)) > seeds:
         print(f"{known} seeds are on record in {profile.runs}: all are used", file=out, flush=True)
         seeds = known
@@ -134,7 +142,8 @@ def _reproduce(profile: Profile, seed: int, seeds: int, out: TextIO) -> list[Pat
         print(f"{path.stem}: started ({at} of {len(books)})", file=out, flush=True)
         began = time.monotonic()
         parameters = {"profile": own.name, "seed": seed, "interactive": False, "seeds": seeds}
-        executed = execute(path, parameters, Relay(path.stem, out), own.runs)
+        executed = execute(path, parameters, Relay(path.stem, out), own.runs,
+                           cell_hours)
         copies.append(own.runs / path.name)
         write_text(copies[-1], nbformat.writes(executed) + "\n")
         print(f"{path.stem}: done in {time.monotonic() - began:.0f} s", file=out, flush=True)
@@ -178,7 +187,9 @@ def _key(profile: Profile) -> str:
     return work_key(profile, parts, name=profile.name, problems=problems)
 
 
-def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> NotebookNode:
+def execute(
+    path: Path, parameters: dict, stream: TextIO, runs: Path, cell_hours: float = CELL_HOURS
+) -> NotebookNode:
     """Run one notebook in the notebooks folder and return it, cleaned for committing.
 
     Of the parameters, those that the notebook has are passed. No progress bars: in a batch run
@@ -186,7 +197,7 @@ def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> Noteboo
 
     Raises:
         BatchError: a cell raised; what it had printed by then went to the stream, the whole
-            traceback is in NAME.error.txt in the runs folder.
+            traceback is in NAME.error.txt in the runs folder. Or a cell took too long.
     """
     known = papermill.inspect_notebook(str(path))
     wanted = {name: value for name, value in parameters.items() if name in known}
@@ -195,13 +206,18 @@ def execute(path: Path, parameters: dict, stream: TextIO, runs: Path) -> Noteboo
         with _environment(TQDM_DISABLE="1", MRT_RUNS=str(runs.parent)):
             book = papermill.execute_notebook(
                 path, None, wanted, kernel_name="python3", cwd=path.parent,
-                progress_bar=False, stdout_file=stream,
+                progress_bar=False, stdout_file=stream, execution_timeout=int(3600 * cell_hours),
                 extra_arguments=["--IPKernelApp.log_level=50"],  # no notices at start and end
             )  # fmt: skip
     except KeyboardInterrupt:
         # Pending tasks of the client find the kernel dead; each would print a traceback at exit.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
+    except CellTimeoutError as error:
+        raise BatchError(
+            f"{path.stem} was stopped: a cell took more than {cell_hours:g} h. What it had done is "
+            "on record, and a new start goes on from there; give it more time with --cell-hours"
+        ) from error
     except papermill.PapermillExecutionError as error:
         where = f" (all of it in {trouble})"
         try:

@@ -1,6 +1,5 @@
 """The 4-bit base, its adapters and the tokenizer, on a random two-layer Llama."""
 
-import logging
 import os
 from dataclasses import replace
 
@@ -321,11 +320,3 @@ def test_an_unusable_adapter_is_explained(toy_profile, tmp_path):
     (tmp_path / loading.HASHES).unlink()
     with pytest.raises(ModelError, match="does not fit"):
         loading.load_policy(profile, tmp_path)
-
-
-def test_one_notice_of_bitsandbytes_is_silenced_and_no_other(caplog):
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    with caplog.at_level("WARNING"):
-        logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "none")
-        logger.warning("something that matters")
-    assert [record.message for record in caplog.records] == ["something that matters"]

@@ -127,7 +127,7 @@ def test_every_notebook_runs(reproduced):
         assert "version" not in book.metadata.language_info  # of the Python that ran it
         assert "injected-parameters" in [cell.id for cell in book.cells]
         for cell in code_cells(book):
-            if "figures.save(" in cell.source or "budget_view(" in cell.source:
+            if "plotting.keep" in cell.source or "budget_view(" in cell.source:
                 shown = [o for o in cell.outputs if "image/png" in o.get("data", {})]
                 assert shown, f"{path.stem}: nothing to see below {cell.source!r}"
         for local in (str(ROOT), str(runs.parent), sys.prefix):
@@ -237,6 +237,16 @@ def test_a_notebook_that_stops(tmp_path, monkeypatch):
     trouble = tmp_path / "runs" / "smoke" / "00_broken.error.txt"
     assert "no disk" in trouble.read_text(encoding="utf-8")
     assert not (tmp_path / "runs" / "smoke" / "00_broken.ipynb").exists()
+
+
+def test_a_cell_that_hangs_is_stopped(tmp_path):
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("while True:\n    pass")],
+        metadata={"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}},
+    )
+    nbformat.write(book, tmp_path / "00_endless.ipynb")
+    with pytest.raises(batch.BatchError, match="00_endless was stopped.*more than 0.001 h.*--cell"):
+        batch.execute(tmp_path / "00_endless.ipynb", {}, io.StringIO(), tmp_path, 0.001)
 
 
 def test_a_copy_holds_nothing_of_the_hour():

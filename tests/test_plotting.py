@@ -22,10 +22,19 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mrtlib import plotting, regret
-from mrtlib.config import COMPARED, LABELS
+from mrtlib.config import COMPARED, LABELS, PROFILES, ROOT, load_profile
 from mrtlib.evaluation import tables
 from mrtlib.experiments import episode_analysis, forms
-from mrtlib.plotting import backtracking, budget, episodes, estimators, style, trace, training
+from mrtlib.plotting import (
+    backtracking,
+    budget,
+    episodes,
+    estimators,
+    gallery,
+    style,
+    trace,
+    training,
+)
 from mrtlib.plotting.backtracking import FAMILIES, KINDS
 from mrtlib.plotting.estimators import COLOURS, LEAST, binomial_band
 
@@ -230,7 +239,8 @@ CASES = {
     "annotated_trace": ((a_trace(),), episode_analysis.trace_rows(a_trace()), 6.75),
     "progress_by_episode": ((some_progress(),), some_progress(), 3.25),
     "exact_against_sampled": ((some_pairs(),), some_pairs(), 3.25),
-    "learning_curves": ((some_steps(), None, some_seeds()), some_steps(), 6.75),
+    "learning_curves": ((some_steps(),), some_steps(), 6.75),
+    "seed_curves": ((some_seeds(),), some_seeds(), 6.75),
     "accuracy_by_budget": ((RESULTS, C0), tables.budget_rows(RESULTS, ["accuracy"]), 3.25),
     "regret_by_budget": ((RESULTS, C0), tables.budget_rows(RESULTS, ["regret"]), 3.25),
     "official_regret_by_budget": (
@@ -438,20 +448,94 @@ def test_axes_that_are_given_are_used():
         budget.headline(RESULTS, C0, grid[:1])
 
 
-def test_raw_seeds_are_drawn_only_if_few_and_of_two_methods():
-    def lines(steps, seeds):
-        return [len(curves_of(ax)) for ax in training.learning_curves(steps, None, seeds)]
+def test_every_seed_has_its_line_in_the_panel_of_its_method_and_quantity():
+    seeds = some_seeds()
+    axes = training.seed_curves(seeds)
+    methods, quantities = list(style.looks_of(seeds["method"])), list(training.QUANTITIES)
+    assert len(axes) == len(methods) * len(quantities)
+    for ax, (quantity, method) in zip(axes, itertools.product(quantities, methods), strict=True):
+        own = seeds[(seeds["quantity"] == quantity) & (seeds["method"] == method)]
+        lines = [line.get_xydata() for line in curves_of(ax)]
+        for line, (_, run) in zip(lines, own.groupby("seed"), strict=True):
+            np.testing.assert_array_equal(line, run[["step", "estimate"]])
 
-    steps, seeds = some_steps(), some_seeds()
-    assert lines(steps, seeds) == [3, 3, 3]
-    two, of_two = (t[t["method"] != "regret_to_go"] for t in (steps, seeds))
-    assert lines(two, of_two) == [2 + 6] * 3
-    many = pd.concat([of_two.assign(seed=s) for s in range(6)])
-    assert lines(two, many) == [2, 2, 2]
-    last = curves_of(training.learning_curves(two, None, of_two)[2])[-1]
-    rows = of_two[(of_two["quantity"] == "length") & (of_two["seed"] == 1)]
-    rows = rows[rows["method"] == "episode_progress"]
-    np.testing.assert_array_equal(last.get_xydata(), rows[["step", "estimate"]])
+
+def test_a_logarithmic_axis_looks_like_one():
+    for low, high in ((0.9, 40_000), (0.02, 0.6), (3, 60), (150, 900)):
+        fig, ax = plt.subplots()
+        ax.set(yscale="log", ylim=(low, high))
+        style.log_ticks(ax.yaxis)
+        fig.draw_without_rendering()
+        inside = [t for t in ax.get_yticks() if low <= t <= high]
+        minor = [t for t in ax.yaxis.get_minorticklocs() if low <= t <= high]
+        assert len(inside) >= 3 and len(minor) >= 3
+        labels = [label.get_text() for label in ax.get_yticklabels()]
+        assert labels == [f"{t:,g}" for t in ax.get_yticks()]
+        assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))
+
+
+PANELS = ("headline", "cost_by_boundaries", "estimator_curves", "votes_by_tokens", "study_budgets",
+          "study_curves", "learning_curves", "progress_by_episode")  # fmt: skip
+
+
+@pytest.mark.parametrize("stem", PANELS)
+def test_a_figure_of_panels_has_a_form_for_one_column(stem, tmp_path):
+    arguments, table, _ = CASES[stem]
+    profile = in_folder(tmp_path)
+    gallery.keep_both(lambda: getattr(plotting, stem)(*arguments), stem, table, profile)
+    names = {path.name for path in profile.figures.iterdir()}
+    assert names == {f"{stem}.pdf", f"{stem}.png", f"{stem}.csv", f"{stem}_column.pdf",
+                     f"{stem}_column.png", "README.md"}  # fmt: skip
+    width = int.from_bytes((profile.figures / f"{stem}_column.png").read_bytes()[16:20], "big")
+    assert width == int(3.25 * 300)
+    with style.one_column():
+        axes = getattr(plotting, stem)(*arguments)
+        figure_of(axes).draw_without_rendering()
+        places = [ax.get_position() for ax in axes]
+    assert len({round(place.x0, 2) for place in places}) == 1
+    assert all(below.y1 < above.y0 for above, below in itertools.pairwise(places))
+    assert not figure_overflows(axes[0].figure)
+    assert figure_of(getattr(plotting, stem)(*arguments)).get_figwidth() == CASES[stem][2]
+
+
+def figure_overflows(fig):
+    box = fig.get_tightbbox()
+    return box.x0 < -0.02 or box.x1 > fig.get_figwidth() + 0.02
+
+
+def in_folder(folder):
+    return replace(load_profile("smoke"), name=str(folder))  # an absolute name is where it lies
+
+
+def test_the_page_of_figures_is_in_order_and_names_model_and_levels(tmp_path):
+    profile = in_folder(tmp_path)
+    for stem in ("headline", "mine", "episode_counts", "headline"):
+        gallery.keep(plt.figure(), stem, some_counts(), profile)
+    page = (profile.figures / "README.md").read_text(encoding="utf-8")
+    heads = [line[3:] for line in page.splitlines() if line.startswith("## ")]
+    assert heads == ["episode_counts", "headline", "mine"]
+    assert "Base model reasoner, 24 test problems of countdown (levels three and four)." in page
+    assert "![mine](mine.png)" in page and "C0 = 224 tokens" in page
+
+
+def test_every_figure_of_the_notebooks_has_a_caption():
+    kept = set()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        source = "".join(path.read_text(encoding="utf-8").split("\\n"))
+        kept |= set(re.findall(r'\\"([a-z_]+)\\", \w+(?:\.\w+\([^)]*\))?, settings', source))
+    assert kept == set(gallery.CAPTIONS)
+    for stem in kept:
+        for name in PROFILES:
+            words = gallery.caption(stem, load_profile(name))
+            assert words.endswith(".") and "{" not in words
+
+
+def test_the_csv_of_the_page_holds_its_three_parts():
+    rows = plotting.page_rows(some_card(), some_losses(), some_examples())
+    assert set(rows["part"]) == {"measured", "loss", "rollout"}
+    assert rows["loss"].notna().sum() == len(some_losses())
+    texts = [words for example in some_examples() for words in [*example.episodes, example.ending]]
+    assert list(rows["text"].dropna()) == texts
 
 
 def test_coverage_off_the_edge_is_an_arrow_and_the_rest_lies_where_it_is():

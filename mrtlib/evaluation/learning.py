@@ -41,6 +41,29 @@ def smoothed(steps: pd.DataFrame, window: int = 5) -> tuple[pd.DataFrame, pd.Dat
     return pd.DataFrame(rows, columns=columns), seeds.reset_index(drop=True)
 
 
+def what_ran(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return for each method what its runs were: seeds, steps, tokens, rates, as they are logged.
+
+    Columns: seeds, steps and generated tokens (of a run, from the fewest to the most), peak rate,
+    last rate (of the last step).
+    """
+    rows = {}
+    for method, of_method in steps.groupby("method", sort=False):
+        runs = of_method.sort_values("step").groupby("seed")
+        ends = runs[["step", "generated_tokens", "learning_rate"]].last()
+        rows[method] = {
+            "seeds": ", ".join(str(seed) for seed in ends.index),
+            "steps": _span(ends["step"]), "generated tokens": _span(ends["generated_tokens"]),
+            "peak rate": of_method["learning_rate"].max(), "last rate": ends["learning_rate"].max(),
+        }  # fmt: skip
+    return pd.DataFrame(rows).T
+
+
+def _span(values: pd.Series) -> str:
+    low, high = f"{values.min():,}", f"{values.max():,}"
+    return low if low == high else f"{low} to {high}"
+
+
 def cost(steps: pd.DataFrame) -> pd.DataFrame:
     """Return for each method the mean seconds of a step, their shares, and the tokens of a run.
 

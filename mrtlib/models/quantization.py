@@ -9,7 +9,6 @@ model.
 """
 
 import copy
-import logging
 
 import torch
 from torch import nn
@@ -22,15 +21,6 @@ BLOCK = 64  # weights that share one scale in 4-bit NormalFloat (arXiv 2305.1431
 
 class ModelError(ValueError):
     """A model, tokenizer or adapter that cannot be used as the profile asks."""
-
-
-def _no_kernel_notice(record: logging.LogRecord) -> bool:
-    """Drop one notice of bitsandbytes: an optional speed-up, which we do not use, is absent."""
-    return "Failed to load CPU gemm_4bit_forward" not in str(record.msg)
-
-
-# Said once, while bitsandbytes is imported (by PEFT too), hence here and before PEFT.
-logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_no_kernel_notice)
 
 
 def guard_4bit(model: nn.Module) -> None:

@@ -33,14 +33,16 @@ from mrtlib.plotting.estimators import (
     error_by_tokens,
     exact_against_sampled,
 )
+from mrtlib.plotting.gallery import keep, keep_both
 from mrtlib.plotting.notebook import Answer, start
-from mrtlib.plotting.reasoner import reasoner_card, reasoner_page
-from mrtlib.plotting.style import METHODS, render, save
+from mrtlib.plotting.reasoner import page_rows, reasoner_card, reasoner_page
+from mrtlib.plotting.style import METHODS, one_column, render, save
 from mrtlib.plotting.trace import annotated_trace, trace_html
 from mrtlib.plotting.training import (
     estimator_curves,
     forms_curves,
     learning_curves,
+    seed_curves,
     study_curves,
 )
 from mrtlib.plotting.widgets import as_html, budget_view, choose, explore_budgets
@@ -50,10 +52,9 @@ __all__ = [
     "annotated_trace", "as_html", "backtrack_progress", "budget_view", "choose",
     "cost_by_boundaries", "coverage", "episode_counts", "error_by_tokens", "estimator_curves",
     "exact_against_sampled", "explore_budgets", "explore_pasted", "explore_traces",
-    "forms_curves", "headline",
-    "learning_curves", "official_regret_by_budget", "progress_by_episode", "reasoner_card",
-    "reasoner_page",
-    "regret_by_budget", "render", "results_table", "save", "search_curves", "start",
-    "study_budgets", "study_curves", "study_differences", "trace_html", "vote_or_think",
-    "votes_by_tokens", "warm_start_loss",
+    "forms_curves", "headline", "keep", "keep_both", "learning_curves",
+    "official_regret_by_budget", "one_column", "page_rows", "progress_by_episode",
+    "reasoner_card", "reasoner_page", "regret_by_budget", "render", "results_table", "save",
+    "search_curves", "seed_curves", "start", "study_budgets", "study_curves",
+    "study_differences", "trace_html", "vote_or_think", "votes_by_tokens", "warm_start_loss",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ def warm_start_loss(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table = table.assign(all="", kind=table["kind"].replace(KINDS))
     ax = curves(table, "all", "kind", "step", "step", label, ax)[0]
     ax.set(yscale="log")
-    log_ticks(ax.yaxis, (1, 2, 5))
+    log_ticks(ax.yaxis)
     return ax
 
 

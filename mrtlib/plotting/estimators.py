@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.markers import CARETLEFT
+from matplotlib.ticker import NullLocator
 
 from mrtlib.evaluation.tables import need
 from mrtlib.plotting import style
@@ -75,8 +76,8 @@ def cost_by_boundaries(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     for ax in axes:
         ax.set(xscale="log", yscale="log")
         ax.set_xticks(table["boundaries"].unique(), table["boundaries"].unique())
+        ax.xaxis.set_minor_locator(NullLocator())  # each number of boundaries has its label
         style.log_ticks(ax.yaxis)
-        ax.minorticks_off()
     return axes
 
 
@@ -109,7 +110,7 @@ def error_by_tokens(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.few_ticks(ax)
     ax.set(yscale="log", xlabel="tokens through the model per trace",
            ylabel="root mean square error of progress")  # fmt: skip
-    style.log_ticks(ax.yaxis, (1, 2, 5))
+    style.log_ticks(ax.yaxis)
     ax.legend()
     return ax
 

@@ -48,6 +48,18 @@ def reasoner_page(
     return fig
 
 
+def page_rows(
+    table: pd.DataFrame, losses: pd.DataFrame, examples: Sequence[Example]
+) -> pd.DataFrame:
+    """Return everything that `reasoner_page` draws: `part` says which of the three a row is of."""
+    rows = [(example.title, words, waste) for example in examples
+            for words, waste in zip([*example.episodes, example.ending], [*example.wasted, None],
+                                    strict=True)]  # fmt: skip
+    words = pd.DataFrame(rows, columns=["name", "text", "wasted"]).astype({"wasted": "boolean"})
+    parts = {"measured": table, "loss": losses[["tokens", "loss"]], "rollout": words}
+    return pd.concat([own.assign(part=part) for part, own in parts.items()], ignore_index=True)
+
+
 def _loss(ax: Axes, losses: pd.DataFrame) -> None:
     sns.lineplot(losses, x=losses["tokens"] / 1e6, y="loss", color=BLUE, estimator=None, ax=ax)
     ax.set(xlabel="training tokens (millions)", ylabel="training loss (nats)", ylim=(0, None))
@@ -73,7 +85,8 @@ def reasoner_card(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     need(table, "name estimate low high at_least at_most", "reasoner_card")
     (ax,) = panels(ax, height=0.17 * len(table) + 0.62)
     y = np.arange(len(table))
-    sns.barplot(table, x="estimate", y="name", color="#9ecae1", saturation=1, width=0.62, ax=ax)
+    named = table.assign(name=table["name"].str.replace(", ", ", level "))
+    sns.barplot(named, x="estimate", y="name", color="#9ecae1", saturation=1, width=0.62, ax=ax)
     ax.hlines(y, table["low"], table["high"], color="#333333", linewidth=0.8)
     marks = (("at_least", CARETRIGHTBASE, "at least"), ("at_most", CARETLEFTBASE, "at most"))
     for column, marker, words in marks:

@@ -5,7 +5,9 @@ for one call and takes it off again.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from mrtlib.config import LABELS
 from mrtlib.evaluation.tables import in_order, need
@@ -33,6 +35,8 @@ SHADE = "#eeeeee"  # regions
 _SEABORN = sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=7 / 9.6)
 paper = mpl.style.context([_SEABORN, STYLE], after_reset=True)
 Given = Axes | Sequence[Axes] | None  # axes to draw on; a figure without any makes its own
+_NARROW = ContextVar("narrow", default=False)
+LOG_STEPS = (1,), (1, 3), (1, 2, 5), (1, 2, 3, 5)  # of labels on a logarithmic axis, times powers of ten
 
 
 class Look(NamedTuple):
@@ -88,6 +92,16 @@ def looks_of(names: pd.Series) -> dict[str, Look]:
     return {name: METHODS[name] for name in order}
 
 
+@contextmanager
+def one_column() -> Iterator[None]:
+    """Make the figures that are drawn inside one column wide, their panels below each other."""
+    token = _NARROW.set(True)
+    try:
+        yield
+    finally:
+        _NARROW.reset(token)
+
+
 def panels(
     given: Given, count: int = 1, height: float = 2.2, width: float | None = None,
     sharey: bool = False, columns: int = 4,
@@ -103,6 +117,8 @@ def panels(
         if len(axes) != count:
             raise ValueError(f"the figure needs {count} axes, got {len(axes)}")
         return axes
+    if _NARROW.get():
+        columns, width = 1, COLUMN
     columns = min(count, columns)
     rows = -(-count // columns)
     size = (width or (COLUMN if count == 1 else WIDE), rows * height)
@@ -156,11 +172,17 @@ def few_ticks(ax: Axes) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10), min_n_ticks=3))
 
 
-def log_ticks(axis: Axis, steps: Sequence[int] = (1,)) -> None:
-    """Write the ticks of a logarithmic axis out in full, at `steps` times the powers of ten."""
-    axis.set_major_locator(LogLocator(subs=steps))
+def log_ticks(axis: Axis) -> None:
+    """Put minor ticks on a logarithmic axis, and three labels or more, written out in full."""
+    low, high = sorted(axis.get_view_interval())
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    inside = [[t for t in np.outer(powers, steps).ravel() if low <= t <= high]
+              for steps in (*LOG_STEPS, range(1, 10))]  # fmt: skip
+    major = next((ticks for ticks in inside if len(ticks) >= 3), inside[-1])
+    axis.set_ticks([t for t in inside[-1] if t not in major], minor=True)
+    axis.set_ticks(major)
     axis.set_major_formatter("{x:,g}")
-    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_above(axes: Sequence[Axes]) -> None:

@@ -13,24 +13,38 @@ QUANTITIES = {
 
 
 @paper
-def learning_curves(
-    steps_table: pd.DataFrame, axes: Given = None, seeds: pd.DataFrame | None = None
-) -> list[Axes]:
+def learning_curves(steps_table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     """Draw reward, regret and trace length over training steps, a panel each.
 
     Args:
         steps_table: method, step, quantity (of QUANTITIES), estimate, low, high.
-        seeds: method, seed, step, quantity, estimate; drawn as thin lines where they can be told
-            apart, which is for one or two methods and at most five seeds.
     """
     need(steps_table, "method step quantity estimate low high", "learning_curves")
-    axes = curves(_named(steps_table), "quantity", "method", "step", "step", axes=axes)
-    looks = looks_of(steps_table["method"])
-    if seeds is not None and len(looks) <= 2 and seeds["seed"].nunique() <= 5:
-        colours = {name: look.colour for name, look in looks.items()}
-        for ax, (_, rows) in zip(axes, _named(seeds).groupby("quantity", sort=False), strict=True):
-            sns.lineplot(rows, x="step", y="estimate", hue="method", palette=colours, units="seed",
-                         estimator=None, alpha=0.4, linewidth=0.5, legend=False, ax=ax)
+    return curves(_named(steps_table), "quantity", "method", "step", "step", axes=axes)
+
+
+@paper
+def seed_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw the seeds that `learning_curves` are means of: a row a quantity, a column a method.
+
+    Args:
+        table: method, seed, step, quantity (of QUANTITIES), estimate.
+    """
+    need(table, "method seed step quantity estimate", "seed_curves")
+    rows, looks = _named(table), looks_of(table["method"])
+    quantities = list(rows["quantity"].unique())
+    axes = panels(axes, len(looks) * len(quantities), height=1.35, columns=len(looks))
+    for i, ax in enumerate(axes):
+        quantity, method = quantities[i // len(looks)], list(looks)[i % len(looks)]
+        own = rows[(rows["quantity"] == quantity) & (rows["method"] == method)]
+        sns.lineplot(own, x="step", y="estimate", units="seed", estimator=None, linewidth=0.6,
+                     color=looks[method].colour, ax=ax)  # fmt: skip
+        of_row = rows.loc[rows["quantity"] == quantity, "estimate"]
+        ax.set(ylim=(of_row.min(), of_row.max()), xlim=(1, rows["step"].max()))
+        few_ticks(ax)
+        ax.set(title=looks[method].label if i < len(looks) else "",
+               ylabel=quantity if i % len(looks) == 0 else "",
+               xlabel="step" if i >= len(axes) - len(looks) else "")  # fmt: skip
     return axes
 
 

@@ -1,0 +1,138 @@
+"""Figures kept with their captions: each file beside its numbers, and a page that shows them all.
+
+A caption names the model, the problems and what the bands are, as a paper's must.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mrtlib.config import Profile
+from mrtlib.plotting.style import one_column, save
+from mrtlib.store import write_text
+
+PAGE, HEAD = "README.md", "# Figures\n\nEach is here as PDF, as PNG and, with the numbers, as CSV."
+NARROW = "_column"  # behind the stem of a form for one column of a page
+
+# The base, its traces and what was asked of them; then what the intervals are.
+BASE = "Base model {model}, {test} test problems of {family} ({levels})."
+TRAINED = "Base model {model} and LoRA adapters trained on it, {test} test problems ({levels})."
+PROBLEMS = "Intervals are 95 %, over problems."
+CROSSED = "Intervals are 95 %, over training seeds and problems, crossed."
+SEEDS = "Bands are 95 % t intervals over training seeds."
+CAPTIONS = {
+    "reasoner_page": "The model at a glance: what was required of it and what was measured, its "
+    f"loss while it was made, and three rollouts. {BASE} {PROBLEMS}",
+    "episode_counts": "Share of traces by their number of episodes, for three ways to cut a trace."
+    f" {BASE} {PROBLEMS}",
+    "accuracy_by_episode": "Accuracy of one answer and of votes (maj@p) after each episode, in "
+    "buckets of traces by their number of episodes; above, votes weigh their likelihood. "
+    f"{BASE} {PROBLEMS}",
+    "accuracy_by_token": "Accuracy of one answer and of votes (maj@p) over all tokens spent, in "
+    "buckets of traces by their number of episodes; above, votes weigh their likelihood. "
+    f"{BASE} {PROBLEMS}",
+    "vote_or_think": "Accuracy of a vote at each boundary, less that of thinking on to the end; "
+    f"paired. {BASE} Intervals of a curve hold together with 95 % (Bonferroni).",
+    "annotated_trace": "One trace of {model}: its episodes, J after each, and what each gained.",
+    "progress_by_episode": "Mean progress of episode j, the change of J that it brings. "
+    f"{BASE} {PROBLEMS}",
+    "exact_against_sampled": "J sampled against exact J at the same boundaries; shaded is where "
+    "95 % of honest samples fall. " + BASE,
+    "error_by_tokens": "Root mean square error of progress by estimator, over the tokens that it "
+    f"costs, against answers drawn 256 times. {BASE} {PROBLEMS}",
+    "estimator_curves": "Learning with the reward measured exactly and by samples, over all "
+    "tokens through the model; training rollouts of {model}. " + SEEDS,
+    "cost_by_boundaries": "What J of a trace of 1,024 tokens costs by the number of its "
+    "boundaries. {model}; bands are the range of three runs.",
+    "learning_curves": "Training rollouts: share of right answers, normalised regret at C0 = {c0} "
+    "tokens and length of a trace, means of five steps. {model}. " + SEEDS,
+    "learning_curves_by_seed": "The same as the learning curves, a line a training seed. {model}.",
+    "forms_curves": "Validation while each form of the method trains, one seed each, from {model}; "
+    "squares are outcome RL, its band Wilson's 95 % interval over problems.",
+    "accuracy_by_budget": "Accuracy when thinking is cut at each budget (C0 = {c0} tokens). "
+    f"{TRAINED} {CROSSED}",
+    "regret_by_budget": "Normalised regret over the budget (C0 = {c0} tokens); lower is better. "
+    f"{TRAINED} {CROSSED}",
+    "official_regret_by_budget": "Regret along the ramp of the authors' notebook, over all tokens. "
+    f"{TRAINED} {CROSSED}",
+    "headline": "Accuracy and normalised regret over the budget (C0 = {c0} tokens). "
+    f"{TRAINED} {CROSSED}",
+    "results_table": "Results at C0 = {c0} tokens, and paired differences to outcome RL. "
+    f"{TRAINED} {CROSSED}",
+    "coverage": "How often 95 % intervals of each kind held the truth in simulations.",
+    "warm_start_loss": "Loss on held-out traces while backtracking search is warm-started on "
+    "each kind of data (the paper's figure 15).",
+    "search_curves": "Training rollouts of backtracking search, one seed. {model}.",
+    "backtrack_progress": "What a return to an earlier step gains, as histograms (the paper's "
+    f"figure 16). {TRAINED}",
+    "votes_by_tokens": "Votes in one long stream and over parallel samples, by all tokens "
+    f"generated. {TRAINED} {CROSSED}",
+    "study_curves": "Validation over tokens through the model, the study's runs. {model}. "
+    + SEEDS,
+    "study_budgets": "Accuracy and normalised regret over the budget, short runs of the study. "
+    f"{TRAINED} {CROSSED}",
+    "study_differences": "Differences to outcome RL at equal tokens through the model, paired. "
+    f"{TRAINED} {CROSSED}",
+}  # fmt: skip
+
+
+def caption(stem: str, settings: Profile) -> str:
+    """Return the caption of a figure of this library, "" of any other."""
+    data = settings.data
+    levels = "level" + "s" * (len(data.levels) > 1) + " " + " and ".join(data.levels)
+    words = {
+        "model": Path(settings.model.name).name, "family": data.family, "levels": levels,
+        "test": data.test * len(data.levels), "c0": settings.thinking.budget,
+    }  # fmt: skip
+    return CAPTIONS.get(stem, "").format(**words)
+
+
+def keep(
+    axes: Axes | Figure | Sequence[Axes], stem: str, table: pd.DataFrame, settings: Profile
+) -> None:
+    """Write a figure into the profile's folder as STEM.pdf, .png and .csv, and put it on its page.
+
+    Args:
+        axes: of the figure, or the figure.
+        table: everything that is drawn.
+
+    Raises:
+        ValueError: the table is empty.
+    """
+    save(_figure(axes), stem, table, settings.figures)
+    _put_on_page(stem, settings)
+
+
+def keep_both(
+    draw: Callable[[], Sequence[Axes]], stem: str, table: pd.DataFrame, settings: Profile
+) -> None:
+    """Keep a figure as wide as a page and, as STEM_column, one in a column, its panels stacked."""
+    keep(draw(), stem, table, settings)
+    with one_column():
+        narrow = _figure(draw())
+    save(narrow, stem + NARROW, table, settings.figures)
+    plt.close(narrow)  # the numbers are the same, and so is the notebook's picture
+    (settings.figures / f"{stem}{NARROW}.csv").unlink()
+
+
+def _figure(axes: Axes | Figure | Sequence[Axes]) -> Figure:
+    return axes if isinstance(axes, Figure) else np.ravel(np.asarray(axes, dtype=object))[0].figure
+
+
+def _put_on_page(stem: str, settings: Profile) -> None:
+    """Write a figure's section of the page anew; sections are in the order of CAPTIONS."""
+    page = settings.figures / PAGE
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    parts = {section.partition("\n")[0]: section.strip() for section in sections}
+    words = caption(stem, settings)
+    parts[stem] = f"{stem}\n\n![{words or stem}]({stem}.png)\n\n{words}".strip()
+    known = [*CAPTIONS, *sorted(parts.keys() - CAPTIONS.keys())]
+    written = [f"## {parts[name]}" for name in known if name in parts]
+    write_text(page, "\n\n".join([HEAD, *written]) + "\n")
