@@ -472,6 +472,9 @@ def test_a_logarithmic_axis_looks_like_one():
         labels = [label.get_text() for label in ax.get_yticklabels()]
         assert labels == [f"{t:,g}" for t in ax.get_yticks()]
         assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))
+    (ax, _) = estimators.cost_by_boundaries(some_costs())
+    sizes = [tick.tick1line.get_markersize() for tick in ax.yaxis.get_minor_ticks()]
+    assert len(sizes) >= 3 and all(sizes)
 
 
 PANELS = ("headline", "cost_by_boundaries", "estimator_curves", "votes_by_tokens", "study_budgets",
@@ -514,7 +517,7 @@ def test_the_page_of_figures_is_in_order_and_names_model_and_levels(tmp_path):
     page = (profile.figures / "README.md").read_text(encoding="utf-8")
     heads = [line[3:] for line in page.splitlines() if line.startswith("## ")]
     assert heads == ["episode_counts", "headline", "mine"]
-    assert "Base model reasoner, 24 test problems of countdown (levels three and four)." in page
+    assert "Base model data/reasoner, 24 test problems of countdown (levels three and four)." in page
     assert "![mine](mine.png)" in page and "C0 = 224 tokens" in page
 
 

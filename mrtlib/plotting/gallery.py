@@ -5,7 +5,6 @@ A caption names the model, the problems and what the bands are, as a paper's mus
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,10 +48,10 @@ CAPTIONS = {
     "estimator_curves": "Learning with the reward measured exactly and by samples, over all "
     "tokens through the model; training rollouts of {model}. " + SEEDS,
     "cost_by_boundaries": "What J of a trace of 1,024 tokens costs by the number of its "
-    "boundaries. {model}; bands are the range of three runs.",
+    "boundaries, on {model}; bands are the range of three runs.",
     "learning_curves": "Training rollouts: share of right answers, normalised regret at C0 = {c0} "
-    "tokens and length of a trace, means of five steps. {model}. " + SEEDS,
-    "learning_curves_by_seed": "The same as the learning curves, a line a training seed. {model}.",
+    "tokens and length of a trace, means of five steps. Base model {model}. " + SEEDS,
+    "learning_curves_by_seed": "The same as the learning curves, a line a training seed.",
     "forms_curves": "Validation while each form of the method trains, one seed each, from {model}; "
     "squares are outcome RL, its band Wilson's 95 % interval over problems.",
     "accuracy_by_budget": "Accuracy when thinking is cut at each budget (C0 = {c0} tokens). "
@@ -68,12 +67,12 @@ CAPTIONS = {
     "coverage": "How often 95 % intervals of each kind held the truth in simulations.",
     "warm_start_loss": "Loss on held-out traces while backtracking search is warm-started on "
     "each kind of data (the paper's figure 15).",
-    "search_curves": "Training rollouts of backtracking search, one seed. {model}.",
+    "search_curves": "Training rollouts of backtracking search, one seed. Base model {model}.",
     "backtrack_progress": "What a return to an earlier step gains, as histograms (the paper's "
     f"figure 16). {TRAINED}",
     "votes_by_tokens": "Votes in one long stream and over parallel samples, by all tokens "
     f"generated. {TRAINED} {CROSSED}",
-    "study_curves": "Validation over tokens through the model, the study's runs. {model}. "
+    "study_curves": "Validation over tokens through the model, the study's runs from {model}. "
     + SEEDS,
     "study_budgets": "Accuracy and normalised regret over the budget, short runs of the study. "
     f"{TRAINED} {CROSSED}",
@@ -87,7 +86,7 @@ def caption(stem: str, settings: Profile) -> str:
     data = settings.data
     levels = "level" + "s" * (len(data.levels) > 1) + " " + " and ".join(data.levels)
     words = {
-        "model": Path(settings.model.name).name, "family": data.family, "levels": levels,
+        "model": settings.model.name, "family": data.family, "levels": levels,
         "test": data.test * len(data.levels), "c0": settings.thinking.budget,
     }  # fmt: skip
     return CAPTIONS.get(stem, "").format(**words)
@@ -132,7 +131,8 @@ def _put_on_page(stem: str, settings: Profile) -> None:
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     parts = {section.partition("\n")[0]: section.strip() for section in sections}
     words = caption(stem, settings)
-    parts[stem] = f"{stem}\n\n![{words or stem}]({stem}.png)\n\n{words}".strip()
+    seen = words.partition(". ")[0].rstrip(".") or stem  # for those who do not see it
+    parts[stem] = f"{stem}\n\n![{seen}]({stem}.png)\n\n{words}".strip()
     known = [*CAPTIONS, *sorted(parts.keys() - CAPTIONS.keys())]
     written = [f"## {parts[name]}" for name in known if name in parts]
     write_text(page, "\n\n".join([HEAD, *written]) + "\n")

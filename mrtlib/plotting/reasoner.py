@@ -85,7 +85,7 @@ def reasoner_card(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     need(table, "name estimate low high at_least at_most", "reasoner_card")
     (ax,) = panels(ax, height=0.17 * len(table) + 0.62)
     y = np.arange(len(table))
-    named = table.assign(name=table["name"].str.replace(", ", ", level "))
+    named = table.assign(name=table["name"].str.replace("C0, ", "C0, level "))
     sns.barplot(named, x="estimate", y="name", color="#9ecae1", saturation=1, width=0.62, ax=ax)
     ax.hlines(y, table["low"], table["high"], color="#333333", linewidth=0.8)
     marks = (("at_least", CARETRIGHTBASE, "at least"), ("at_most", CARETLEFTBASE, "at most"))

@@ -36,7 +36,8 @@ _SEABORN = sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=7 
 paper = mpl.style.context([_SEABORN, STYLE], after_reset=True)
 Given = Axes | Sequence[Axes] | None  # axes to draw on; a figure without any makes its own
 _NARROW = ContextVar("narrow", default=False)
-LOG_STEPS = (1,), (1, 3), (1, 2, 5), (1, 2, 3, 5)  # of labels on a logarithmic axis, times powers of ten
+# Labels of a logarithmic axis, times powers of ten: the first of these that give three.
+LOG_STEPS = (1,), (1, 3), (1, 2, 5), (1, 2, 3, 5)
 
 
 class Look(NamedTuple):
