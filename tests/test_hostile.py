@@ -6,6 +6,7 @@ think tags, control characters and text of any script, in any order.
 
 import json
 import re
+import resource
 import time
 from collections import Counter
 from html.parser import HTMLParser
@@ -47,6 +48,7 @@ PROBLEMS = (
 )
 OURS = {"div", "p", "b", "table", "tr", "th", "td", "img"}  # tags of a trace's page
 SECONDS = 3.0  # for one input, on a slow machine beside other work
+MEMORY = 256 * 1024  # KiB that the process may grow by over one input
 
 
 def many(count: int):
@@ -56,11 +58,22 @@ def many(count: int):
 
 
 def bounded(work, *arguments):
-    """Call and return; fail where it takes longer than it may."""
-    began = time.process_time()
+    """Call and return; fail where it takes more time or memory than it may."""
+    began, held = time.process_time(), most_held()
     result = work(*arguments)
     assert time.process_time() - began < SECONDS
+    assert most_held() - held < MEMORY
     return result
+
+
+def most_held() -> int:
+    """Return the most KiB that this process has held at once so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_the_bound_of_memory_can_fail():
+    with pytest.raises(AssertionError):  # more than has ever been held
+        bounded(bytearray, 1024 * (most_held() + 2 * MEMORY))
 
 
 @many(4500)

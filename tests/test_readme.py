@@ -10,6 +10,7 @@ from mrtlib.config import ROOT, load_profile
 from mrtlib.evaluation.tables import results_markdown
 from mrtlib.experiments import scale, verdicts
 from mrtlib.experiments.benchmark import markdown
+from mrtlib.plotting.gallery import CAPTIONS, NARROW
 from mrtlib.schemas import SCHEMAS
 from mrtlib.store import read_csv
 
@@ -45,7 +46,11 @@ def test_it_lists_the_notebooks_and_the_figures_that_are_there():
     section = README.partition("## The notebooks")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+)`", section))
     for kind in ("pdf", "png", "csv"):
-        assert {path.stem for path in (ROOT / "figures").glob(f"*.{kind}")} == named
+        found = {path.stem for path in (ROOT / "figures").glob(f"*.{kind}")}
+        assert {stem.removesuffix(NARROW) for stem in found} == set(CAPTIONS)
+        assert named == {*CAPTIONS, NARROW}
+    page = (ROOT / "figures" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\w+)$", page, flags=re.M) == list(CAPTIONS)
 
 
 @pytest.mark.parametrize("page", PAGES)
