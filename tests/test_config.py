@@ -23,16 +23,20 @@ def test_an_unknown_profile_is_named_with_the_choices():
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("training", {"methods": ("magic",)}, "unknown method 'magic'"),
+        ("training", {"methods": ("magic",)}, "methods: 'magic' is not known; choose from outcome"),
         ("training", {"learning_rate": {}}, "no learning rate"),
-        ("training", {"group_size": 1}, "2 or more"),
+        ("training", {"group_size": 1}, "at least 2"),
         ("training", {"micro_batch": 7}, "micro_batch must divide"),
-        ("evaluation", {"budgets": (0, 10)}, "between 1 and C0"),
+        ("evaluation", {"budgets": (0, 10)}, "budgets is 0; it must be at least 1"),
         ("evaluation", {"budgets": (10, 10_000)}, "between 1 and C0"),
-        ("evaluation", {"samples": 3}, "4 or more"),
+        ("evaluation", {"samples": 3}, "at least 4"),
         ("thinking", {"budget": 0}, "at least 1"),
-        ("training", {"watch_every": 0}, "1 or more"),
-        ("model", {"quantization": "int3"}, "'nf4' or 'none'"),
+        ("training", {"watch_every": 0}, "at least 1"),
+        ("model", {"quantization": "int3"}, "choose from nf4, none"),
+        ("training", {"learning_rate": {"outcome": float("nan")}}, "rate is nan; it must be"),
+        ("evaluation", {"top_p": 1.5}, "at least 0.001 and at most 1"),
+        ("data", {"levels": ()}, "data.levels is empty"),
+        ("training", {"report_to": "wandb"}, "pip install wandb"),
     ],
 )
 def test_contradictions_are_errors(part, change, message):

@@ -1,10 +1,11 @@
-"""Every number of a run: frozen dataclasses (`settings`) and the named profiles (`profiles`).
+"""Every number of a run: frozen dataclasses (`settings`), named profiles (`profiles`), and files.
 
 One dial selects them all: the profile's name (`smoke`, `tiny`, `backtrack`, `r1-distill-1.5b`).
 Nothing else in the library branches on size.
 """
 
-from mrtlib.config.profiles import PROFILES, check, load_profile
+from mrtlib.config.limits import check
+from mrtlib.config.profiles import PROFILES, load_profile
 from mrtlib.config.settings import (
     ALTERNATIVELY,
     ANSWER,

@@ -1,7 +1,10 @@
-"""The named profiles, and what is checked of any profile before hours are spent."""
+"""The named profiles, and how a profile is found: by its name, or in a file."""
 
 import dataclasses
+from pathlib import Path
 
+from mrtlib.config.files import SUFFIX, keep_profile, kept_profile, read_profile
+from mrtlib.config.limits import check
 from mrtlib.config.settings import (
     ANSWER,
     TRAINED_METHODS,
@@ -105,7 +108,7 @@ PROFILES = {
 
 
 def load_profile(name: str) -> Profile:
-    """Return the named profile, checked.
+    """Return a profile, checked: a named one, that of a TOML file, or one that a file gave before.
 
     >>> from mrtlib import load_profile
     >>> profile = load_profile("tiny")
@@ -121,68 +124,22 @@ def load_profile(name: str) -> Profile:
     >>> replace(profile, name="longer", thinking=thinking).runs.name
     'longer'
 
+    Args:
+        name: of `PROFILES`; a path that ends with ".toml" (see `files`), whose profile is then
+            kept in its runs folder; or the name of a profile that was kept.
+
     Raises:
-        ProfileError: no such profile, or its values contradict each other.
+        ProfileError: no such profile, or something in it cannot be used.
     """
+    if name.endswith(SUFFIX):
+        profile = read_profile(Path(name), PROFILES)
+        keep_profile(profile)
+        return profile
     if name not in PROFILES:
-        raise ProfileError(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
+        if kept := kept_profile(name):
+            return kept
+        known = ", ".join(PROFILES)
+        raise ProfileError(f"unknown profile {name!r}; choose one of {known}, or name a TOML file")
     profile = PROFILES[name]()
     check(profile)
     return profile
-
-
-def check(profile: Profile) -> None:
-    """Raise ProfileError when values of a profile contradict each other."""
-    training, evaluation, thinking = profile.training, profile.evaluation, profile.thinking
-    for method in training.methods:
-        if method not in TRAINED_METHODS:
-            raise ProfileError(
-                f"unknown method {method!r}; choose from {', '.join(TRAINED_METHODS)}"
-            )
-        if method not in training.learning_rate:
-            raise ProfileError(f"no learning rate for {method!r} in training.learning_rate")
-    if training.group_size < 2:
-        raise ProfileError("training.group_size must be 2 or more: a group is its own baseline")
-    if (training.problems_per_step * training.group_size) % training.micro_batch:
-        raise ProfileError(
-            "training.micro_batch must divide problems_per_step * group_size "
-            f"({training.problems_per_step * training.group_size})"
-        )
-    _check_training(training)
-    if profile.prover.estimator not in ("exact", "sampled") or profile.prover.samples < 1:
-        raise ProfileError("prover.estimator must be 'exact' or 'sampled', with 1 sample or more")
-    if thinking.budget < 1:
-        raise ProfileError(f"thinking.budget is {thinking.budget}; it must be at least 1 token")
-    if evaluation.samples < 4:
-        raise ProfileError("evaluation.samples must be 4 or more: pass@4 and maj@4 need them")
-    if min(evaluation.shard, evaluation.batch_rows) < 1:
-        raise ProfileError("evaluation.shard and evaluation.batch_rows must be 1 or more")
-    if min(evaluation.budgets) < 1 or max(evaluation.budgets) > thinking.budget:
-        raise ProfileError(f"evaluation.budgets must lie between 1 and C0 = {thinking.budget}")
-    if profile.model.twin_dtype not in ("same", "bfloat16"):
-        raise ProfileError(
-            f"twin_dtype {profile.model.twin_dtype!r} is not known; use 'same' or 'bfloat16'"
-        )
-    if profile.model.quantization not in ("nf4", "none"):
-        raise ProfileError(
-            f"quantization {profile.model.quantization!r} is not known; use 'nf4' or 'none'"
-        )
-
-
-def _check_training(training: Training) -> None:
-    """Raise ProfileError for a number or a name of the training that cannot be used."""
-    for name in ("watch_every", "refresh_every", "cuts", "rounds"):
-        if getattr(training, name) < 1:
-            raise ProfileError(f"training.{name} must be 1 or more")
-    if training.schedule not in ("constant", "linear", "cosine"):
-        raise ProfileError(
-            f"training.schedule {training.schedule!r} is not known; use constant, linear or cosine"
-        )
-    if training.count not in ("generated", "all"):
-        raise ProfileError(f"training.count is {training.count!r}; use 'generated' or 'all'")
-    if training.max_grad_norm <= 0 or not 0 <= training.length_weight < 1:
-        raise ProfileError(
-            "training.max_grad_norm must be above 0, and training.length_weight lie in [0, 1)"
-        )
-    if training.validate_every < 0 or training.beta < 0:
-        raise ProfileError("training.validate_every and training.beta must be 0 or more")

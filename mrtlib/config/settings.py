@@ -75,13 +75,17 @@ def later(default: Any, before: Any) -> Any:
         before: the value with which a run does what it did when there was no such setting. With it
             a key is what it was, so records stay valid.
     """
-    return field(default=default, metadata={"before": before})
+    metadata = {"before": before}
+    if isinstance(default, dict):  # each instance has its own
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def place(default: Any) -> Any:
     """Declare a setting that says where something lies: `name: type = place("data/problems")`.
 
-    What lies there is in a key, by its content; the place is not, as things may be moved.
+    What lies there is in a key, by its content; the place is not, as things may be moved. Nor is
+    where a log goes, which changes no result.
     """
     return field(default=default, metadata={"place": True})
 
@@ -129,6 +133,9 @@ class Thinking:
     answer_close: str = "}"  # what must follow the reference
     budget: int = 224  # C0: thinking tokens
     answer_tokens: int = 32  # at most so many tokens for the closing text and the answer
+    system: str = later("", before="")  # the system prompt; "": the template's own, or none
+    # Arguments of the chat template, such as {"enable_thinking": True}.
+    template: dict[str, Any] = later({}, before={})
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,7 @@ class Training:
     length_weight: float = later(0.2, before=0.2)  # of the length penalty, in [0, 1)
     cuts: int = later(4, before=4)  # budgets, evenly spaced up to C0, of `budget_relative`
     rounds: int = later(4, before=4)  # of sampling and fine-tuning, of the forms of STaR
+    report_to: str = place("none")  # or "tensorboard", "trackio", "wandb", in the runs folder
 
 
 @dataclass(frozen=True)

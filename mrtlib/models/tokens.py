@@ -179,17 +179,19 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: str, thinking: Thin
     """Return the prompt up to the opening think tag, and with it where there is one.
 
     Some chat templates end with the tag; where one does not, the tag and a newline are added, as
-    in the authors' code. There is no system prompt. The template writes the start token itself, so
-    none is added. A template that ends with an empty think block is asked again to leave it open.
+    in the authors' code. The template writes the start token itself, so none is added. A template
+    that ends with an empty think block is asked again to leave it open.
 
     Raises:
         ModelError: it does not.
     """
     messages = [{"role": "user", "content": question + thinking.instruction}]
-    settings = {"tokenize": False, "add_generation_prompt": True}
+    if thinking.system:
+        messages.insert(0, {"role": "system", "content": thinking.system})
+    settings = {**thinking.template, "tokenize": False, "add_generation_prompt": True}
     text = tokenizer.apply_chat_template(messages, **settings)
     if text.rstrip().endswith(thinking.close_tag):  # an empty think block: thinking is off
-        text = tokenizer.apply_chat_template(messages, **settings, enable_thinking=True)
+        text = tokenizer.apply_chat_template(messages, **settings | {"enable_thinking": True})
         if text.rstrip().endswith(thinking.close_tag):
             raise ModelError(
                 "the chat template closes the thinking before it begins, also with "

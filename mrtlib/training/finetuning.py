@@ -270,7 +270,7 @@ def make_trainer(
         gradient_checkpointing=cuda,
         logging_steps=1,
         save_strategy="no",
-        report_to="none",
+        report_to=profile.training.report_to,
         disable_tqdm=True,
     )
     trainer = Imitator(

@@ -387,6 +387,6 @@ def grpo_settings(profile: Profile, method: str, seed: int, folder: Path) -> GRP
         save_strategy="steps",
         save_steps=training.save_every,
         save_total_limit=KEPT,
-        report_to="none",
+        report_to=training.report_to,
         disable_tqdm=True,
     )
