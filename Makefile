@@ -1,6 +1,7 @@
 # make reproduce [PROFILE=tiny] [SEEDS=1]   run the notebooks, print the results
 # make test                                 lint, then the tests
 # make test-crash                           kill a run again and again, and see that it ends the same
+# make test-own-model                       a random model and problems of one's own, all notebooks
 # make lab                                  JupyterLab on the notebooks
 # make lint                                 lint only
 # Needs make and Python 3.11 or newer; the rest is installed into .venv (or MRT_VENV=FOLDER), this
@@ -34,7 +35,7 @@ export TOKENIZERS_PARALLELISM := false
 # Two checkouts that share an environment at the same time each run their own code, kernels too.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: reproduce test test-crash lab lint
+.PHONY: reproduce test test-crash test-own-model lab lint
 .DEFAULT_GOAL := reproduce
 
 reproduce: $(PACKAGE)
@@ -56,6 +57,10 @@ lab: $(PACKAGE)
 # Kills a run at random points, starts it again, and compares what it leaves; about an hour.
 test-crash: $(PACKAGE)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash.py
+
+# From nothing: model, tokenizer, problems and profile are made in a folder of their own.
+test-own-model: $(PACKAGE)
+	folder=$$(mktemp -d) && OMP_NUM_THREADS=1 $(BIN)/python tests/own_model.py "$$folder" && rm -r "$$folder"
 
 # An environment with a stamp of ours in it is made anew; one from elsewhere is only added to.
 $(STAMP):

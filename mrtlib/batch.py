@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from nbformat import NotebookNode
 from mrtlib.config import ROOT, Profile, as_json, load_profile
 from mrtlib.evaluation.comparison import regret_in_words, tokens_in_words
 from mrtlib.evaluation.tables import results_markdown
-from mrtlib.experiments import study_logs, study_results
+from mrtlib.experiments import claims, study_logs, study_results
 from mrtlib.experiments.backtracking import efficiency_in_words, progress_in_words, told
 from mrtlib.locks import alone
 from mrtlib.models.loading import work_key
@@ -114,7 +114,8 @@ def reproduce(
         cell_hours: that a cell may take; one that takes longer is stopped.
 
     Raises:
-        BatchError: a notebook stopped; the message names notebook, cell and error.
+        BatchError: notebooks stopped; the message names each with its cell and error. Those behind
+            it were run nevertheless.
     """
     profiles = profiles_in(profile)
     for problems in {own.problems for own in profiles}:  # most profiles share theirs
@@ -132,7 +133,7 @@ def _reproduce(
     if (known := seeds_on_record(profile, seed)) > seeds:
         print(f"{known} seeds are on record in {profile.runs}: all are used", file=out, flush=True)
         seeds = known
-    copies, books = [], numbered()
+    copies, failed, books = [], [], numbered()
     for at, path in enumerate(books, start=1):
         own = profile_of(path, profile)
         if own is None:
@@ -142,16 +143,32 @@ def _reproduce(
         print(f"{path.stem}: started ({at} of {len(books)})", file=out, flush=True)
         began = time.monotonic()
         parameters = {"profile": own.name, "seed": seed, "interactive": False, "seeds": seeds}
-        executed = execute(path, parameters, Relay(path.stem, out), own.runs,
-                           cell_hours)
+        try:
+            executed = execute(path, parameters, Relay(path.stem, out), own.runs, cell_hours)
+        except BatchError as error:  # the next may need nothing of it
+            failed.append(str(error))
+            print(f"{path.stem}: FAILED: {error}", file=out, flush=True)
+            continue
         copies.append(own.runs / path.name)
         write_text(copies[-1], nbformat.writes(executed) + "\n")
         print(f"{path.stem}: done in {time.monotonic() - began:.0f} s", file=out, flush=True)
+    for line in claims_that_fail(profiles_in(profile)):
+        print(line, file=out, flush=True)
+    if failed:
+        raise BatchError("\n  ".join([f"{len(failed)} of {len(books)} notebooks failed:", *failed]))
     command = f"python -m mrtlib reproduce --profile {profile.name} --seed {seed} --seeds {seeds}"
     for own in profiles_in(profile):
         count = seeds if own == profile else max(1, seeds_on_record(own, seed))
         write_manifest(own, seed, count, command)
     return copies
+
+
+def claims_that_fail(profiles: Sequence[Profile]) -> list[str]:
+    """Return the claims on record that do not hold, each with its notebook, in words."""
+    tables = {path.stem: read_csv(path) for own in profiles
+              for path in sorted((own.runs / claims.FOLDER).glob("*.csv"))}  # fmt: skip
+    return [f"{name[:2]} | {line}" for name, table in sorted(tables.items())
+            for line in claims.failing(table)]  # fmt: skip
 
 
 def profiles_in(profile: Profile) -> list[Profile]:

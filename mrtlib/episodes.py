@@ -280,3 +280,19 @@ def find_trace(token_ids: Sequence[int], close_ids: Sequence[int]) -> tuple[int,
         if ids[n : n + len(close)] == close:
             return n, True
     return len(ids), False
+
+
+def find_tag(token_ids: Sequence[int], decode: Decode, tag: str) -> tuple[int, int]:
+    """Return (tokens before a tag of several tokens, tokens up to its end), both T without one.
+
+    The tag is found in the text, however it is put into tokens. A token that reaches across its
+    beginning stands before it, as at the cuts between episodes.
+    """
+    ids = list(token_ids)
+    before, found, _ = decode(ids).partition(tag)
+    if not found:
+        return len(ids), len(ids)
+    places = range(len(ids) + 1)
+    end = bisect.bisect_left(places, True, key=_covers(ids, decode, before + tag))
+    start = bisect.bisect_left(places, True, key=_covers(ids, decode, before))
+    return min(start, end - 1), end

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from mrtlib.config import Thinking
-from mrtlib.episodes import find_trace, segment_with_makers
+from mrtlib.episodes import find_tag, find_trace, segment_with_makers
 from mrtlib.models.sampling import Sample
 from mrtlib.models.tokens import Joiner, think_ids
 from mrtlib.store import TRACE
@@ -54,17 +54,29 @@ class Reader:
         self.tokenizer, self.thinking = tokenizer, thinking
         self.joiner = Joiner(tokenizer)
         self.decode = self.joiner.decode
-        self.close_ids = think_ids(tokenizer, thinking)[1]
-        self.end_ids = {tokenizer.eos_token_id}
+        close_ids = think_ids(tokenizer, thinking)[1]
+        # The token that closes the thinking; none where the tag takes several, which its
+        # neighbours may be merged with.
+        self.close_ids = close_ids if len(close_ids) == 1 else []
+        self.end_ids = getattr(tokenizer, "end_ids", {tokenizer.eos_token_id})
 
     def trace(self, token_ids: Sequence[int]) -> tuple[int, bool, bool]:
         """Return (tokens of the trace, whether it was closed, whether the output ended inside it).
 
         An end token inside the thinking ends the output; it is no part of the trace.
         """
-        length, closed = find_trace(token_ids, self.close_ids)
+        length, closing = self._closed(token_ids)
+        closed = closing > 0
         ended = not closed and length > 0 and token_ids[-1] in self.end_ids
         return length - ended, closed, ended
+
+    def _closed(self, token_ids: Sequence[int]) -> tuple[int, int]:
+        """Return the tokens before the closing tag, and those of the tag: none without one."""
+        if self.close_ids:
+            length, closed = find_trace(token_ids, self.close_ids)
+            return length, int(closed)
+        start, end = find_tag(token_ids, self.decode, self.thinking.close_tag)
+        return start, end - start
 
     def within_budget(self, sample: Sample, budget: int | None = None) -> Sample:
         """Cut a sample at the budget unless its thinking closed, or the output ended, by then.
@@ -91,7 +103,7 @@ class Reader:
         kept = self.within_budget(sample).token_ids
         length, closed, ended = self.trace(kept)
         boundaries, makers = segment_with_makers(kept[:length], self.decode, self.thinking)
-        last = length + (len(self.close_ids) if closed else int(ended))  # what ends the trace
+        last = length + (self._closed(kept)[1] if closed else int(ended))  # what ends the trace
         makers = [n if n <= length else last for n in makers or [last]]
         result = Grade(False, None, "ended" if ended else "truncated")
         if closed:

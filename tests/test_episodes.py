@@ -13,6 +13,7 @@ from mrtlib.episodes import (
     by_backtracking,
     by_markers,
     by_token_budget,
+    find_tag,
     find_trace,
     official,
     token_boundaries,
@@ -270,6 +271,18 @@ def test_segment_follows_the_profile():
     assert episodes.segment([], decode_bytes, THINKING) == []
     with pytest.raises(ValueError, match="unknown segmenter"):
         episodes.segment(ids, decode_bytes, replace(THINKING, segmenter="none"))
+
+
+def test_a_tag_is_found_in_the_text_however_it_is_put_into_tokens():
+    def found(*pieces):
+        return find_tag(range(len(pieces)), lambda ids: "".join(pieces[i] for i in ids), "</t>")
+
+    assert found("a", "b", "</", "t", ">", "c") == (2, 5)
+    assert found("a", "b.</", "t", ">\n", "c") == (2, 4)  # neighbours are merged with its ends
+    assert found("a", "</", "x", "</t>", "</t>") == (3, 4)  # a false start, and the first of two
+    assert found("a", "b</t>c", "d") == (1, 2)  # inside of one token
+    assert found("</", "t>") == (0, 2)
+    assert found("a", "</", "t") == (3, 3) and found() == (0, 0)
 
 
 def test_find_trace():

@@ -90,7 +90,7 @@ def test_claims_hold_and_can_fail(steps):
     other.loc[first, "length"] = 11.0
     bad = claims.of_training(other, ("outcome", "regret_to_go"), 3, 40)
     assert list(bad.loc[~bad["holds"], "claim"]) == [
-        "runs, one of each method at each seed",
         "fewest tokens of a run",
+        "runs, one of each method at each seed",
         "largest difference of first batches at a seed",
     ]

@@ -67,7 +67,7 @@ def test_a_tokenizer_splits_text_by_its_own_file_whatever_the_architecture(
 def test_a_tokenizer_without_the_think_tags_is_refused(toy_profile):
     profile = toy_profile()
     thinking = replace(profile.thinking, close_tag="</reason>")
-    with pytest.raises(ModelError, match="no token '</reason>'; name its tags"):
+    with pytest.raises(ModelError, match="cannot write the think tag '</reason>'; name"):
         tokens.load_tokenizer(replace(profile, thinking=thinking))
 
 

@@ -66,7 +66,7 @@ def test_without_an_opening_tag_the_prompt_ends_with_the_turn(tokenizer):
     assert tokenizer.decode(ids) == "<|user|>Reach 22 with 3, 5, 7.<|end|><|assistant|>"
     (lesson, _), = encode([attempts.pieces(PROBLEMS[0], "", "7", True, THINKING)], tokenizer)
     assert lesson[: len(ids)] == ids  # what was trained is what is prompted
-    with pytest.raises(ModelError, match="no token ''"):
+    with pytest.raises(ModelError, match="cannot write the think tag ''"):
         tokens.think_ids(tokenizer, replace(THINKING, close_tag=""))
 
 

@@ -2,7 +2,8 @@
 
 A claim is a number and its bounds, ±inf for an open side. Where something must hold everywhere,
 the number counts the exceptions. No claim says which method wins: that is reported with its
-interval, whichever way it comes out.
+interval, whichever way it comes out. A claim is about the code, which a run must bear out, or about
+the model, which may be too good or too bad for it: that is said, and stops nothing.
 """
 
 from collections.abc import Sequence
@@ -12,25 +13,64 @@ import pandas as pd
 
 from mrtlib.config import TRAINED_METHODS, Profile, Training
 from mrtlib.evaluation.learning import first_batch
-from mrtlib.evaluation.tables import overall
+from mrtlib.evaluation.tables import overall, rounded
 from mrtlib.evaluation.votes import pass_at_k
 from mrtlib.experiments import study_logs
 from mrtlib.experiments.estimators import EXACT, MARGIN, sampling_needed
 from mrtlib.experiments.information_gain import Agreement, agreement
 from mrtlib.experiments.study import compared
-from mrtlib.store import TRACE
+from mrtlib.store import TRACE, write_csv
 from mrtlib.training.methods import METHODS
 from mrtlib.training.schedule import THROUGH
 
 Claim = tuple[str, float, float, float]  # claim, value, at_least, at_most
 SLACK = 1e-9  # of rounding
+CODE, MODEL = "code", "model"
+FOLDER = "claims"  # in a runs folder
 
 
-def checked(rows: Sequence[Claim]) -> pd.DataFrame:
-    """Return claims as a table: claim, value, at_least, at_most, holds; NaN does not hold."""
+class ClaimError(ValueError):
+    """A claim about the code that a run does not bear out."""
+
+
+def checked(rows: Sequence[Claim], about: str = CODE) -> pd.DataFrame:
+    """Return claims as a table: claim, value, at_least, at_most, holds, about.
+
+    NaN does not hold.
+
+    Args:
+        about: CODE or MODEL.
+    """
     table = pd.DataFrame(rows, columns=["claim", "value", "at_least", "at_most"])
     inside = table["value"].between(table["at_least"] - SLACK, table["at_most"] + SLACK)
-    return table.assign(holds=inside)
+    return table.assign(holds=inside, about=about)
+
+
+def report(table: pd.DataFrame, profile: Profile, notebook: str) -> pd.DataFrame:
+    """Put a notebook's claims on record, say which do not hold, and return them to be shown.
+
+    Writes `claims/NOTEBOOK.csv` in the runs folder.
+
+    Raises:
+        ClaimError: one about the code does not hold.
+    """
+    table = table.reset_index(drop=True)
+    write_csv(profile.runs / FOLDER / f"{notebook}.csv", table)
+    for line in failing(table):
+        print(line)
+    broken = table[~table["holds"] & (table["about"] == CODE)]
+    if len(broken):
+        raise ClaimError("; ".join(failing(broken)))
+    return rounded(table)
+
+
+def failing(table: pd.DataFrame) -> list[str]:
+    """Return the claims of a table that do not hold, in words."""
+    return [
+        f"claim about the {row.about}: {row.claim} is {row.value:.4g}, not in "
+        f"[{row.at_least:g}, {row.at_most:g}]"
+        for row in table[~table["holds"]].itertuples()
+    ]
 
 
 def of_reasoner(table: pd.DataFrame) -> pd.DataFrame:
@@ -42,11 +82,12 @@ def of_reasoner(table: pd.DataFrame) -> pd.DataFrame:
     ends = table.loc[table["name"] != "episodes", ["low", "high"]]
     bound = table.dropna(subset=["at_least", "at_most"], how="all")
     bound = bound.fillna({"at_least": -np.inf, "at_most": np.inf})
-    return checked([
+    limits = bound[["name", "estimate", "at_least", "at_most"]].itertuples(index=False, name=None)
+    shares = checked([
         ("smallest end of an interval of a share", ends["low"].min(), -1.0, 1.0),
         ("largest end of an interval of a share", ends["high"].max(), -1.0, 1.0),
-        *bound[["name", "estimate", "at_least", "at_most"]].itertuples(index=False, name=None),
     ])  # fmt: skip
+    return pd.concat([shares, checked(list(limits), MODEL)])
 
 
 def of_episodes(
@@ -176,16 +217,19 @@ def of_training(
     gradients = with_credit.groupby(["method", "seed"])["grad_norm"].max()
     gap = first_batch(steps).groupby("seed").agg(np.ptp).to_numpy().max()
     count = len(methods) * seeds
-    return checked([
-        ("runs, one of each method at each seed", runs.ngroups, count, count),
+    of_model = checked([
         ("fewest tokens of a run", runs["generated_tokens"].max().min(), tokens, np.inf),
+        ("runs without a right rollout", runs["reward"].max().eq(0).sum(), 0, 0),
+        ("runs of the MRT forms without a gradient", (~(gradients > 0)).sum(), 0, 0),
+    ], MODEL)  # fmt: skip
+    return pd.concat([of_model, checked([
+        ("runs, one of each method at each seed", runs.ngroups, count, count),
         ("steps whose reward is no share", (~steps["reward"].between(0, 1)).sum(), 0, 0),
         ("largest difference of first batches at a seed", gap, 0, 0),
         ("runs whose tokens do not add up", falling.sum(), 0, 0),
         ("steps of the MRT forms without a regret in [0, 1]",
          (~with_credit["regret"].between(0, 1)).sum(), 0, 0),
-        ("runs of the MRT forms without a gradient", (~(gradients > 0)).sum(), 0, 0),
-    ])  # fmt: skip
+    ])])  # fmt: skip
 
 
 def of_forms(steps: pd.DataFrame, training: Training) -> pd.DataFrame:

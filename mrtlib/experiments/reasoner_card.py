@@ -53,6 +53,9 @@ STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
 WORKS = re.compile(r"So ([^.\n]{1,100}) works\.")
 
 
+LOG = "training.json"  # beside a model that was made here
+
+
 def arithmetic(text: str) -> list[bool]:
     """Return for each step "a op b = c" in natural numbers whether it is right."""
     return [value((sign, int(a), int(b))) == int(c) for a, sign, b, c in STEP.findall(text)]
@@ -100,9 +103,34 @@ def retrain(profile: Profile, recipe: Recipe) -> Profile:
     return replace(profile, model=replace(profile.model, name=str(name)))
 
 
+HOW_MADE = """A stock Llama (about a million weights, width 128) with a word-level tokenizer, in
+which every number is one token, learns to predict the next token of written-out searches over
+**Countdown**: *reach 22 with 3, 5, 7*. The searchers are wasteful on purpose. They make attempts
+in poor order, repeat attempts, go on after the answer was found, and give up early. Some traces
+are cut at a paragraph or in the middle of one, and answered at once, so that the model can answer
+wherever its thinking is stopped. The last part of the training sees the weights rounded to 4
+bits.
+
+With `retrain = True` all of this is done again from a seed, goes on where it was cut off, and says
+how long it will take. The committed model is left alone; the rest of the notebook then measures
+the new one."""
+
+
+def origin_in_words(profile: Profile) -> str:
+    """Return where the profile's model comes from: how it was made, where that is on record."""
+    if (Path(profile.model_path) / LOG).is_file():
+        return HOW_MADE
+    model = profile.model
+    revision = "" if Path(profile.model_path).is_dir() else f", revision `{model.revision}`"
+    bits = "in 4 bits" if model.quantization == "nf4" else f"in {model.dtype}"
+    return f"`{model.name}`{revision}, loaded {bits}. How it was made is not on record here."
+
+
 def loss_curve(profile: Profile) -> pd.DataFrame:
-    """Return the training loss of the profile's reasoner: step, tokens, loss."""
-    return pd.DataFrame(read_json(Path(profile.model_path) / "training.json")["log"])
+    """Return the training loss of the embedded reasoner: step, tokens, loss; no rows of another."""
+    path = Path(profile.model_path) / LOG
+    log = read_json(path)["log"] if path.is_file() else []
+    return pd.DataFrame(log, columns=["step", "tokens", "loss"])
 
 
 def card_records(profile: Profile, seed: int) -> dict[str, pd.DataFrame]:
@@ -218,12 +246,14 @@ def card_in_words(table: pd.DataFrame) -> str:
     row = table.set_index("name").T
     levels = [name for name in row if name.startswith("accuracy at C0, ")]
     by_level = ", ".join(f"{name.split(', ')[1]} {said(row[name])}" for name in levels)
+    steps, forced = row["arithmetic steps right"], row["forced answers that parse"]
+    arithmetic = "It writes no arithmetic steps" if np.isnan(steps["estimate"]) else (
+        f"{steps['estimate']:.1%} of its arithmetic is right")  # fmt: skip
     return (
         f"**Answer.** It solves {said(row['accuracy at C0'])} of held-out problems within C0 "
         f"({by_level}), and {said(row['exact J without thinking'])} without thinking. "
-        f"{row['arithmetic steps right']['estimate']:.1%} of its arithmetic is right. It can "
-        f"answer wherever it is cut: {row['forced answers that parse']['estimate']:.1%} of forced "
-        f"answers can be read. A trace has {said(row['episodes'])} episodes, of which "
+        f"{arithmetic}. Where it is cut, {forced['estimate']:.1%} of its forced answers can be "
+        f"read. A trace has {said(row['episodes'])} episodes, of which "
         f"{said(row['wasted episodes'])} are wasted; training can improve on that. "
         "(95 % intervals, over problems.)"
     )

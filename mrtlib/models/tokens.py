@@ -17,7 +17,12 @@ import numpy as np
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from mrtlib.config import ROOT, Profile, Thinking
 from mrtlib.models.quantization import ModelError
@@ -124,6 +129,9 @@ class Joiner:
 def load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
     """Load the tokenizer, padded on the left, and check that it has what a trace needs.
 
+    Its attribute `end_ids` has every token that ends an output: its own, and those that the model's
+    generation settings name.
+
     Raises:
         ModelError: it cannot be found, has no chat template, no end token or no think tags.
     """
@@ -135,7 +143,17 @@ def load_tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.end_ids = {tokenizer.eos_token_id, *_generation_ends(profile)}
     return tokenizer
+
+
+def _generation_ends(profile: Profile) -> list[int]:
+    """Return the tokens that end an output by the model's generation settings, if it has any."""
+    try:
+        found = fetch(GenerationConfig, profile).eos_token_id
+    except ModelError:  # many models have none
+        return []
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def _tokenizer_class(profile: Profile) -> type:
@@ -153,24 +171,24 @@ def _tokenizer_class(profile: Profile) -> type:
 def think_ids(
     tokenizer: PreTrainedTokenizerBase, thinking: Thinking
 ) -> tuple[list[int], list[int]]:
-    """Return the token ids of the opening and of the closing think tag, one each.
+    """Return the token ids of the opening and of the closing think tag, one or several each.
 
     Without an opening tag the thinking begins with the output, and there are no ids for it; its
-    end is then a token that opens the answer.
+    end is then what opens the answer. A tag of several tokens may be written in other ways too, so
+    in outputs it is looked for in the text (`Reader`).
 
     Raises:
-        ModelError: a tag is not one token, so that its neighbours could swallow a part of it.
+        ModelError: the tokenizer cannot write a tag, or there is no closing one.
     """
     found = []
     for tag in (thinking.open_tag, thinking.close_tag):
         ids = tokenizer.encode(tag, add_special_tokens=False)
-        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            if tag or found:  # only the opening tag may be left out, which comes first
-                raise ModelError(
-                    f"the tokenizer has no token {tag!r}; name its tags in thinking.open_tag and "
-                    "thinking.close_tag, or add them as tokens and train the model on them"
-                )
-            ids = []
+        # Only the opening tag may be left out, which comes first.
+        if tokenizer.unk_token_id in ids or (not ids and found):
+            raise ModelError(
+                f"the tokenizer cannot write the think tag {tag!r}; name the model's tags in "
+                "thinking.open_tag and thinking.close_tag"
+            )
         found.append(ids)
     return found[0], found[1]
 

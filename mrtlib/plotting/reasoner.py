@@ -26,10 +26,9 @@ def reasoner_page(
 
     Args:
         table: as `reasoner_card` takes it; rows that are no share are left out.
-        losses: tokens, loss.
+        losses: tokens, loss; without a row, the bars stand alone.
         examples: up to three; their wasted episodes are grey.
     """
-    need(losses, "tokens loss", "reasoner_page")
     shares = need(table, "name", "reasoner_page").query("name != 'episodes'")
     columns = max(1, len(examples))
     width = int(WIDE / columns * 72 / (SIZE * 0.602)) - 2
@@ -37,9 +36,12 @@ def reasoner_page(
     top, bottom = 0.19 * len(shares) + 0.6, LINE * (max(map(len, blocks), default=0) + 1)
     fig = plt.figure(figsize=(WIDE, top + bottom))
     upper, lower = fig.subfigures(2, 1, height_ratios=(top, bottom))
-    left, right = upper.subplots(1, 2, width_ratios=(1.4, 1))
-    reasoner_card(shares, left)
-    _loss(right, losses)
+    if losses.empty:
+        reasoner_card(shares, upper.subplots())
+    else:
+        left, right = upper.subplots(1, 2, width_ratios=(1.4, 1))
+        reasoner_card(shares, left)
+        _loss(right, losses)
     for i, lines in enumerate(blocks):
         for at, (words, colour, weight) in enumerate(lines):
             lower.text((i + 0.02) / columns, 1 - LINE * (at + 0.8) / bottom, words, fontsize=SIZE,
