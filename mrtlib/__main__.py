@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("problems", help="make the Countdown problem sets anew")
     command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=problems)
+    _add_fetch(command.add_subparsers(metavar="fetch"))
     command = commands.add_parser("reasoner", help="make the embedded reasoner anew")
     command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=reasoner)
@@ -55,6 +56,21 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=backtracker)
     return top
+
+
+def _add_fetch(commands) -> None:
+    command = commands.add_parser("fetch", help="turn benchmarks, or a data set, into problems")
+    command.add_argument("names", nargs="*", metavar="NAME", help="aime24, math500, ...")
+    command.add_argument("--into", type=Path, required=True, help="folder of the problem files")
+    command.add_argument("--dataset", help="one of your own: on the hub, a folder or a file")
+    command.add_argument("--split", default="train", help="of it")
+    for field in ("question", "answer", "level"):
+        command.add_argument(f"--{field}", help=f"its field with the {field}")
+    command.add_argument("--revision", help="commit of the data set; the newest if not said")
+    command.add_argument("--validation", type=_count, default=100, help="problems of each level")
+    command.add_argument("--test", type=_count, default=100, help="the same, of a set of your own")
+    command.add_argument("--seed", type=_seed, default=0)
+    command.set_defaults(run=fetch)
 
 
 def _add(commands, name: str, run, words: str) -> argparse.ArgumentParser:
@@ -189,6 +205,28 @@ def tune(options: argparse.Namespace) -> None:
     print(table.to_string(index=False))
     for method, rate in learning_rates.best(table).items():
         print(f"{method}: {rate:g}")
+
+
+def fetch(options: argparse.Namespace) -> None:
+    """Write problem files of benchmarks or of a data set; prints what was taken and what not."""
+    from mrtlib.tasks import fetching
+    from mrtlib.tasks.fetching import SOURCES, Source
+    from mrtlib.tasks.problems import ProblemError
+
+    for name in options.names:
+        if name not in SOURCES:
+            raise ProblemError(f"unknown benchmark {name!r}; choose from {', '.join(SOURCES)}")
+    chosen = {name: SOURCES[name] for name in options.names}
+    if options.dataset:
+        if not options.question or not options.answer:
+            raise ProblemError("name the fields of the data set with --question and --answer")
+        chosen["own"] = Source(options.dataset, options.split, options.question, options.answer,
+                               options.level, trains=True)  # fmt: skip
+    if not chosen:
+        raise ProblemError(f"name a benchmark ({', '.join(SOURCES)}), or --dataset PATH")
+    record = fetching.fetch(chosen, options.into, options.validation, options.test, options.seed,
+                            options.revision)  # fmt: skip
+    print(fetching.in_words(record, options.into))
 
 
 def _known_stage(stage: str, stages: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes", "sympy")
 
 # The house: a floor holds rooms (folders and top-level modules) that do not import each other.
 FLOORS = (
-    ("locks", "notices", "pace", "schemas"),
+    ("hub", "locks", "notices", "pace", "schemas"),
     ("config", "credit", "regret", "stats", "store", "tasks"),
     ("episodes", "shards"),
     ("models", "reasoner"),
@@ -26,8 +26,8 @@ FLOORS = (
     ("plotting", "batch"),
     ("__main__", "__init__"),
 )
-LIGHT = ("locks", "notices", "pace", "schemas", "config", "credit", "regret", "stats", "store",
-         "shards", "episodes", "tasks", "plotting")  # fmt: skip
+LIGHT = ("hub", "locks", "notices", "pace", "schemas", "config", "credit", "regret", "stats",
+         "store", "shards", "episodes", "tasks", "plotting")  # fmt: skip
 ALONE = {  # libraries that one room alone may import
     "plotting": ("matplotlib", "seaborn", "ipywidgets"), "training": ("trl",),
     "batch": ("papermill", "nbformat"),

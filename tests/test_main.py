@@ -37,7 +37,8 @@ def test_mistakes_are_answered_in_one_line(command, words, capsys, monkeypatch, 
 
 @pytest.mark.parametrize(
     "command",
-    ["", "fly", "train", "reproduce --seeds 0", "reproduce --seeds x", "train --seed x",
+    ["", "fly", "train", "reproduce --seeds 0", "reproduce --cell-hours nan",
+     "reproduce --seeds x", "train --seed x",
      "evaluate --method base --seed -5", "problems --seed 4294967296"],
 )  # fmt: skip
 def test_malformed_commands(command, capsys):
@@ -75,7 +76,7 @@ def test_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(runs, "train", lambda *a: calls.append(a) or "folder")
     monkeypatch.setattr(sweep, "evaluate", lambda *a: calls.append(a) or "folder")
     monkeypatch.setattr(countdown, "write_splits", lambda *a: calls.append(a) or {"test": 3})
-    monkeypatch.setattr(batch, "reproduce", lambda *a: calls.append(a))
+    monkeypatch.setattr(batch, "reproduce", lambda *a, cell_hours: calls.append((*a, cell_hours)))
     monkeypatch.setattr(benchmark, "benchmark", lambda *a: calls.append(a[:2]) or table)
     monkeypatch.setattr(batch, "summary", lambda profile: "the table")
     adapter = tmp_path / "smoke" / "adapters" / "outcome-2"
@@ -86,7 +87,7 @@ def test_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
         "evaluate --profile smoke --method base",
         "evaluate --profile smoke --method outcome --seed 2",
         "problems --seed 5",
-        "reproduce --profile smoke --seeds 3",
+        "reproduce --profile smoke --seeds 3 --cell-hours 0.5",
         "bench --profile smoke --pairs 6",
     ):
         assert __main__.main(command.split()) == 0
@@ -96,7 +97,7 @@ def test_commands_pass_their_options_on(monkeypatch, tmp_path, capsys):
         ("smoke", "base", 0, None),
         ("smoke", "outcome", 2, adapter),
         ("problems", 5),
-        ("smoke", 0, 3),
+        ("smoke", 0, 3, 0.5),
         ("smoke", 6),
     ]
     said = capsys.readouterr().out

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from mrtlib import hub
 from mrtlib.config import Thinking, load_profile
 from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.models import tokens
@@ -305,13 +306,13 @@ def test_a_hub_that_does_not_answer_is_one_clear_line_within_seconds(monkeypatch
             asked.update(options, name=name)
             raise OSError("not in the cache")
 
-    monkeypatch.setattr(tokens.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(tokens, "get_session", Silent)
-    tokens.hub_answers.cache_clear()
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "get_session", Silent)
+    hub.hub_answers.cache_clear()
     tiny = load_profile("tiny")
     remote = replace(tiny, model=replace(tiny.model, name="owner/model", revision="v2"))
     with pytest.raises(ModelError, match="cannot load owner/model: .*hub"):
         tokens.fetch(Loader, remote)
     assert asked == {"name": "owner/model", "revision": "v2", "trust_remote_code": False,
                      "local_files_only": True}  # fmt: skip
-    tokens.hub_answers.cache_clear()
+    hub.hub_answers.cache_clear()

@@ -9,13 +9,10 @@ of what stands before it.
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import constants
-from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
@@ -25,12 +22,12 @@ from transformers import (
 )
 
 from mrtlib.config import ROOT, Profile, Thinking
+from mrtlib.hub import hub_answers
 from mrtlib.models.quantization import ModelError
 from mrtlib.store import read_json
 
 # Tokens of context that a text is tokenised with: of these the most that come out as they were.
 WINDOWS = (8, 4, 2, 1)
-HUB_SECONDS = 5.0
 LOOKED_BACK = 2  # last tokens of the context that a merge may replace
 
 
@@ -236,15 +233,3 @@ def fetch(loader: Any, profile: Profile, **options: Any) -> Any:
             f"cannot load {profile.model.name}: it is neither a whole model folder (below {ROOT}; "
             f"MRT_ROOT names another) nor in reach on the hub (offline?). {error}"
         ) from error
-
-
-@cache
-def hub_answers() -> bool:
-    """Say whether the hub answers within a few seconds; its library would try for a minute."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception:  # whatever the network and its library make of it
-        return False
-    return True
