@@ -28,6 +28,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--method", required=True, help=", ".join(TRAINED_METHODS))
     command = _add(commands, "evaluate", evaluate, "measure the base or a trained adapter")
     command.add_argument("--method", required=True, help=", ".join(("base", *TRAINED_METHODS)))
+    command = _add(commands, "export", export, "write a trained adapter, or the model it makes")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="new, or empty")
+    command.add_argument("--method", required=True, help=", ".join(TRAINED_METHODS))
+    command.add_argument("--merged", action="store_true", help="the whole model, in 16 bits")
+    command.add_argument("--push", metavar="NAME", help="upload it to the hub, as a private model")
     command = commands.add_parser("bench", help="measure what information gain costs")
     command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
     command.set_defaults(run=bench)
@@ -131,6 +136,17 @@ def evaluate(options: argparse.Namespace) -> None:
     from mrtlib.evaluation import sweep
 
     print(sweep.evaluate(profile, options.method, options.seed, adapter))
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a trained adapter, or the merged model, with a card; prints where it is."""
+    profile = load_profile(options.profile)
+    _known(options.method, TRAINED_METHODS)
+    from mrtlib.experiments import export as leaving
+
+    print(leaving.export(profile, options.method, options.seed, options.folder, options.merged))
+    if options.push:
+        print(leaving.push(options.folder, options.push))
 
 
 def bench(options: argparse.Namespace) -> None:
