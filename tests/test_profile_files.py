@@ -164,3 +164,10 @@ def test_new_settings_left_as_they_are_change_no_key():
     assert "template" not in key_texts(tiny, "thinking")["thinking"]
     spoken = replace(tiny, thinking=replace(tiny.thinking, system="x", template={"a": 1}))
     assert "system='x', template={'a': 1}" in key_texts(spoken, "thinking")["thinking"]
+
+
+def test_the_examples_are_sound(monkeypatch, tmp_path):
+    monkeypatch.setenv("MRT_RUNS", str(tmp_path))
+    names = {path.stem: load_profile(str(path)) for path in (ROOT / "data/profiles").glob("*.toml")}
+    assert names.keys() == {"smollm2-cpu", "gpu-24gb", "gpu-80gb"}
+    assert names["gpu-24gb"].thinking.budget == 4096
