@@ -31,3 +31,11 @@ def test_the_trainer_is_imported_in_silence():
         command = [sys.executable, "-c", f"import {module}"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert (done.stdout, done.stderr) == ("", ""), module
+
+
+def test_a_model_is_loaded_in_silence():
+    code = ("from mrtlib.config import load_profile\n"
+            "from mrtlib.models.loading import load_base\n"
+            "load_base(load_profile('smoke'))")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

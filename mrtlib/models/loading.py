@@ -7,6 +7,7 @@ Nothing here unpickles and no model code from outside is run: weights are safete
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging
 
 from mrtlib.config import ROOT, Lora, Profile, key_texts
 from mrtlib.models.quantization import ModelError, check_4bit_dimensions, guard_4bit
@@ -34,6 +36,8 @@ MODEL_FILES = (
     "*.safetensors", "config.json", "generation_config.json", "tokenizer*", "chat_template*",
     "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",
 )  # fmt: skip
+if not sys.stderr.isatty():  # in a notebook or a log each update of a bar is a line
+    logging.disable_progress_bar()
 SAVING = ".saving-"  # how the folder begins that an adapter is written to before it is whole
 HASHES = "hashes.json"  # of these files, beside them
 

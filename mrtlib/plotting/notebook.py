@@ -18,7 +18,7 @@ class ParameterError(ValueError):
 
 
 def start(name: str) -> Profile:
-    """Set a notebook up, and return its profile: figures below their cells, no progress bars.
+    """Set a notebook up, and return its profile: figures are shown below their cells.
 
     Raises:
         ParameterError: papermill passed a parameter that the notebook does not have.
@@ -27,9 +27,6 @@ def start(name: str) -> Profile:
     shell = get_ipython()
     check_parameters(shell.user_ns["In"] if shell else [])
     profile = load_profile(name)
-    from transformers.utils import logging  # heavy, and no figure needs it
-
-    logging.disable_progress_bar()
     plt.ion()
     return profile
 
