@@ -19,6 +19,7 @@ from mrtlib.prover.probes import references_of
 from mrtlib.regret import normalised_regret
 from mrtlib.stats import Interval, by_problem, proportion, two_way, wilson
 from mrtlib.store import TRACE
+from mrtlib.tasks.grading import right_texts
 from mrtlib.tasks.problems import Problem
 
 ROUNDING = 1e-9  # at most, between two ways to compute one number
@@ -125,13 +126,33 @@ def probability_mass(
     over 1 would show that one is counted twice.
     """
     right = answers[answers["correct"]]
-    listed = [row.answer in problems[row.problem].references for row in right.itertuples()]
+    listed = _scored(right, problems)
     return pd.DataFrame([
         ("largest exact J", progress["J"].max()),
         ("smallest exact J", progress["J"].min()),
         ("right sampled answers", float(len(right))),
-        ("of these, share listed as a reference", float(np.mean(listed)) if listed else 1.0),
+        ("of these, share listed as a reference", float(listed.mean()) if len(listed) else 1.0),
     ], columns=["quantity", "value"])  # fmt: skip
+
+
+def _scored(right: pd.DataFrame, problems: Mapping[str, Problem]) -> np.ndarray:
+    """Return for each right answer whether it is one of the texts that exact J adds up."""
+    known = {name: frozenset(right_texts(problems[name])) for name in right["problem"].unique()}
+    return np.array([row.answer in known[row.problem] for row in right.itertuples()], dtype=bool)
+
+
+def coverage_in_words(answers: pd.DataFrame, problems: Mapping[str, Problem]) -> str:
+    """Return how much of what a model writes rightly exact J adds up: a share with its interval.
+
+    Means over the problems with a right answer, over the answers of each.
+    """
+    right = answers[answers["correct"]]
+    if right.empty:
+        return "No sampled answer is right, so nothing shows whether exact J misses any."
+    shares = right.assign(scored=_scored(right, problems)).groupby("problem")["scored"].mean()
+    found = proportion(shares.to_numpy(float)[None], None)
+    return (f"Coverage: exact J scores {said(vars(found))} of the right answers that were sampled, "
+            f"by problem ({len(shares)} problems).")  # fmt: skip
 
 
 def credit_table(J: Sequence[float], t: Sequence[int], budget: int) -> pd.DataFrame:

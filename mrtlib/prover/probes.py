@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mrtlib.config import Thinking
 from mrtlib.models.tokens import Joiner, Spelling
+from mrtlib.tasks.grading import right_texts
 from mrtlib.tasks.problems import Problem
 
 BLANK_LINE = "\n\n"  # ends a paragraph that the cut has left open
@@ -114,10 +115,10 @@ def check_references(references: Sequence[Reference]) -> None:
 
 
 def references_of(problem: Problem, joiner: Joiner, thinking: Thinking) -> list[Reference]:
-    """Return the ways to write each of a problem's reference answers, closed."""
+    """Return the ways in tokens to write each right text of a problem (`right_texts`), closed."""
     return [
         joiner.spellings(thinking.answer_open, text, thinking.answer_close)
-        for text in problem.references
+        for text in right_texts(problem)
     ]
 
 

@@ -36,7 +36,7 @@ from mrtlib.prover.probes import Probe, Termination, references_of
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.stats import wilson
 from mrtlib.store import read_json, write_json
-from mrtlib.tasks.grading import grade
+from mrtlib.tasks.grading import grade, right_texts
 from mrtlib.tasks.problems import Grade, Problem
 
 TRACES = 8  # on which exact and sampled J are compared
@@ -353,7 +353,7 @@ def _cause(missed: float, grades: list[tuple[Problem, Grade]]) -> str:
         return (f"{bare:.0%} of the sampled answers have no closed box; raise "
                 "thinking.answer_tokens, or let thinking.answer_open lead to one")  # fmt: skip
     right = [(p, g.answer) for p, g in grades if g.correct]
-    other = [a for p, a in right if a not in p.references]
+    other = [a for p, a in right if a not in right_texts(p)]
     if other and 2 * len(other) >= missed:
         return f"right answers that no reference has, such as {other[0]!r}; list them"
     return (

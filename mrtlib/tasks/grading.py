@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 
 from mrtlib.tasks import countdown
 from mrtlib.tasks.math import equivalence
+from mrtlib.tasks.math.renderings import renderings
 from mrtlib.tasks.problems import Grade, Problem
 
 # A family is a module that judges an answer, and says which answers vote together.
@@ -50,6 +51,18 @@ def grade(problem: Problem, text: str) -> Grade:
     if answer is None:
         return Grade(False, None, "unboxed")
     return MODULES[problem.family].judge(problem, answer)
+
+
+def right_texts(problem: Problem) -> tuple[str, ...]:
+    """Return every right answer that exact J scores, as texts: one way to write each, or several.
+
+    Of Countdown these are all there are. Of mathematics they are the usual ways to write the
+    references (`renderings`); others are right as well, so J is then a lower bound.
+    """
+    if problem.family != "math":
+        return problem.references
+    texts = (text for answer in problem.references for text in renderings(answer))
+    return tuple(dict.fromkeys(texts))
 
 
 def candidates(answers: Sequence[str | None], family: str) -> list[Hashable | None]:
