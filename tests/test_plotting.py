@@ -689,3 +689,19 @@ def test_differences_to_outcome_are_points_with_their_intervals():
     assert ends == pytest.approx([100 * row["low"], 100 * row["high"]])
     labels = [label.get_text() for label in axes[0].get_yticklabels()]
     assert labels == [LABELS[m] for m in METHODS[2:]]
+
+
+@pytest.mark.parametrize("dpi", [72, 100, 150, 300])
+def test_the_columns_of_the_page_stay_apart_on_screens_too(dpi):
+    words = "8 * 7 = 56, need 46. " * 20
+    examples = [replace(some_examples()[0], episodes=[words], wasted=[False])] * 3
+    fig = plotting.reasoner_page(some_card(), some_losses(), examples)
+    fig.set_dpi(dpi)
+    fig.draw_without_rendering()
+    texts = [text for text in fig.subfigs[1].texts if text.get_text().strip()]
+    columns = [[t for t in texts if t.get_position()[0] == x]
+               for x in sorted({t.get_position()[0] for t in texts})]  # fmt: skip
+    assert len(columns) == 3
+    for left, right in itertools.pairwise(columns):
+        ends = max(t.get_window_extent().x1 for t in left)
+        assert ends < min(t.get_window_extent().x0 for t in right) - 0.02 * dpi

@@ -31,7 +31,8 @@ def reasoner_page(
     """
     shares = need(table, "name", "reasoner_page").query("name != 'episodes'")
     columns = max(1, len(examples))
-    width = int(WIDE / columns * 72 / (SIZE * 0.602)) - 2
+    # Letters are wider on a screen than in print: four of them are left between columns.
+    width = int(WIDE / columns * 72 / (SIZE * 0.602)) - 4
     blocks = [_example_lines(example, width) for example in examples]
     top, bottom = 0.19 * len(shares) + 0.6, LINE * (max(map(len, blocks), default=0) + 1)
     fig = plt.figure(figsize=(WIDE, top + bottom))
