@@ -36,6 +36,8 @@ def test_an_unknown_profile_is_named_with_the_choices():
         ("training", {"learning_rate": {"outcome": float("nan")}}, "rate is nan; it must be"),
         ("evaluation", {"top_p": 1.5}, "at least 0.001 and at most 1"),
         ("data", {"levels": ()}, "data.levels is empty"),
+        ("model", {"engine": "server"}, "needs addresses in model.servers"),
+        ("model", {"servers": ("localhost:8000",)}, "'localhost:8000' is no address"),
         ("training", {"report_to": "wandb"}, "pip install wandb"),
     ],
 )

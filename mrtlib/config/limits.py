@@ -1,6 +1,7 @@
 """What is checked of any profile before hours are spent: ranges, choices, and contradictions."""
 
 import math
+import re
 from importlib.util import find_spec
 from typing import Any
 
@@ -33,7 +34,8 @@ RANGES = {
 }  # fmt: skip
 CHOICES = {
     "model.quantization": ("nf4", "none"), "model.dtype": ("float32", "bfloat16", "float16"),
-    "model.twin_dtype": ("same", "bfloat16"), "data.family": ("countdown", "math"),
+    "model.engine": ("transformers", "server"), "model.twin_dtype": ("same", "bfloat16"),
+    "data.family": ("countdown", "math"),
     "thinking.segmenter": ("official", "markers", "backtrack", "tokens"),
     "prover.estimator": ("exact", "sampled"), "training.methods": TRAINED_METHODS,
     "training.schedule": ("constant", "linear", "cosine"), "training.count": ("generated", "all"),
@@ -83,6 +85,11 @@ def _check_together(profile: Profile) -> None:
     for method in training.methods:
         if method not in training.learning_rate:
             raise ProfileError(f"no learning rate for {method!r} in training.learning_rate")
+    model = profile.model
+    if model.engine == "server" and not model.servers:
+        raise ProfileError("model.engine = 'server' needs addresses in model.servers")
+    if bad := [url for url in model.servers if not re.match(r"https?://[^/]", url)]:
+        raise ProfileError(f"model.servers: {bad[0]!r} is no address; http://localhost:8000 is one")
     rows = training.problems_per_step * training.group_size
     if rows % training.micro_batch:
         raise ProfileError(

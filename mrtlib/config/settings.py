@@ -101,6 +101,11 @@ class Model:
     merged: bool = later(True, before=True)  # learn through the twin too, not through PEFT's passes
     twin_dtype: str = later("same", before="same")  # or "bfloat16", on hardware that computes in it
     revision: str = place("main")  # of a hub id: a branch, a tag or a commit
+    # Who samples when a model is evaluated: this process, or servers that speak the OpenAI
+    # completions protocol ("server"). J stays with this process, and so does training.
+    engine: str = later("transformers", before="transformers")
+    servers: tuple[str, ...] = place(())  # their addresses, such as http://localhost:8000
+    served: str = place("")  # how they call the base; "" is its name here
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mrtlib.config import ALTERNATIVELY, BUT_WAIT, HOLD_ON, WAIT, Profile
 from mrtlib.models.loading import check_context, let_read, load_policy, work_keys
 from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample
+from mrtlib.models.server import server_sampler
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import BLANK_LINE
 from mrtlib.prover.prover import TRACES, Drawn, J_of, Prover, progress_rows
@@ -45,7 +46,9 @@ class Evaluator:
         model = Twin(model).model if profile.model.twin else model
         # Whatever the training reward is measured by, evaluation is exact where that is right.
         exact = replace(profile, prover=replace(profile.prover, estimator="exact"))
-        return cls(profile, method, seed, Prover(model, load_tokenizer(profile), exact))
+        sampler = server_sampler(profile, adapter) if profile.model.engine == "server" else None
+        prover = Prover(model, load_tokenizer(profile), exact, sampler)
+        return cls(profile, method, seed, prover)
 
     @property
     def reader(self) -> Reader:

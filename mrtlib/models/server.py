@@ -1,23 +1,30 @@
 """Draw continuations from a server that speaks the OpenAI completions protocol, such as vLLM.
 
 A request is one prompt as token ids: POST base_url/v1/completions with {"prompt": [1, 15, 8],
-"n": 4, "logprobs": 0, "return_token_ids": true, ...}. Only the standard library is used.
+"n": 4, "logprobs": 0, "return_token_ids": true, ...}. Only the standard library is used. An API key
+is taken from the environment (MRT_API_KEY, or OPENAI_API_KEY), and written nowhere.
 """
 
 import http.client
 import json
+import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mrtlib.config import Profile
 from mrtlib.models.sampling import Sample, check_request
+from mrtlib.store import file_hashes
 
+KEYS = ("MRT_API_KEY", "OPENAI_API_KEY")  # of the environment, the first that is set
+LONGEST_PAUSE = 60.0  # seconds that a server may ask to be left alone for
 BUSY = (408, 429, 500, 502, 503, 504)  # a later attempt may succeed
 
 
@@ -25,25 +32,27 @@ class ServerError(ValueError):
     """A server that cannot be reached, refuses a request, or answers with something else."""
 
 
+class AwayError(ServerError):
+    """A server that failed however often it was asked."""
+
+
 @dataclass(frozen=True)
 class ServerSampler:
-    """Sample from a server. The seed is passed on; the server decides whether to use it.
+    """Sample from servers. The seed is passed on; a server decides whether to use it.
+
+    Prompts are divided among the servers; those of one that fails for good go to the others.
 
     Log-probabilities are the server's: vLLM reports them at temperature 1 unless started with
     `--logprobs-mode processed_logprobs`.
     """
 
-    base_url: str  # such as http://localhost:8000, with or without /v1
+    base_urls: tuple[str, ...]  # such as http://localhost:8000, with or without /v1
     model: str
     timeout: float = 600.0  # seconds that one request may take
     retries: int = 3  # further attempts when the server is away or busy
     workers: int = 16  # requests in flight
     pause: float = 1.0  # seconds before the first retry, doubled before each further one
-
-    @property
-    def url(self) -> str:
-        """The address that requests go to."""
-        return self.base_url.rstrip("/").removesuffix("/v1") + "/v1/completions"
+    dead: set[str] = field(default_factory=set, compare=False)  # addresses that failed for good
 
     def sample(
         self, prompts: list[list[int]], n: int, max_tokens: int, temperature: float, top_p: float,
@@ -78,39 +87,102 @@ class ServerSampler:
         return found
 
     def _ask_all(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Send requests side by side, in their order; the first failure cancels the rest."""
+        """Send requests side by side, in their order; the first failure cancels the rest.
+
+        Neighbours go to the same server, as they may share a prefix.
+        """
+        homes = [i * len(self.base_urls) // len(requests) for i in range(len(requests))]
         with ThreadPoolExecutor(self.workers) as pool:
-            futures = [pool.submit(self._ask, request) for request in requests]
+            futures = [pool.submit(self._ask, *pair) for pair in zip(requests, homes, strict=True)]
             try:
                 return [future.result() for future in futures]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send one request; try again, a bounded number of times, when that may help."""
-        data = json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        reason = ""
+    def _ask(self, body: Mapping[str, Any], home: int) -> dict[str, Any]:
+        """Send one request to its server or, where that fails for good, to the next ones."""
+        urls = [*self.base_urls[home:], *self.base_urls[:home]]
+        failures = []
+        for url in [url for url in urls if url not in self.dead] or urls:
+            try:
+                return self._ask_one(url, "completions", body)
+            except AwayError as error:
+                self.dead.add(url)
+                failures.append(str(error))
+        raise ServerError("; ".join(failures))
+
+    def _ask_one(self, base_url: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Send a request to one server; try again, a bounded number of times, when it may help.
+
+        Raises:
+            AwayError: it failed each time.
+            ServerError: it refuses the request, or answers with something else.
+        """
+        url = f"{base_url.rstrip('/').removesuffix('/v1')}/v1/{path}"
+        request = urllib.request.Request(url, json.dumps(body).encode(), _headers())
+        reason, pause = "", 0.0
         for attempt in range(self.retries + 1):
-            if attempt:
-                time.sleep(self.pause * 2 ** (attempt - 1))
-            request = urllib.request.Request(self.url, data, headers)
+            time.sleep(pause)
+            pause = self.pause * 2**attempt
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return json.load(response)
+                    return json.loads(response.read() or b"null")
             except urllib.error.HTTPError as error:
                 reason = f"HTTP {error.code}: {error.read(2000).decode(errors='replace')}"
                 if error.code not in BUSY:
-                    raise ServerError(f"{self.url} refused a request: {reason}") from error
+                    raise ServerError(f"{url} refused a request: {reason}") from error
+                pause = max(pause, _asked_pause(error.headers.get("Retry-After")))
             except json.JSONDecodeError as error:
-                raise ServerError(f"{self.url} did not answer with JSON: {error}") from error
+                raise ServerError(f"{url} did not answer with JSON: {error}") from error
             except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, ...
                 reason = str(error)
-        raise ServerError(
-            f"{self.url} failed {self.retries + 1} times, at last with: {reason}. "
+        raise AwayError(
+            f"{url} failed {self.retries + 1} times, at last with: {reason}. "
             "Is the server up, and is the address right?"
         )
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Have every server load an adapter under a name, from a folder that it sees too.
+
+        Source: vLLM's runtime LoRA updating (VLLM_ALLOW_RUNTIME_LORA_UPDATING=1).
+
+        Raises:
+            ServerError: a server refuses, or is away.
+        """
+        for url in self.base_urls:
+            try:
+                self._ask_one(url, "load_lora_adapter",
+                              {"lora_name": name, "lora_path": str(folder)})  # fmt: skip
+            except ServerError as error:
+                if "already" not in str(error):  # by this name, so with these weights
+                    raise
+
+
+def server_sampler(profile: Profile, adapter: Path | None) -> ServerSampler:
+    """Return what samples from the profile's servers: the base, or an adapter that they load now.
+
+    An adapter's name holds the hash of its weights, so that no server answers with older ones.
+    """
+    model = profile.model
+    if adapter is None:
+        return ServerSampler(model.servers, model.served or model.name)
+    weights = file_hashes([adapter / "adapter_model.safetensors"], adapter)
+    name = f"{adapter.name}-{next(iter(weights.values()))[:12]}"
+    sampler = ServerSampler(model.servers, name)
+    sampler.load_adapter(name, adapter.absolute())
+    return sampler
+
+
+def _headers() -> dict[str, str]:
+    key = next(filter(None, map(os.environ.get, KEYS)), None)
+    own = {"Authorization": f"Bearer {key}"} if key else {}
+    return {"Content-Type": "application/json", **own}
+
+
+def _asked_pause(text: str | None) -> float:
+    """Return the seconds that a server asks to be left alone for; dates are not read."""
+    return min(float(text), LONGEST_PAUSE) if text and text.isdigit() else 0.0
 
 
 def _prompt_seed(seed: int, index: int) -> int:
