@@ -41,6 +41,7 @@ evaluate(smoke, "episode_progress", 0, train(smoke, "episode_progress", 0))
 KINDS = (".parquet", ".safetensors", ".png", ".csv", ".ipynb", "manifest.json", "keys.json")
 SHORT_KINDS = (".parquet", ".safetensors", "keys.json", "hashes.json")
 # What hangs on the hour or on the machine: how long things took, who was at work, what was put by.
+CLOCK = "clock"  # tag of a cell that shows seconds
 LEFT_OUT = ("locks", "logs", "checkpoints", "damaged")
 
 
@@ -130,9 +131,14 @@ def _content(path: Path, runs: Path) -> bytes:
 
 
 def _without_streams(book: dict) -> dict:
-    """Return a notebook without what it printed on the way: how far it was, and for how long."""
+    """Return a notebook without what it printed on the way: how far it was, and for how long.
+
+    Nor what a cell shows that is tagged with "clock", for a table of seconds.
+    """
     for cell in book["cells"]:
-        cell["outputs"] = [o for o in cell.get("outputs", []) if o["output_type"] != "stream"]
+        timed = CLOCK in cell["metadata"].get("tags", [])
+        kept = [o for o in cell.get("outputs", []) if o["output_type"] != "stream" and not timed]
+        cell["outputs"] = kept
     return book
 
 

@@ -1,5 +1,6 @@
 """The short form of `crash.py`: three kills of a small run; and what a signal leaves behind."""
 
+import json
 import os
 import random
 import signal
@@ -23,6 +24,23 @@ def test_a_difference_would_be_seen(tmp_path):
     one, other = (crash.left(tmp_path / name) for name in ("one", "other"))
     assert one.keys() == other.keys() == {"results.csv"}
     assert crash._told(one, other, tmp_path) == 1
+
+
+def test_what_a_notebook_prints_and_its_tables_of_seconds_make_no_difference(tmp_path):
+    def book(seconds: str, table: str) -> str:
+        def cell(text, kind, *tags):
+            return {"metadata": {"tags": list(tags)}, "outputs": [
+                {"output_type": kind, "text": text}]}  # fmt: skip
+
+        timed = cell(seconds, "display_data", "clock")
+        return json.dumps({"cells": [cell(seconds, "stream"), timed, cell(table, "display_data")]})
+
+    texts = {"one": book("3 s", "a"), "other": book("4 s", "a"), "third": book("3 s", "b")}
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.ipynb").write_text(text)
+    one, other, third = (crash.left(tmp_path / name) for name in texts)
+    assert one == other != third
 
 
 def children(pid: int) -> set[int]:

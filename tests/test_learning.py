@@ -14,6 +14,7 @@ def log(method: str, seed: int, rewards, tokens, regrets=None) -> pd.DataFrame:
         "method": method, "seed": seed, "step": np.arange(1, n + 1), "reward": rewards,
         "regret": regrets if regrets is not None else np.full(n, np.nan), "length": 10.0,
         "episodes": 2.0, "generated_tokens": np.cumsum(tokens), "grad_norm": 0.1,
+        "prover_tokens": 0 if method == "outcome" else 40,
         "sampling_s": 2.0, "probing_s": 0.0 if method == "outcome" else 1.0, "learning_s": 1.0,
     })  # fmt: skip
 
@@ -65,6 +66,7 @@ def test_cost_divides_a_step(steps):
     table = learning.cost(steps)
     assert table.loc["regret_to_go", "step_s"] == pytest.approx(4.0)
     assert table.loc["regret_to_go", "probing_share"] == pytest.approx(0.25)
+    assert table["read_for_one"].to_dict() == {"outcome": 0, "regret_to_go": 3 * 40 / 20}
     assert table.loc["regret_to_go", "tokens_to_outcome"] == pytest.approx(20 / 30)
 
 

@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from own_model import write_all, write_tokenizer
 
 from mrtlib import batch, plotting
 from mrtlib.config import load_profile
@@ -22,7 +23,6 @@ from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.rollouts import Reader
 from mrtlib.tasks.problems import load_problems
 from mrtlib.training.runs import train
-from tests.own_model import write_all, write_tokenizer
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tags are tokens", "tags are texts"])

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from own_model import write_all
 
 from mrtlib.config import load_profile
 from mrtlib.experiments import information_gain as gain
@@ -12,7 +13,6 @@ from mrtlib.prover.prover import Prover
 from mrtlib.tasks.grading import grade, right_texts
 from mrtlib.tasks.math.renderings import MOST, renderings
 from mrtlib.tasks.problems import Problem
-from tests.own_model import write_all
 
 
 def problem(*references: str, family: str = "math") -> Problem:

@@ -68,7 +68,8 @@ def cost(steps: pd.DataFrame) -> pd.DataFrame:
     """Return for each method the mean seconds of a step, their shares, and the tokens of a run.
 
     `tokens_to_outcome` are the tokens of a run over those of `outcome`. Tokens are generated ones;
-    reference answers are scored by teacher forcing, which is part of probing.
+    reference answers are scored by teacher forcing, which is part of probing. `read_for_one` are
+    the tokens that the prover reads for each generated one.
     """
     by = steps.groupby("method", sort=False)
     table = by[list(SECONDS)].mean()
@@ -77,6 +78,8 @@ def cost(steps: pd.DataFrame) -> pd.DataFrame:
         table[name.replace("_s", "_share")] = table[name] / table["step_s"]
     ends = steps.groupby(["method", "seed"])["generated_tokens"].max()
     table["generated_tokens"] = ends.groupby("method").mean()
+    read = steps.groupby(["method", "seed"])["prover_tokens"].sum()
+    table["read_for_one"] = (read / ends).groupby("method").mean()
     if "outcome" in table.index:
         table["tokens_to_outcome"] = table["generated_tokens"] / ends["outcome"].mean()
     return table
