@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from own_model import write_all, write_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from mrtlib import batch, plotting
 from mrtlib.config import load_profile
@@ -113,3 +114,20 @@ def test_a_run_goes_on_behind_a_notebook_that_stops_and_lists_what_failed(mine, 
     assert "00_a stopped" in str(caught.value) and "02_c stopped" in str(caught.value)
     assert "01 | here" in out.getvalue() and (mine.runs / "01_b.ipynb").is_file()
     assert not (mine.runs / "manifest.json").exists(), "not all of it was run"
+
+
+def test_the_start_token_is_written_once(tmp_path):
+    """By the template, where the tokenizer would add it too; and never in the middle of a text."""
+    tokenizer = write_tokenizer(tmp_path)
+    tokenizer.bos_token = "<|endoftext|>"
+    start = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", start)]
+    )
+    assert tokenizer.encode("x")[0] == start
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    thinking = load_profile("tiny").thinking
+    assert prompt_ids(tokenizer, "x", thinking).count(start) == 1
+    reader = Reader(tokenizer, thinking)
+    assert start not in reader.joiner.encode("x")
+    assert start not in reader.joiner.behind(prompt_ids(tokenizer, "x", thinking), " y")[1]
