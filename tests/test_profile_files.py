@@ -128,6 +128,12 @@ def test_a_file_that_cannot_be_read(write, tmp_path):
     assert load_profile(str(write("\ufeff" + 'base = "tiny"'))).name == "mine"
 
 
+def test_a_runs_folder_that_cannot_be_written_is_named(write, tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(ProfileError, match="cannot write .*profile.json: .*MRT_RUNS"):
+        load_profile(str(write(TEXT)))
+
+
 def test_lines_of_keys():
     assert line_of(TEXT, ("thinking", "template")) == 10
     assert line_of(TEXT, ("training", "methods")) == 18

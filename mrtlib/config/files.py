@@ -172,12 +172,19 @@ def keep_profile(profile: Profile) -> None:
     """Write a profile of a file into its runs folder, so that it is known by its name from now on.
 
     The folder says what was run with it, and notebooks need no path.
+
+    Raises:
+        ProfileError: the folder cannot be written.
     """
     path = profile.runs / KEPT
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(profile), indent=1, sort_keys=True) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ProfileError(f"cannot write {path}: {error.strerror}; name another folder in the "
+                           "environment variable MRT_RUNS") from error  # fmt: skip
 
 
 def kept_profile(name: str) -> Profile | None:
