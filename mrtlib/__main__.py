@@ -256,7 +256,7 @@ def _known(method: str, methods: tuple[str, ...]) -> None:
 
 
 def _adapter(profile: Profile, options: argparse.Namespace) -> Path:
-    folder = profile.runs / "adapters" / f"{options.method}-{options.seed}"
+    folder = profile.adapter(options.method, options.seed)
     if not (folder / "adapter_model.safetensors").is_file():
         raise StoreError(
             f"no trained adapter in {folder}; train it first: python -m mrtlib train "

@@ -238,6 +238,10 @@ class Profile:
         """
         return Path(os.environ.get("MRT_RUNS") or ROOT / "data" / "runs").absolute() / self.name
 
+    def adapter(self, method: str, seed: int) -> Path:
+        """Return the folder of one training's adapter, whether it is trained or not."""
+        return self.runs / "adapters" / f"{method}-{seed}"
+
     @property
     def figures(self) -> Path:
         """Folder of the figures: the repository's where the run is committed, else the run's.

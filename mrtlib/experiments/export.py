@@ -2,7 +2,6 @@
 and `transformers` load, with a card that says what it is.
 """
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,9 @@ from huggingface_hub import HfApi, get_token
 from mrtlib.config import LABELS, Profile
 from mrtlib.evaluation.tables import results_markdown
 from mrtlib.hub import hub_answers
-from mrtlib.models.loading import ADAPTER_FILES, adapter_is_whole, load_base
+from mrtlib.models.loading import ADAPTER_FILES, load_policy
 from mrtlib.models.tokens import load_tokenizer
-from mrtlib.store import check_folder, read_csv, write_text
+from mrtlib.store import check_folder, read_csv, read_json, write_json, write_text
 from mrtlib.training.runs import is_trained, training_key
 
 CARD = "README.md"
@@ -38,14 +37,14 @@ def export(profile: Profile, method: str, seed: int, folder: Path, merged: bool 
     Raises:
         ExportError: the method is not trained with these settings, or the folder holds something.
     """
-    source = profile.runs / "adapters" / f"{method}-{seed}"
+    source = profile.adapter(method, seed)
     if not is_trained(source, training_key(profile, method, seed)):
         raise ExportError(
             f"no adapter of these settings in {source}; train it first: python -m mrtlib train "
             f"--profile {profile.name} --method {method} --seed {seed}"
         )
-    if not adapter_is_whole(source) or not (source / SETTINGS).is_file():
-        raise ExportError(f"{source} holds a log and no whole adapter; train it again")
+    if not (source / SETTINGS).is_file():  # of some runs the log alone is kept
+        raise ExportError(f"{source} holds a log and no adapter; train it again")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} is there already; name a new folder")
     check_folder(folder)
@@ -58,20 +57,18 @@ def export(profile: Profile, method: str, seed: int, folder: Path, merged: bool 
 def _write_adapter(profile: Profile, source: Path, folder: Path) -> None:
     """Copy an adapter; its settings name the base as it can be loaded, and its revision."""
     shutil.copy(source / ADAPTER_FILES[0], folder)
-    settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
+    settings = read_json(source / SETTINGS)
     settings["base_model_name_or_path"] = profile.model_path
     if not Path(profile.model_path).is_dir():
         settings["revision"] = profile.model.revision
-    write_text(folder / SETTINGS, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    write_json(folder / SETTINGS, settings)
 
 
 def _write_merged(profile: Profile, source: Path, folder: Path) -> None:
     """Write the base in 16 bits with the adapter added to its weights."""
-    from peft import PeftModel
-
     model = replace(profile.model, quantization="none", dtype="float32")
-    base = load_base(replace(profile, model=model))  # added in 32 bits, rounded once
-    whole = PeftModel.from_pretrained(base, str(source)).merge_and_unload(safe_merge=True)
+    policy = load_policy(replace(profile, model=model), source)  # added in 32 bits, rounded once
+    whole = policy.merge_and_unload(safe_merge=True)
     whole.to(torch.bfloat16).save_pretrained(folder)
 
 

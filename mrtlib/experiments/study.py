@@ -111,7 +111,7 @@ class Training:
     @property
     def adapter(self) -> Path:
         """Return the folder that the adapter lies in once it is trained."""
-        return self.settings.runs / "adapters" / f"{self.method}-{self.seed}"
+        return self.settings.adapter(self.method, self.seed)
 
     def trained(self) -> bool:
         """Say whether the adapter is there, whole, and of these settings."""

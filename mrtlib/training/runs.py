@@ -50,7 +50,7 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     Raises:
         ProfileError, ProblemError, ModelError: before any training.
     """
-    folder = profile.runs / "adapters" / f"{method}-{seed}"
+    folder = profile.adapter(method, seed)
     key = training_key(profile, method, seed)
     if is_trained(folder, key):
         return folder
@@ -81,7 +81,7 @@ def train_all(
     Raises:
         TrainingError: something is not on record and shall not be trained.
     """
-    folders = [profile.runs / "adapters" / f"{method}-{seed}" for method, seed in wanted]
+    folders = [profile.adapter(method, seed) for method, seed in wanted]
     keys = [training_key(profile, method, seed) for method, seed in wanted]
     there = [is_trained(*run) for run in zip(folders, keys, strict=True)]
     left = [run for run, known in zip(wanted, there, strict=True) if not known]
