@@ -19,7 +19,6 @@ Two more test sets are of a kind that no training problem has: `larger`, with ta
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from mrtlib.tasks.problems import MAX_ANSWER, Grade, Problem, as_record
+from mrtlib.tasks.problems import MAX_ANSWER, Grade, Problem, write_problems
 
 MAX_LENGTH = 200  # characters of an expression
 MAX_NUMBER = 10**6  # largest number that an expression may name
@@ -264,8 +263,7 @@ def write_splits(folder: Path, seed: int) -> dict[str, int]:
     folder.mkdir(parents=True, exist_ok=True)
     splits = make_splits(seed) | {name: make_outside(name, seed) for name in OUTSIDE}
     for name in (*SPLITS, *OUTSIDE):
-        lines = [json.dumps(as_record(problem)) + "\n" for problem in splits[name]]
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_problems(folder / f"{name}.jsonl", splits[name])
     return {name: len(problems) for name, problems in splits.items()}
 
 

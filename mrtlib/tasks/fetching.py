@@ -5,6 +5,7 @@ left out and why.
 """
 
 import json
+import logging
 import re
 import unicodedata
 from collections import Counter
@@ -16,7 +17,13 @@ from typing import Any
 
 from mrtlib.hub import hub_answers
 from mrtlib.tasks.grading import boxed
-from mrtlib.tasks.problems import MAX_ANSWER, SPLIT_NAMES, Problem, ProblemError, as_record
+from mrtlib.tasks.problems import (
+    MAX_ANSWER,
+    SPLIT_NAMES,
+    Problem,
+    ProblemError,
+    write_problems,
+)
 
 RECORD = "source.json"
 LEVEL = "math"  # of problems whose data set has no levels
@@ -62,6 +69,7 @@ def read_rows(source: Source, revision: str | None = None) -> tuple[list[dict], 
     """
     import datasets  # heavy
 
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it finds, we say in one line
     local = Path(source.path)
     if not local.exists() and not hub_answers():
         raise ProblemError(
@@ -217,8 +225,7 @@ def _write(folder: Path, parts: Mapping[str, list[Problem]], record: dict[str, A
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         if part:
-            lines = (json.dumps(as_record(p), ensure_ascii=False) + "\n" for p in part)
-            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
+            write_problems(folder / f"{name}.jsonl", part)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (folder / RECORD).write_text(text, encoding="utf-8")
 

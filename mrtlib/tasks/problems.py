@@ -7,6 +7,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,12 @@ def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
         if limit is None or taken[record["level"]] <= limit:
             out.append(_problem(record))
     return out
+
+
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Write problems as a JSONL file, which `load_problems` reads."""
+    lines = [json.dumps(as_record(problem), ensure_ascii=False) + "\n" for problem in problems]
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def check_splits(folder: Path) -> None:
