@@ -124,7 +124,9 @@ def train(options: argparse.Namespace) -> None:
     check_folder(profile.runs)
     from mrtlib.training import runs
 
-    print(runs.train(profile, options.method, options.seed))
+    folder = runs.train(profile, options.method, options.seed)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one says so
+        print(folder)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -58,13 +58,16 @@ SCHEMAS: dict[str, pa.Schema] = {
     # one optimiser step; what a method does not measure is null. generated_tokens: rollouts and
     # drawn answers of all steps so far; prover_tokens: what the prover read in this one;
     # credit_square, largest_share: of the episodes' credit, its mean square and its largest share
-    # in one episode; sampled, probed, learned: tokens through the model in this step, padding too
+    # in one episode; sampled, probed, learned: tokens through the model in this step, padding too;
+    # server_difference, server_ratio: of a server's log-probabilities from the trainer's, the mean
+    # of their absolute difference, and of the weights that correct for it
     "steps": _schema(
         "method:str seed:int step:int generated_tokens:int prover_tokens:int",
         "reward:float progress:float regret:float length:float episodes:float truncated:float "
         "ended:float credit_square:float largest_share:float kl:float learning_rate:float "
         "grad_norm:float sampling_s:float probing_s:float learning_s:float "
         "sampled:float probed:float learned:float "
-        "validation:float validation_regret:float validation_forced:float",
+        "validation:float validation_regret:float validation_forced:float "
+        "server_difference:float server_ratio:float",
     ),
 }

@@ -270,11 +270,11 @@ def test_each_round_is_validated_and_the_best_is_kept(profile, done, tmp_path):
         assert equal(weights(work / "best"), weights(best))
     run = FineTuning(profile, "star", 0, done["star"][0])
     sampling = run.sampling(1)
-    again = Validator(profile, run.source.reader).measure(sampling.model, sampling.prover)
+    again = Validator(profile, run.source.reader).measure(sampling.prover)
     first = next(row for row in done["star"][1] if row["learned"])
     assert again.validation == first["validation"]
     assert again.validation_regret == pytest.approx(first["validation_regret"], abs=1e-6)
-    rollouts = Validator(profile, run.source.reader).rollouts(sampling.model)
+    rollouts = Validator(profile, run.source.reader).rollouts(sampling.prover.sampler)
     ends = [j[-1] for j in sampling.prover.measure(rollouts, SEED).J]
     assert first["validation_forced"] == pytest.approx(np.mean(ends), abs=1e-6)
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from mrtlib.evaluation.sweep import Evaluator, evaluate, load_tables
-from mrtlib.models.loading import add_lora, load_base, save_adapter
+from mrtlib.models.loading import add_lora, load_base, load_policy, save_adapter
 from mrtlib.models.sampling import Sample, TransformersSampler
 from mrtlib.models.server import KEYS, ServerError, ServerSampler, server_sampler
 from mrtlib.models.tokens import load_tokenizer
@@ -24,7 +24,8 @@ class Stub(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, body))
         self.server.keys.append(self.headers.get("Authorization"))
         status, answer = self.server.replies.pop(0) if self.server.replies else (200, None)
-        data = json.dumps(self.server.answer(body) if answer is None else answer).encode()
+        answer = self.server.answer(body) if answer is None else answer
+        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         if status == 429:
             self.send_header("Retry-After", "2")
@@ -189,15 +190,24 @@ def test_prompts_are_divided_and_a_server_that_dies_loses_nothing(server):
     assert len(server.asked) == 4 + 8 and gone.dead == {both[1]}
 
 
-def by_the_model(profile):
-    """Return answers as a server gives them that holds the profile's base."""
-    tokenizer = load_tokenizer(profile)
-    sampler = TransformersSampler(load_base(profile), tokenizer.pad_token_id, 8)
-    lock = threading.Lock()
+def by_the_model(profile, loads=True):
+    """Return answers as a server gives them that holds the profile's base, and its adapters.
+
+    Without `loads` it says that it has loaded an adapter, and goes on with the base.
+    """
+    pad, lock, held = load_tokenizer(profile).pad_token_id, threading.Lock(), {}
+    base = TransformersSampler(load_base(profile), pad, 8)
 
     def answer(body):
-        if "lora_name" in body:
-            return {}
+        name = body.get("lora_name")
+        if name and "lora_path" not in body:
+            del held[name]
+            return f"Success: LoRA adapter '{name}' removed successfully."
+        if name:
+            policy = load_policy(profile, body["lora_path"]) if loads else base.model
+            held[name] = TransformersSampler(policy, pad, 8)
+            return f"Success: LoRA adapter '{name}' added successfully."
+        sampler = held.get(body["model"], base)
         with lock:
             [group] = sampler.sample([body["prompt"]], body["n"], body["max_tokens"],
                                      body["temperature"], body["top_p"],

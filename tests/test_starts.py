@@ -55,7 +55,7 @@ def test_half_of_a_mixed_group_answers_at_the_prefix_that_the_other_half_goes_on
     made, out = one_batch(real, "mixed_group", tmp_path / "a")
     termination, seen = made.prover.termination, []
     for first in (0, 6):
-        starts, rollouts = made.starts[first : first + 6], made.rollouts[first : first + 6]
+        starts, rollouts = made.step.starts[first : first + 6], made.rollouts[first : first + 6]
         assert [s.answers for s in starts] == [False] * 3 + [True] * 3
         assert len({s.prefix for s in starts}) == 1
         thought, prompt = list(starts[0].prefix), rollouts[0].prompt_ids
@@ -89,9 +89,10 @@ def test_prefixes_are_records_of_an_older_policy_and_change_when_they_are_refres
     made = MRTTrainer(long, "stale_outcome", 0, tmp_path / "run")
     seen, starts_of = [], made.starts_of
 
-    def keep(questions):
-        seen.append({s.prefix: q for s, q in zip(starts_of(questions), questions, strict=True)})
-        return starts_of(questions)
+    def keep(problems):
+        seen.append({s.prefix: p.question
+                     for s, p in zip(starts_of(problems), problems, strict=True)})  # fmt: skip
+        return starts_of(problems)
 
     made.starts_of = keep
     made.train()
@@ -111,7 +112,7 @@ def test_prefixes_are_records_of_an_older_policy_and_change_when_they_are_refres
 def test_the_termination_baseline_takes_off_J_at_the_prefix(real, tmp_path):
     made, out = one_batch(real, "termination_baseline", tmp_path)
     for first in (0, 6):
-        rollout, start = made.rollouts[first], made.starts[first]
+        rollout, start = made.rollouts[first], made.step.starts[first]
         size = len(start.prefix)
         cut = replace(rollout, boundaries=[size] if size else [], closed=False)
         J = made.prover.exact([cut])[0][-1]
@@ -197,8 +198,8 @@ def test_the_best_on_validation_is_kept_apart_from_the_last(real, monkeypatch):
     marks = iter([0.2, 0.6, 0.6, 0.1])
     rows = {}
 
-    def measure(self, model, prover):
-        rows[len(rows) + 1] = model.model.layers[3].mlp.down_proj.weight.clone()
+    def measure(self, prover, ranks):
+        rows[len(rows) + 1] = prover.model.model.layers[3].mlp.down_proj.weight.clone()
         return validation.Validated(next(marks), 0.5, 0.7)
 
     monkeypatch.setattr(validation.Validator, "measure", measure)

@@ -9,6 +9,7 @@ import torch
 from mrtlib import credit
 from mrtlib.config import ProverSettings
 from mrtlib.models.quantization import ModelError, layers_4bit
+from mrtlib.models.sampling import TransformersSampler
 from mrtlib.models.tokens import Spelling
 from mrtlib.prover import probes, prover
 from mrtlib.prover.probes import ProverError
@@ -130,7 +131,6 @@ def test_caches_kept_from_sampling_change_no_advantage(profile, tmp_path):
     made, spared, _ = first_batch(
         keeping(profile, 10**6), "regret_to_go", tmp_path / "spared"
     )
-    assert made.kept is None
     assert torch.equal(plain["completion_ids"], spared["completion_ids"])
     assert torch.allclose(plain["advantages"], spared["advantages"], atol=1e-3)
     trace = sum(len(r.prompt_ids) + r.trace_tokens for r in made.rollouts)
@@ -140,10 +140,34 @@ def test_caches_kept_from_sampling_change_no_advantage(profile, tmp_path):
 def test_caches_are_kept_where_it_pays_and_where_they_fit(profile, tmp_path, monkeypatch):
     made = MRTTrainer(profile, "outcome", 0, tmp_path)
     limit = profile.prover.keep_tokens
-    assert made.prover.uses_caches(limit)
-    assert not made.prover.uses_caches(limit + 1)
+    assert made.prover.rows_kept(limit // 20, rows=16) == 16
+    assert made.prover.rows_kept(limit // 20, rows=64) == 20  # the step is sampled in batches
+    assert made.prover.rows_kept(limit // 4, rows=4) == 4  # a small step is one
+    assert made.prover.rows_kept(limit // 4, rows=16) == 0  # batches of 4 would be slow
     monkeypatch.setattr(prover, "obstacle", lambda model: "no")
-    assert not made.prover.uses_caches(100)
+    assert made.prover.rows_kept(100, rows=8) == 0
+
+
+def test_a_step_sampled_and_probed_in_batches_is_the_same_step(profile, tmp_path, monkeypatch):
+    sizes, keep = [], TransformersSampler.sample_and_keep
+    monkeypatch.setattr(
+        TransformersSampler, "sample_and_keep",
+        lambda self, prompts, *rest: (sizes.append(len(prompts)), keep(self, prompts, *rest))[1],
+    )  # fmt: skip
+    made, steps = MRTTrainer(profile, "regret_to_go", 0, tmp_path), []
+    longest = max(map(len, made.prompts.values())) + profile.thinking.budget
+    longest += profile.thinking.answer_tokens
+    for tokens in (10**6, 8 * longest, 7 * longest):  # all at once, two batches, without caches
+        made.prover.profile = keeping(profile, tokens)
+        steps.append(made.collect([p.question for p in made.problem_list[:4] for _ in range(4)]))
+    whole, parts, anew = steps
+    assert sizes == [16, 8, 8]
+    for other in (parts, anew):
+        assert [s.token_ids for s in other.samples] == [s.token_ids for s in whole.samples]
+        assert all(np.allclose(*pair, atol=1e-4)
+                   for pair in zip(whole.found.J, other.found.J, strict=True))  # fmt: skip
+    traces = sum(len(r.prompt_ids) + r.trace_tokens for r in whole.rollouts)
+    assert anew.found.read - parts.found.read > 0.8 * traces  # none is read again
 
 
 def test_bad_references_are_named_before_training(profile, tmp_path, monkeypatch):

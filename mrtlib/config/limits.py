@@ -39,6 +39,9 @@ CHOICES = {
     "thinking.segmenter": ("official", "markers", "backtrack", "tokens"),
     "prover.estimator": ("exact", "sampled"), "training.methods": TRAINED_METHODS,
     "training.schedule": ("constant", "linear", "cosine"), "training.count": ("generated", "all"),
+    "training.correction": (
+        "token_truncate", "token_mask", "sequence_truncate", "sequence_mask",
+    ),
     "training.report_to": ("none", "tensorboard", "trackio", "wandb"),
 }  # fmt: skip
 NOT_EMPTY = (

@@ -101,8 +101,8 @@ class Model:
     merged: bool = later(True, before=True)  # learn through the twin too, not through PEFT's passes
     twin_dtype: str = later("same", before="same")  # or "bfloat16", on hardware that computes in it
     revision: str = place("main")  # of a hub id: a branch, a tag or a commit
-    # Who samples when a model is evaluated: this process, or servers that speak the OpenAI
-    # completions protocol ("server"). J stays with this process, and so does training.
+    # Who samples: this process, or servers that speak the OpenAI completions protocol ("server").
+    # Exact J and learning stay with this process.
     engine: str = later("transformers", before="transformers")
     servers: tuple[str, ...] = place(())  # their addresses, such as http://localhost:8000
     served: str = place("")  # how they call the base; "" is its name here
@@ -197,6 +197,8 @@ class Training:
     length_weight: float = later(0.2, before=0.2)  # of the length penalty, in [0, 1)
     cuts: int = later(4, before=4)  # budgets, evenly spaced up to C0, of `budget_relative`
     rounds: int = later(4, before=4)  # of sampling and fine-tuning, of the forms of STaR
+    # Of the difference between a server's probabilities and the trainer's, by TRL's names.
+    correction: str = later("token_truncate", before="token_truncate")
     report_to: str = place("none")  # or "tensorboard", "trackio", "wandb", in the runs folder
 
 

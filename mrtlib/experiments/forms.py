@@ -62,7 +62,7 @@ def base(profile: Profile) -> dict[str, float]:
         model = load_policy(own)
         model = Twin(model).model if own.model.twin else model
         prover = Prover(model, load_tokenizer(own), own)
-        found = Validator(own, prover.reader).measure(model, prover)
+        found = Validator(own, prover.reader).measure(prover)
         write_json(record, vars(found))
     return read_json(record)
 

@@ -2,7 +2,9 @@
 
 A prompt is a list of ids, so to continue a rollout is to sample from a longer prompt. The random
 number of a draw is a function of (seed, prompt index, sample index, step) alone: the same seed
-gives the same samples whatever the batch size, up to rounding in the model. B rows, V vocabulary.
+gives the same samples whatever the batch size, up to rounding in the model. Prompts may be sampled
+in parts, here or in several processes: `first` is the place of a part among all of them. B rows,
+V vocabulary.
 """
 
 from collections.abc import Iterator
@@ -29,9 +31,11 @@ class Sample:
 class Sampler(Protocol):
     """Anything that continues prompts: a model in this process, or a server."""
 
+    tokens: int  # through its model so far
+
     def sample(
         self, prompts: list[list[int]], n: int, max_tokens: int, temperature: float, top_p: float,
-        stop_ids: set[int], seed: int,
+        stop_ids: set[int], seed: int, first: int = 0,
     ) -> list[list[Sample]]:  # fmt: skip
         """Return n continuations for each prompt, in the order of the prompts."""
         ...
@@ -89,14 +93,16 @@ class TransformersSampler:
         if batch_rows < 1:
             raise ValueError(f"batch_rows is {batch_rows}; give 1 or more")
         self.model, self.pad_id, self.batch_rows = model, pad_id, batch_rows
+        self.tokens = 0
 
     def sample(
         self, prompts: list[list[int]], n: int, max_tokens: int, temperature: float, top_p: float,
-        stop_ids: set[int], seed: int, kept: dict[int, Kept] | None = None,
+        stop_ids: set[int], seed: int, first: int = 0, kept: dict[int, Kept] | None = None,
     ) -> list[list[Sample]]:  # fmt: skip
         """Return n continuations for each prompt, in the order of the prompts.
 
         Args:
+            first: the index of the first prompt, where these are a part of more.
             kept: where it is given, the cache of each prompt's last continuation is put there, by
                 the prompt's index.
 
@@ -110,7 +116,8 @@ class TransformersSampler:
             places.setdefault(tuple(prompt), []).append(index)
         found: list[list[Sample]] = [[] for _ in prompts]
         stop = torch.tensor(sorted(stop_ids), dtype=torch.long, device=self.model.device)
-        with packing.evaluating(self.model):
+        compatibility.obstacle(self.model)  # tries the model once, uncounted
+        with packing.evaluating(self.model), packing.counted(self.model) as through:
             for wave in _waves(places, n, self.batch_rows):
                 prefixes = self._prefill(wave)
                 rows = [
@@ -121,7 +128,7 @@ class TransformersSampler:
                 ]
                 for part in np.array_split(np.array(rows), -(-len(rows) // self.batch_rows)):
                     owners, indices, numbers = part.T.tolist()
-                    keys = zip(indices, numbers, strict=True)
+                    keys = zip((first + i for i in indices), numbers, strict=True)
                     uniforms = np.array([noise(seed, *key, max_tokens) for key in keys])
                     forks = prefixes.fork(owners, max_tokens)
                     states = None if kept is None else {}
@@ -131,6 +138,7 @@ class TransformersSampler:
                         if kept is not None:
                             known = [*prompts[index], *sample.token_ids[:-1]]
                             kept[index] = Kept(known, states[row])
+        self.tokens += sum(through)
         return found
 
     def sample_and_keep(
@@ -141,7 +149,7 @@ class TransformersSampler:
         The caches lack the last token, and take as much memory again as the sampling's own.
 
         Args:
-            settings: those of `sample` from `max_tokens` to `seed`.
+            settings: those of `sample` from `max_tokens` to `first`.
         """
         kept: dict[int, Kept] = {}
         found = self.sample(prompts, 1, *settings, kept=kept)

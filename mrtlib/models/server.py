@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class AwayError(ServerError):
     """A server that failed however often it was asked."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ServerSampler:
     """Sample from servers. The seed is passed on; a server decides whether to use it.
 
@@ -53,12 +54,18 @@ class ServerSampler:
     workers: int = 16  # requests in flight
     pause: float = 1.0  # seconds before the first retry, doubled before each further one
     dead: set[str] = field(default_factory=set, compare=False)  # addresses that failed for good
+    # Through its model: each prompt once, and what was written. What a server reads again, or has
+    # in its cache, it does not say.
+    tokens: int = 0
 
     def sample(
         self, prompts: list[list[int]], n: int, max_tokens: int, temperature: float, top_p: float,
-        stop_ids: set[int], seed: int,
+        stop_ids: set[int], seed: int, first: int = 0,
     ) -> list[list[Sample]]:  # fmt: skip
         """Return n continuations for each prompt, in the order of the prompts.
+
+        Args:
+            first: the index of the first prompt, where these are a part of more.
 
         Raises:
             ValueError: an empty prompt, or numbers out of range.
@@ -79,11 +86,14 @@ class ServerSampler:
         # Sorted, so that prompts with a common prefix arrive while it is in the server's cache.
         order = sorted(range(len(prompts)), key=lambda i: prompts[i])
         answers = self._ask_all(
-            [{**shared, "prompt": list(prompts[i]), "seed": _prompt_seed(seed, i)} for i in order]
-        )
+            [{**shared, "prompt": list(prompts[i]), "seed": _prompt_seed(seed, first + i)}
+             for i in order]
+        )  # fmt: skip
         found: list[list[Sample]] = [[] for _ in prompts]
         for index, answer in zip(order, answers, strict=True):
             found[index] = _completed(answer, n)
+        written = sum(len(sample.token_ids) for samples in found for sample in samples)
+        self.tokens += sum(map(len, prompts)) + written
         return found
 
     def _ask_all(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,18 +116,21 @@ class ServerSampler:
         failures = []
         for url in [url for url in urls if url not in self.dead] or urls:
             try:
-                return self._ask_one(url, "completions", body)
+                return _as_json(self._ask_one(url, "completions", body), url)
             except AwayError as error:
                 self.dead.add(url)
                 failures.append(str(error))
         raise ServerError("; ".join(failures))
 
-    def _ask_one(self, base_url: str, path: str, body: Mapping[str, Any]) -> Any:
+    def _ask_one(self, base_url: str, path: str, body: Mapping[str, Any]) -> bytes:
         """Send a request to one server; try again, a bounded number of times, when it may help.
+
+        Returns:
+            The body of its answer.
 
         Raises:
             AwayError: it failed each time.
-            ServerError: it refuses the request, or answers with something else.
+            ServerError: it refuses the request.
         """
         url = f"{base_url.rstrip('/').removesuffix('/v1')}/v1/{path}"
         request = urllib.request.Request(url, json.dumps(body).encode(), _headers())
@@ -127,14 +140,12 @@ class ServerSampler:
             pause = self.pause * 2**attempt
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return json.loads(response.read() or b"null")
+                    return response.read()
             except urllib.error.HTTPError as error:
                 reason = f"HTTP {error.code}: {error.read(2000).decode(errors='replace')}"
                 if error.code not in BUSY:
                     raise ServerError(f"{url} refused a request: {reason}") from error
                 pause = max(pause, _asked_pause(error.headers.get("Retry-After")))
-            except json.JSONDecodeError as error:
-                raise ServerError(f"{url} did not answer with JSON: {error}") from error
             except (OSError, http.client.HTTPException) as error:  # refused, reset, timed out, ...
                 reason = str(error)
         raise AwayError(
@@ -158,20 +169,34 @@ class ServerSampler:
                 if "already" not in str(error):  # by this name, so with these weights
                     raise
 
+    def unload_adapter(self, name: str) -> None:
+        """Have every server that still has an adapter let go of it."""
+        for url in self.base_urls:
+            with suppress(ServerError):
+                self._ask_one(url, "unload_lora_adapter", {"lora_name": name})
+
 
 def server_sampler(profile: Profile, adapter: Path | None) -> ServerSampler:
-    """Return what samples from the profile's servers: the base, or an adapter that they load now.
-
-    An adapter's name holds the hash of its weights, so that no server answers with older ones.
-    """
+    """Return what samples from the servers: their base, or an adapter that they load now."""
     model = profile.model
     if adapter is None:
         return ServerSampler(model.servers, model.served or model.name)
-    weights = file_hashes([adapter / "adapter_model.safetensors"], adapter)
-    name = f"{adapter.name}-{next(iter(weights.values()))[:12]}"
-    sampler = ServerSampler(model.servers, name)
-    sampler.load_adapter(name, adapter.absolute())
+    sampler = ServerSampler(model.servers, served_name(adapter))
+    sampler.load_adapter(sampler.model, adapter.absolute())
     return sampler
+
+
+def served_name(adapter: Path) -> str:
+    """Return what servers call an adapter: by its weights' hash, so that none serves older ones."""
+    weights = file_hashes([adapter / "adapter_model.safetensors"], adapter)
+    return f"{adapter.name}-{next(iter(weights.values()))[:12]}"
+
+
+def _as_json(body: bytes, url: str) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise ServerError(f"{url} did not answer with JSON: {error}") from error
 
 
 def _headers() -> dict[str, str]:

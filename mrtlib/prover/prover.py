@@ -40,6 +40,7 @@ from mrtlib.tasks.grading import grade, right_texts
 from mrtlib.tasks.problems import Grade, Problem
 
 TRACES = 8  # on which exact and sampled J are compared
+FEWEST = 8  # rollouts of a batch of sampling whose caches are kept
 CHANCE = 1e-3  # the two disagree where so large a difference is less probable by chance alone
 
 
@@ -182,24 +183,31 @@ class Prover:
             return exact.packed(self.model, probes, self.termination, *settings, kept)
         return exact.unpacked(self.model, probes, self.termination, *settings)
 
-    def sampled(self, rollouts: Sequence[Rollout], k: int, seed: int) -> list[Drawn]:
+    def sampled(
+        self, rollouts: Sequence[Rollout], k: int, seed: int, first: int = 0
+    ) -> list[Drawn]:
         """Draw and grade k answers at every boundary of each rollout.
 
         All prompts go to the sampler in one call, so that it computes a trace once for all its
         boundaries and answers.
 
+        Args:
+            first: the number of boundaries before these, where these rollouts are a part of more.
+
         Source: arXiv 2503.07572, section 4 and its analysis code (8 answers).
         """
         probes = [self.probe(r) for r in rollouts]
         prompts = [self.termination.prompt(p, j) for p in probes for j in range(len(p.ends))]
-        drawn = self.draw(prompts, k, seed)
+        drawn = self.draw(prompts, k, seed, first)
         return graded(probes, [r.problem for r in rollouts], drawn, self.termination)
 
-    def draw(self, prompts: list[list[int]], k: int, seed: int) -> list[list[Sample]]:
+    def draw(
+        self, prompts: list[list[int]], k: int, seed: int, first: int = 0
+    ) -> list[list[Sample]]:
         """Draw k answers behind each prompt of `termination`, ungraded."""
         return self.sampler.sample(
             prompts, k, self.profile.thinking.answer_tokens, self.profile.prover.temperature, 1.0,
-            self.reader.end_ids, seed,
+            self.reader.end_ids, seed, first,
         )  # fmt: skip
 
     @property
@@ -209,29 +217,37 @@ class Prover:
         return self.profile.prover.estimator == "exact" and agreed
 
     def measure(
-        self, rollouts: Sequence[Rollout], seed: int, kept: Sequence[Kept] | None = None
-    ) -> Measurement:
+        self, rollouts: Sequence[Rollout], seed: int, kept: Sequence[Kept] | None = None,
+        first: int = 0,
+    ) -> Measurement:  # fmt: skip
         """Measure J as the profile says, under the model's present weights.
 
         Args:
             seed: for answers that are drawn.
             kept: the rollouts' caches from sampling with these weights.
+            first: the number of boundaries before these, where these rollouts are a part of more.
         """
-        with counted(self.model) as tokens:
-            if self.is_exact:
-                found, drawn = self.exact(rollouts, kept), 0
-            else:
-                found = self.sampled(rollouts, self.profile.prover.samples, seed)
-                drawn = sum(int(answers.tokens.sum()) for answers in found)
-        return Measurement(found, drawn, sum(tokens) - drawn)
+        if self.is_exact:
+            with counted(self.model) as tokens:
+                found = self.exact(rollouts, kept)
+            return Measurement(found, 0, sum(tokens))
+        before = self.sampler.tokens
+        found = self.sampled(rollouts, self.profile.prover.samples, seed, first)
+        drawn = sum(int(answers.tokens.sum()) for answers in found)
+        return Measurement(found, drawn, self.sampler.tokens - before - drawn)
 
-    def uses_caches(self, tokens: int) -> bool:
-        """Say whether caches of so many tokens are worth keeping from sampling for `measure`.
+    def rows_kept(self, tokens: int, rows: int) -> int:
+        """Return of how many rollouts the caches are worth keeping from sampling for `measure`.
 
         With them it need not compute the prefixes, but they take memory: `keep_tokens` bounds it.
+        0 where they have no use, and where they would make sampling slow, in small batches.
+
+        Args:
+            tokens: of one rollout with its prompt, at most.
+            rows: rollouts that are wanted.
         """
-        fits = tokens <= self.profile.prover.keep_tokens
-        return self.is_exact and fits and not obstacle(self.model)
+        fit = min(rows, self.profile.prover.keep_tokens // tokens)
+        return fit if self.is_exact and fit >= min(FEWEST, rows) and not obstacle(self.model) else 0
 
     def agree(self, rollouts: Sequence[Rollout], seed: int, record: Path) -> None:
         """Compare exact with sampled J at the start of a run; use sampled J where they disagree.

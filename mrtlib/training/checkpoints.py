@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from mrtlib.store import StoreError, file_hashes, read_json, set_aside, write_json
+from mrtlib.training.ranks import Ranks
 
 MARK = "whole.json"
 KEPT = 2  # checkpoints: the one before is there until the mark of the last is
@@ -19,7 +20,8 @@ class Marking(TrainerCallback):
     """Mark each checkpoint of TRL's as whole once it is on the disk."""
 
     def on_save(self, args, state, control, **_) -> None:
-        """Write the mark."""
+        """Write the mark, when all processes have written their parts."""
+        Ranks.here().wait()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_json(folder / MARK, file_hashes([folder], folder))

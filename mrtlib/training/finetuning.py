@@ -191,7 +191,7 @@ class FineTuning:
         """Return the columns of validation, which spends no tokens of the run."""
         sampling.agree([], 0)  # as it was found at the start
         found = Validator(self.profile, self.source.reader)
-        return asdict(found.measure(sampling.model, sampling.prover))
+        return asdict(found.measure(sampling.prover))
 
     def save_best(self) -> None:
         """Write the adapter of the best validation accuracy, the first of several, to `best`."""

@@ -1,10 +1,10 @@
 """One training from its settings to its adapter: resumed, said while it runs, and recorded."""
 
-import os
+import re
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +25,13 @@ from mrtlib.store import (
 )
 from mrtlib.training.checkpoints import Marking, history, newest
 from mrtlib.training.finetuning import FORMS, fine_tune
+from mrtlib.training.ranks import Ranks
 from mrtlib.training.schedule import share_done, spent
 from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import BEST, Validation
 
+# How the libraries say that a process of a run is gone, in the words of gloo and NCCL.
+GONE = re.compile(r"(?i)closed by (remote )?peer|reset by peer|broken pipe|timed out|NCCL|gloo")
 # What a run tries at its start, where it has a use: exact against sampled J, and short numbers.
 FOUND = ("comparison.json", "precision.json")
 Trained = tuple[PreTrainedModel, list[dict]]  # a policy, and the rows of its `steps`
@@ -54,11 +57,14 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     key = training_key(profile, method, seed)
     if is_trained(folder, key):
         return folder
+    ranks = Ranks.here()
     with ExitStack() as stack:
-        if os.environ.get("RANK", "0") == "0":  # of several processes one run, the first one's
+        if ranks.writes:  # several processes are one run
             stack.enter_context(alone(profile.runs, f"adapters-{method}-{seed}"))
+        ranks.wait()
         if not is_trained(folder, key):  # by whoever was waited for
-            _train(profile, method, seed, folder, key)
+            with _together(ranks):
+                _train(profile, method, seed, folder, key, ranks)
     return folder
 
 
@@ -115,10 +121,35 @@ def is_trained(folder: Path, key: str) -> bool:
     return False
 
 
-def _train(profile: Profile, method: str, seed: int, folder: Path, key: str) -> None:
+@contextmanager
+def _together(ranks: Ranks) -> Iterator[None]:
+    """Say in one line that another process of the run is gone, which the rest cannot do without."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.count == 1 or not GONE.search(str(error)):
+            raise
+        raise TrainingError(
+            f"process {ranks.rank} of {ranks.count} lost another one of its run; the same command "
+            "goes on from the last checkpoint"
+        ) from error
+
+
+def _train(
+    profile: Profile, method: str, seed: int, folder: Path, key: str, ranks: Ranks
+) -> None:
     work = profile.runs / "checkpoints" / f"{method}-{seed}-{key[:8]}"
     make = _imitate if method in FORMS else _reinforce
-    policy, rows = make(profile, method, seed, work)
+    policy, rows = make(profile, method, seed, work, ranks)
+    if ranks.writes:
+        _keep(policy, rows, work, folder, key)
+    ranks.wait()
+
+
+def _keep(
+    policy: PreTrainedModel, rows: list[dict], work: Path, folder: Path, key: str
+) -> None:
+    """Write what a training leaves: adapters, its log, what it tried, and last its key."""
     (folder / KEY).unlink(missing_ok=True)  # of another training, whose adapter is replaced now
     save_adapter(policy, folder)
     for part in work.glob(BEST):
@@ -130,21 +161,29 @@ def _train(profile: Profile, method: str, seed: int, folder: Path, key: str) -> 
     write_json(folder / KEY, key)  # last: it marks the adapter as whole
 
 
-def _imitate(profile: Profile, method: str, seed: int, work: Path) -> Trained:
+def _imitate(profile: Profile, method: str, seed: int, work: Path, ranks: Ranks) -> Trained:
+    if ranks.count > 1:
+        raise TrainingError(f"{method} is trained by one process; start it without a launcher")
     return fine_tune(profile, method, seed, work)
 
 
-def _reinforce(profile: Profile, method: str, seed: int, work: Path) -> Trained:
-    last = newest(work)
+def _reinforce(profile: Profile, method: str, seed: int, work: Path, ranks: Ranks) -> Trained:
+    with ranks.first_alone():  # it puts aside what is damaged
+        last = newest(work)
     if last and share_done(history(last), profile.training) >= 1:  # cut behind its last step
         return load_policy(profile, last), steps_of(history(last), method, seed)
     trainer = MRTTrainer(profile, method, seed, work)
     trainer.remove_callback(PrinterCallback)
     few = "" if trainer.prover.is_exact else f", {profile.prover.samples} answers a boundary"
     trainer.add_callback(Validation(trainer, work / BEST))
-    trainer.add_callback(Progress(f"{method}, seed {seed}{few}", profile.training, 5))
+    name = f"{method}, seed {seed}{few}"
+    trainer.add_callback(Progress(name, profile.training, 5 if ranks.writes else 0))
     trainer.add_callback(Marking())
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    finally:
+        if trainer.served:
+            trainer.served.close()
     return trainer.model, steps_of(trainer.state.log_history, method, seed)
 
 
@@ -165,7 +204,10 @@ def training_key(profile: Profile, method: str, seed: int) -> str:
 
 
 class Progress(TrainerCallback):
-    """End a training when its tokens are spent; say what it does and how long is left."""
+    """End a training when its tokens are spent; say what it does and how long is left.
+
+    `every`: steps from one line to the next; 0 for no line.
+    """
 
     def __init__(self, name: str, training: Training, every: int) -> None:
         self.name, self.tokens, self.every = name, training.tokens, every
@@ -181,7 +223,8 @@ class Progress(TrainerCallback):
             return
         done = spent(state.log_history, self.count)
         control.should_training_stop = control.should_training_stop or done >= self.tokens
-        if state.global_step > 1 and state.global_step % self.every and done < self.tokens:
+        time_to_say = state.global_step <= 1 or state.global_step % (self.every or 1) == 0
+        if not self.every or not (time_to_say or done >= self.tokens):
             return
         each = max(1.0, (done - self.before) / (state.global_step - self.step))  # tokens of a step
         ahead = min((self.tokens - done) / each, state.max_steps - state.global_step)
@@ -206,6 +249,8 @@ def steps_of(history: list[dict], method: str, seed: int) -> list[dict]:
             "method": method, "seed": seed, "step": log["step"], "generated_tokens": generated,
             "prover_tokens": int(log["prover_read"]),
             "learning_s": log["step_time"] - others, "kl": log.get("kl"),
+            "server_difference": log.get("sampling/sampling_logp_difference/mean"),
+            "server_ratio": log.get("sampling/importance_sampling_ratio/mean"),
             **{name: log.get(name) for name in (
                 "reward", "progress", "regret", "length", "episodes", "truncated", "ended",
                 "credit_square", "largest_share", "learning_rate", "grad_norm", "sampling_s",

@@ -17,6 +17,7 @@ from mrtlib.rollouts import Reader, Rollout, of_record
 from mrtlib.shards import Shards
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Problem
+from mrtlib.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -76,27 +77,30 @@ class StalePrefixes:
         self.iteration, self.traces = -1, {}
 
     def refresh(
-        self, step: int, sample: Callable[[list[Problem]], list[Rollout]], row: Callable
-    ) -> int:
-        """Bring the traces up to the step's outer iteration; return the tokens sampled for it.
+        self, step: int, sample: Callable[[list[Problem]], list[Rollout]], row: Callable,
+        ranks: Ranks,
+    ) -> None:
+        """Bring the traces up to the step's outer iteration.
 
         Args:
-            sample: draws a rollout for each of some problems from the present policy.
+            sample: draws a rollout for each of some problems from the present policy; processes
+                may share them, and each gets all.
             row: turns a rollout into a record of the `rollouts` schema.
         """
         if step // self.every == self.iteration:
-            return 0
+            return
         self.iteration = step // self.every
         first = self.iteration * self.every
         problems = {p.id: p for some in self.upcoming[first : first + self.every] for p in some}
-        key, drawn = f"iteration-{self.iteration:04d}", []
-        if not self.shards.has(key):
+        key = f"iteration-{self.iteration:04d}"
+        if not self.shards.has(key):  # for all processes alike: one writes when all have drawn
             drawn = sample(list(problems.values()))
-            self.shards.write(key, [row(rollout) for rollout in drawn])
+            if ranks.writes:
+                self.shards.write(key, [row(rollout) for rollout in drawn])
+            ranks.wait()
         # A run that was cut reads what it has: its policy may be a later one by now.
         records = self.shards.read([key]).to_dict("records")
         self.traces = {r["problem"]: of_record(r, problems[r["problem"]]) for r in records}
-        return sum(len(rollout.token_ids) for rollout in drawn)
 
     def prefix(self, problem: Problem, seed: int) -> Rollout:
         """Return the problem's trace cut at t_0 or another boundary but its last, drawn by seed."""

@@ -2,40 +2,44 @@
 
 Every private name of TRL that the project touches is in this file. The trainer samples through
 `rollout_func`, so that a rollout depends on (seed, step, row) alone: all methods see the same
-first batch, and probing for J cannot disturb the stream. B rollouts, G of them a group, T tokens.
+first batch, and probing for J cannot disturb the stream. Of several processes (`accelerate launch`)
+each has a part of the rows. B rollouts of this process, G of them a group, T tokens.
 """
 
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from mrtlib import regret
 from mrtlib.config import Profile
 from mrtlib.credit import Curve, Group
-from mrtlib.models.caches import Kept
-from mrtlib.models.loading import adapters_to_float32, add_lora, check_context, device, load_base
+from mrtlib.models.loading import adapters_to_float32, add_lora, check_context, load_base
 from mrtlib.models.packing import counted
 from mrtlib.models.precision import twin_of
 from mrtlib.models.quantization import assert_unpacked
-from mrtlib.models.sampling import Sample, TransformersSampler
+from mrtlib.models.sampling import Sampler, TransformersSampler
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import check_problems
 from mrtlib.prover.prover import Measurement, Prover
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.tasks.problems import Problem, load_problems
 from mrtlib.training import payment
-from mrtlib.training.checkpoints import KEPT
+from mrtlib.training.collecting import Collected, Collector
+from mrtlib.training.grpo import grpo_settings
 from mrtlib.training.learning import learner
 from mrtlib.training.methods import METHODS, Method, largest_share, mean_square
+from mrtlib.training.ranks import Ranks
 from mrtlib.training.schedule import rate_factor, share_done, stage
+from mrtlib.training.served import ServedPolicy
 from mrtlib.training.starts import StalePrefixes, Start, group_starts
 
 # `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
@@ -81,14 +85,12 @@ class MRTTrainer(GRPOTrainer):
         needed = profile.training.most_steps * profile.training.problems_per_step
         rows *= 1 + needed // len(rows)
         self.problems_by_question = {p.question: p for p in self.problem_list}
-        self.rollouts: list[Rollout] = []
-        self.starts: list[Start] = []  # of the step's rollouts
-        self.found = Measurement([], 0, 0)  # what was last measured
-        self.sampled = self.refreshed = self.read = self.drawn = 0  # tokens of the step
-        self.kept: list[Kept] | None = None  # their caches, until J is measured
-        self.seconds = {"sampling_s": 0.0, "probing_s": 0.0}
+        self.step = Collected()
+        # Tokens of the step: of stale prefixes, generated and through the model; of the correction.
+        self.refreshed = self.refreshing = self.scored = 0
         self.compared = False  # exact with sampled J, once in a run
         self.comparison_file = folder / "comparison.json"
+        self.ranks = Ranks.here()
         super().__init__(
             model=policy,
             reward_funcs=[self._outcome],
@@ -99,10 +101,15 @@ class MRTTrainer(GRPOTrainer):
         )
         adapters_to_float32(self.model)  # TRL casts them to bfloat16 on a 4-bit base
         plain = self.accelerator.unwrap_model(self.model)
+        self.served = ServedPolicy.of(plain, profile, method, seed, self.ranks)
+        if self.served:  # TRL brings it up to date before rollouts, and corrects for it
+            self.use_vllm, self._last_loaded_step = True, -1
+            self.vllm_generation = self.served
         record = folder / "precision.json"
         self.twin = twin_of(plain, profile, record) if profile.model.twin else None
         model = self.sampling_model(fresh=False)
-        self.prover = Prover(model, self.tokenizer, profile, reader=self.reader)
+        drawing = self.served and self.served.sampler
+        self.prover = Prover(model, self.tokenizer, profile, drawing, self.reader)
         self.stale = StalePrefixes(folder / "prefixes", self._upcoming(),
                                    profile.training.refresh_every)  # fmt: skip
 
@@ -126,56 +133,104 @@ class MRTTrainer(GRPOTrainer):
             return self.accelerator.unwrap_model(self.model)
         return self.twin.refresh() if fresh else self.twin.model
 
-    def _outcome(self, prompts, completions, index, sample, start, log_metric, **_) -> list[float]:
-        """Grade the rollouts of the step: 1 for a right answer within the budget, else 0.
+    @property
+    def rollouts(self) -> list[Rollout]:
+        """The rollouts of the step."""
+        return self.step.rollouts
 
-        `sample` and `start` are further fields of `_sample_rollouts`, passed on a row each.
-        """
-        self.starts = start
-        self.rollouts = [
-            own.rollout(self.problem_list[i], self.prompts[p], drawn, self.reader,
-                        self.prover.termination)
-            for i, p, drawn, own in zip(index, prompts, sample, start, strict=True)
-        ]  # fmt: skip
-        log_metric("length", np.mean([r.trace_tokens for r in self.rollouts]))
-        log_metric("episodes", np.mean([len(r.boundaries) for r in self.rollouts]))
-        log_metric("truncated", np.mean([r.truncated for r in self.rollouts]))
-        log_metric("ended", np.mean([r.ended for r in self.rollouts]))
-        return [float(r.grade.correct) for r in self.rollouts]
+    @property
+    def found(self) -> Measurement:
+        """J of the step's rollouts, where it was measured."""
+        return self.step.found
+
+    def sampler(self, rows: int) -> Sampler:
+        """Return what draws from the present policy, so many rows at a time."""
+        if self.served:
+            return self.served.sampler
+        model = self.sampling_model(fresh=False)
+        return TransformersSampler(model, self.tokenizer.pad_token_id, rows)
+
+    def collector(self, rows: int) -> Collector:
+        """Return what draws and measures rollouts of the present policy."""
+        return Collector(self.profile, self.form, self.prover, self.sampler(rows), self.ranks)
+
+    def collect(self, questions: list[str]) -> Collected:
+        """Draw the rollouts of a step, one for each question, and measure J where it is wanted."""
+        self.refreshed, self.refreshing, began = 0, 0, time.perf_counter()
+        self.sampling_model(fresh=True)
+        problems = [self.problems_by_question[q] for q in questions]
+        starts = self.starts_of(problems)
+        waited = time.perf_counter() - began
+        self.step = self.collector(len(starts)).collect(
+            problems, [self.prompts[q] for q in questions], starts,
+            (self.draw_seed, self.draw_seed + ANSWERS), self.present_budget,
+            self._agree if self.needs_J else None,
+        )  # fmt: skip
+        self.step.sampling_s += waited
+        self.step.sampled += self.refreshing
+        return self.step
+
+    def _outcome(self, prompts, completions, **_) -> list[float]:
+        """Return 1 for a right answer within the budget, else 0, of the step's rollouts."""
+        rollouts = self.rollouts
+        self.note(
+            length=np.mean([r.trace_tokens for r in rollouts]),
+            episodes=np.mean([len(r.boundaries) for r in rollouts]),
+            truncated=np.mean([r.truncated for r in rollouts]),
+            ended=np.mean([r.ended for r in rollouts]),
+        )
+        return [float(r.grade.correct) for r in rollouts]
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """Let TRL sample and grade; then pay each token as the method says."""
-        self.read = self.drawn = 0
-        out = super()._generate_and_score_completions(inputs)
-        began = time.perf_counter()
+        policy = self.accelerator.unwrap_model(self.model)
+        with counted(policy) if self.served else nullcontext([]) as scored:  # TRL's correction
+            out = super()._generate_and_score_completions(inputs)
+        began, step = time.perf_counter(), self.step
         width = out["completion_ids"].shape[1]
-        paid = payment.of_rollouts(self.form, self._groups(), self.rollouts, self.starts, width)
+        paid = payment.of_rollouts(self.form, self._groups(), step.rollouts, step.starts, width)
         if self.needs_J:
             paid += self.profile.training.alpha * self._gains(width)
-        self.seconds["probing_s"] = time.perf_counter() - began
         out["advantages"] = torch.from_numpy(paid).to(out["advantages"])
-        written = sum(len(r.token_ids) - len(s.prefix)
-                      for r, s in zip(self.rollouts, self.starts, strict=True))  # fmt: skip
-        self.note(
-            generated=written + self.refreshed + self.drawn, prover_read=self.read,
-            sampled=self.sampled, probed=self.read + self.drawn, **self.seconds,
+        self.note(sampling_s=step.sampling_s,
+                  probing_s=step.probing_s + time.perf_counter() - began)  # fmt: skip
+        found = step.found
+        self.note_sums(
+            generated=step.written + self.refreshed + found.drawn, prover_read=found.read,
+            sampled=step.sampled, probed=found.read + found.drawn,
         )  # fmt: skip
+        self.scored = sum(scored)
+        if self.served:
+            self.served.watch(self._metrics["train"]["sampling/sampling_logp_difference/mean"][-1])
         assert_unpacked(self.model)  # what was sampled and probed with is trained next
         return out
 
     def _compute_loss(self, model, inputs: dict) -> torch.Tensor:
         """Return TRL's loss, and count the tokens that are learned.
 
-        A model that is wrapped for several devices stays as it is.
+        Each of several processes with a whole model learns its rows by itself; `training_step`
+        brings their gradients together. A model whose parts are on several devices stays as it is.
         """
         policy = self.accelerator.unwrap_model(model)
         both = {id(m): m for m in (policy, self.sampling_model(fresh=False))}
-        faster = learner(model, self.twin, self.profile) if model is policy else model
+        whole = model is policy or isinstance(model, DistributedDataParallel)
+        faster = learner(policy, self.twin, self.profile) if whole else model
         with ExitStack() as stack:
             tokens = [stack.enter_context(counted(m)) for m in both.values()]
             loss = super()._compute_loss(faster, inputs)
         parts = self.current_gradient_accumulation_steps  # the log takes the mean over them
-        self.note(learned=parts * sum(map(sum, tokens)))
+        self.note_sums(learned=parts * sum(map(sum, tokens)) + self.scored)
+        return loss
+
+    def training_step(self, model, *inputs) -> torch.Tensor:
+        """Learn from a micro-batch; behind the last of a step, average gradients over processes."""
+        loss = super().training_step(model, *inputs)
+        if isinstance(model, DistributedDataParallel) and self.accelerator.sync_gradients:
+            trained = [p for p in model.parameters() if p.requires_grad]
+            joined = torch.cat([p.grad.flatten() for p in trained])
+            joined = self.accelerator.reduce(joined, "mean")
+            for p, own in zip(trained, joined.split([p.numel() for p in trained]), strict=True):
+                p.grad.copy_(own.view_as(p))
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
@@ -203,7 +258,7 @@ class MRTTrainer(GRPOTrainer):
         size = self.profile.training.group_size * self.form.wider
         weight, out = self.profile.training.length_weight, []
         for first in range(0, len(self.rollouts), size):
-            own, starts = (x[first : first + size] for x in (self.rollouts, self.starts))
+            own, starts = (x[first : first + size] for x in (self.step.rollouts, self.step.starts))
             value = self._prefix_value(own[0], starts[0]) if self.form.above_prefix else 0.0
             out.append(payment.group_of(own, starts, value, weight))
         return out
@@ -212,28 +267,23 @@ class MRTTrainer(GRPOTrainer):
         """Return J(mu | the prefix) that a group began with."""
         size = len(start.prefix)
         cut = replace(rollout, boundaries=[size] if size else [], closed=False)
-        return float(self._measure([cut])[0][-1])
+        found = self.prover.measure([cut], self.draw_seed + ANSWERS)
+        self.step.add(replace(found, found=[]))
+        return float(found.J[0][-1])
 
     def _gains(self, width: int) -> np.ndarray:
-        """Measure J, and return each token's credit (B, width); 0 where J is only watched."""
-        form, cuts, places = self.form, self.profile.training.cuts, [None] * len(self.rollouts)
-        if form.at_budgets:
-            places = [payment.budget_places(r, self.budget, cuts) for r in self.rollouts]
-            marks = [sorted({t for t in own if t}) for own in places]
-            measured = [replace(r, boundaries=m)
-                        for r, m in zip(self.rollouts, marks, strict=True)]  # fmt: skip
-            curves = payment.at_budgets(self._compared_measure(measured), places)
-        else:
-            ends = [np.array([0, *r.boundaries]) for r in self.rollouts]
-            curves = list(zip(self._compared_measure(self.rollouts), ends, strict=True))
-        self._note_curves(curves)
+        """Return each token's credit (B, width); 0 where J is only watched."""
+        form, step = self.form, self.step
+        self._note_curves(step.curves)
         if form.credit is None:
-            return np.zeros((len(self.rollouts), width))
+            return np.zeros((len(step.rollouts), width))
         ends = [payment.ends_of(form, *row)
-                for row in zip(self.rollouts, self.starts, places, strict=True)]  # fmt: skip
-        values = self._credit(curves)
-        self.note(largest_share=largest_share(values, [np.diff(end) for end in ends]))
-        return payment.of_episodes(values, ends, self._squares(values), width)
+                for row in zip(step.rollouts, step.starts, step.places, strict=True)]  # fmt: skip
+        values = self._credit(step.curves)
+        every = self.ranks.joined(list(zip(values, [np.diff(end) for end in ends], strict=True)))
+        self.note(largest_share=largest_share(*zip(*every, strict=True)))
+        squares = self._squares([credit for credit, _ in every])
+        return payment.of_episodes(values, ends, squares, width)
 
     def _credit(self, curves: list[Curve]) -> list[np.ndarray]:
         """Return the credit of each episode of each rollout, groups one after the other."""
@@ -262,19 +312,15 @@ class MRTTrainer(GRPOTrainer):
         """C0 in tokens."""
         return self.profile.thinking.budget
 
-    def _compared_measure(self, rollouts: list[Rollout]) -> list[np.ndarray]:
-        """Measure J of the step's rollouts; before the first time, compare exact with sampled J."""
-        if not self.compared:
-            self.prover.agree(self.rollouts, self.draw_seed + COMPARISON, self.comparison_file)
-            self.compared = True
-        return self._measure(rollouts, self.kept)
+    def _agree(self, rollouts: list[Rollout]) -> None:
+        """Compare exact with sampled J on some rollouts, before J is measured for the first time.
 
-    def _measure(self, rollouts: list[Rollout], kept: list[Kept] | None = None) -> list[np.ndarray]:
-        """Measure J at every boundary of some rollouts, under the current weights."""
-        self.found = self.prover.measure(rollouts, self.draw_seed + ANSWERS, kept)
-        self.kept = None  # it is of no use after the next change of weights
-        self.read, self.drawn = self.read + self.found.read, self.drawn + self.found.drawn
-        return self.found.J
+        Of several processes, one compares.
+        """
+        if not self.compared:
+            with self.ranks.first_alone():
+                self.prover.agree(rollouts, self.draw_seed + COMPARISON, self.comparison_file)
+            self.compared = True
 
     @property
     def draw_seed(self) -> int:
@@ -288,56 +334,53 @@ class MRTTrainer(GRPOTrainer):
             self.note(regret=np.mean(left))
 
     def note(self, **values: float) -> None:
-        """Log what is known only after grading: TRL offers `log_metric` to reward functions."""
-        for name, value in values.items():
-            self._metrics["train"][name].append(float(value))
+        """Log the mean over all processes of what is known only after sampling."""
+        for name, value in self.ranks.means(values).items():
+            self._metrics["train"][name].append(value)
 
-    def starts_of(self, questions: list[str]) -> list[Start]:
+    def note_sums(self, **values: float) -> None:
+        """Log the sum over all processes of what each of them spent."""
+        for name, value in self.ranks.sums(values).items():
+            self._metrics["train"][name].append(value)
+
+    def starts_of(self, problems: list[Problem]) -> list[Start]:
         """Return where each row of a step begins; the rows of a problem stand together."""
         if not self.form.from_prefixes:
-            return [Start(self.prompts[q]) for q in questions]
-        self.refreshed = self.stale.refresh(
+            return [Start(self.prompts[p.question]) for p in problems]
+        self.stale.refresh(
             self.state.global_step, self._stale_traces,
-            lambda rollout: self.reader.row(rollout, self.method, self.mrt_seed, 0),
+            lambda rollout: self.reader.row(rollout, self.method, self.mrt_seed, 0), self.ranks,
         )  # fmt: skip
         size, out = self.profile.training.group_size * self.form.wider, []
         answering = round(self.form.answering * size)
-        for question in questions[::size]:
-            prefix = self.stale.prefix(self.problems_by_question[question], self.draw_seed)
+        for problem in problems[::size]:
+            prefix = self.stale.prefix(problem, self.draw_seed)
             out += group_starts(prefix, size, answering, self._ending)
         return out
 
     def _stale_traces(self, problems: list[Problem]) -> list[Rollout]:
         """Sample a rollout of the present policy for each problem of an outer iteration."""
-        starts = [Start(self.prompts[p.question]) for p in problems]
-        drawn = self.sample(starts, self.draw_seed + STALE)
-        return [s.rollout(p, s.prompt_ids, sample, self.reader, self.prover.termination)
-                for s, p, sample in zip(starts, problems, drawn, strict=True)]  # fmt: skip
+        first, own = self.ranks.own(problems)
+        starts = [Start(self.prompts[p.question]) for p in own]
+        collector = self.collector(max(1, len(starts)))
+        before = collector.sampler.tokens
+        drawn, _ = collector.draw(starts, self.draw_seed + STALE, self.present_budget, first)
+        self.refreshed = sum(len(sample.token_ids) for sample in drawn)
+        self.refreshing = collector.sampler.tokens - before
+        return self.ranks.joined(
+            [s.rollout(p, s.prompt_ids, sample, self.reader, self.prover.termination)
+             for s, p, sample in zip(starts, own, drawn, strict=True)]
+        )  # fmt: skip
 
     def _ending(self, prefix: Rollout) -> list[int]:
         """Return what the meta-prover reads behind a prefix."""
         return self.prover.termination.prompt(self.prover.probe(prefix), len(prefix.boundaries))
 
-    def sample(self, starts: list[Start], seed: int) -> list[Sample]:
-        """Draw one continuation of each start within the run's present budget."""
-        thinking, temperature = self.profile.thinking, self.profile.training.temperature
+    @property
+    def present_budget(self) -> int:
+        """The thinking tokens that a rollout may have at this point of the run."""
         share = stage(self.form.budgets, share_done(self.state.log_history, self.profile.training))
-        budget, answer = max(1, int(share * thinking.budget)), thinking.answer_tokens
-        most = max(start.room(budget, answer) for start in starts)
-        prompts = [start.prompt_ids for start in starts]
-        sampler = TransformersSampler(self.sampling_model(fresh=False),
-                                      self.tokenizer.pad_token_id, len(prompts))  # fmt: skip
-        settings = most, temperature, 1.0, self.reader.end_ids, seed
-        tokens = sum(len(prompt) + most for prompt in prompts)
-        keeps = self.needs_J and self.prover.uses_caches(tokens)  # tries the model, uncounted
-        with counted(sampler.model) as through:
-            if keeps:
-                drawn, self.kept = sampler.sample_and_keep(prompts, *settings)
-            else:
-                drawn = [samples[0] for samples in sampler.sample(prompts, 1, *settings)]
-        self.sampled += sum(through)
-        return [start.within(sample, self.reader, budget, answer)
-                for start, sample in zip(starts, drawn, strict=True)]  # fmt: skip
+        return max(1, int(share * self.budget))
 
 
 def _answer_room(profile: Profile) -> int:
@@ -345,48 +388,10 @@ def _answer_room(profile: Profile) -> int:
 
 
 def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
-    """Sample one rollout for each row. TRL repeats a question for each member of its group."""
-    began = time.perf_counter()
-    trainer.sampled = trainer.refreshed = 0
-    trainer.sampling_model(fresh=True)
-    starts = trainer.starts_of(questions)
-    samples = trainer.sample(starts, trainer.draw_seed)
-    trainer.seconds["sampling_s"] = time.perf_counter() - began
+    """Draw one rollout for each row. TRL repeats a question for each member of its group."""
+    step = trainer.collect(questions)
     return {
-        "prompt_ids": [start.prompt_ids for start in starts],
-        "completion_ids": [sample.token_ids for sample in samples],
-        "logprobs": [sample.logprobs for sample in samples],
-        "sample": samples,
-        "start": starts,
+        "prompt_ids": [start.prompt_ids for start in step.starts],
+        "completion_ids": [sample.token_ids for sample in step.samples],
+        "logprobs": [sample.logprobs for sample in step.samples],
     }
-
-
-def grpo_settings(profile: Profile, method: str, seed: int, folder: Path) -> GRPOConfig:
-    """Return TRL's settings; `folder` takes the checkpoints."""
-    training, cuda = profile.training, device().type == "cuda"
-    size = training.group_size * METHODS[method].wider
-    rows = training.problems_per_step * size
-    return GRPOConfig(
-        output_dir=str(folder),
-        seed=seed,
-        use_cpu=not cuda,
-        bf16=cuda and profile.model.dtype == "bfloat16",
-        per_device_train_batch_size=training.micro_batch,
-        gradient_accumulation_steps=rows // training.micro_batch,
-        num_generations=size,
-        max_completion_length=profile.thinking.budget + profile.thinking.answer_tokens,
-        max_steps=training.most_steps,
-        learning_rate=training.learning_rate[method],  # its schedule: `create_scheduler`
-        max_grad_norm=training.max_grad_norm,
-        beta=training.beta,
-        temperature=training.temperature,
-        loss_type="dapo",
-        scale_rewards="group",
-        activation_checkpointing=cuda,
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=training.save_every,
-        save_total_limit=KEPT,
-        report_to=training.report_to,
-        disable_tqdm=True,
-    )

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 
 from mrtlib import regret
 from mrtlib.config import Profile
 from mrtlib.models.loading import save_adapter
-from mrtlib.models.sampling import TransformersSampler
+from mrtlib.models.sampling import Sampler
 from mrtlib.models.tokens import prompt_ids
 from mrtlib.prover.prover import Prover
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.tasks.problems import load_problems
+from mrtlib.training.ranks import ALONE, Ranks
 
 SEED = 77_000_003  # of the validation rollouts, whatever the training seed
 BEST = "best"  # folder of the best checkpoint's adapter, in that of the run
@@ -44,25 +45,30 @@ class Validator:
         self.prompts = [prompt_ids(reader.tokenizer, p.question, profile.thinking)
                         for p in self.problems]  # fmt: skip
 
-    def measure(self, model: PreTrainedModel, prover: Prover) -> Validated:
-        """Return accuracy and regret of a model, with a prover of the same weights."""
-        rollouts = self.rollouts(model)
-        budget, J = self.profile.thinking.budget, prover.measure(rollouts, SEED).J
+    def measure(self, prover: Prover, ranks: Ranks = ALONE) -> Validated:
+        """Return accuracy and regret of the prover's model.
+
+        Several processes share the problems; each gets what was found on all of them.
+        """
+        rollouts, budget = self.rollouts(prover.sampler, ranks), self.profile.thinking.budget
+        first = ranks.before(sum(1 + len(r.boundaries) for r in rollouts))
+        J = prover.measure(rollouts, SEED, first=first).J
         ends = [np.array([0, *r.boundaries]) for r in rollouts]
         left = [float(regret.normalised_regret(j, t, budget)) for j, t in zip(J, ends, strict=True)]
-        right = [r.grade.correct for r in rollouts]
-        forced = float(np.mean([j[-1] for j in J]))
-        return Validated(float(np.mean(right)), float(np.mean(left)), forced)
+        own = zip((float(r.grade.correct) for r in rollouts), left, (float(j[-1]) for j in J),
+                  strict=True)  # fmt: skip
+        return Validated(*np.mean(ranks.joined(list(own)), axis=0).tolist())
 
-    def rollouts(self, model: PreTrainedModel) -> list[Rollout]:
-        """Return a rollout for each problem."""
-        profile, tokenizer = self.profile, self.reader.tokenizer
-        sampler = TransformersSampler(model, tokenizer.pad_token_id, profile.evaluation.batch_rows)
+    def rollouts(self, sampler: Sampler, ranks: Ranks = ALONE) -> list[Rollout]:
+        """Return a rollout for each problem of this process."""
+        profile = self.profile
         most = profile.thinking.budget + profile.thinking.answer_tokens
-        drawn = sampler.sample(self.prompts, 1, most, profile.training.temperature, 1.0,
-                               self.reader.end_ids, SEED)  # fmt: skip
-        return [self.reader.read(problem, prompt, samples[0]) for problem, prompt, samples
-                in zip(self.problems, self.prompts, drawn, strict=True)]  # fmt: skip
+        first, own = ranks.own(list(zip(self.problems, self.prompts, strict=True)))
+        drawn = sampler.sample([prompt for _, prompt in own], 1, most,
+                               profile.training.temperature, 1.0, self.reader.end_ids, SEED,
+                               first)  # fmt: skip
+        return [self.reader.read(*pair, samples[0])
+                for pair, samples in zip(own, drawn, strict=True)]  # fmt: skip
 
 
 class Validation(TrainerCallback):
@@ -78,9 +84,12 @@ class Validation(TrainerCallback):
         every, last = self.trainer.profile.training.validate_every, self.trainer.share_done() >= 1
         if not every or (state.global_step % every and not last):
             return
-        model = self.trainer.sampling_model(fresh=True)
-        found = self.validator.measure(model, self.trainer.prover)
-        self.trainer.note(**vars(found))
+        trainer = self.trainer
+        trainer.sampling_model(fresh=True)
+        if trainer.served:
+            trainer.served.sync_weights()
+        found = self.validator.measure(trainer.prover, trainer.ranks)
+        trainer.note(**vars(found))
         known = [log["validation"] for log in state.log_history if "validation" in log]
-        if found.validation > max(known, default=-1.0):
+        if found.validation > max(known, default=-1.0) and trainer.ranks.writes:
             save_adapter(self.trainer.model, self.folder)
