@@ -2,6 +2,7 @@
 # make test                                 lint, then the tests
 # make test-crash                           kill a run again and again, and see that it ends the same
 # make test-own-model                       a random model and problems of one's own, all notebooks
+# make test-server                          evaluation and training through a real vLLM server
 # make lab                                  JupyterLab on the notebooks
 # make lint                                 lint only
 # Needs make and Python 3.11 or newer; the rest is installed into .venv (or MRT_VENV=FOLDER), this
@@ -35,7 +36,7 @@ export TOKENIZERS_PARALLELISM := false
 # Two checkouts that share an environment at the same time each run their own code, kernels too.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: reproduce test test-crash test-own-model lab lint
+.PHONY: reproduce test test-crash test-own-model test-server lab lint
 .DEFAULT_GOAL := reproduce
 
 reproduce: $(PACKAGE)
@@ -61,6 +62,11 @@ test-crash: $(PACKAGE)
 # From nothing: model, tokenizer, problems and profile are made in a folder of their own.
 test-own-model: $(PACKAGE)
 	folder=$$(mktemp -d) && OMP_NUM_THREADS=1 $(BIN)/python tests/own_model.py "$$folder" && rm -r "$$folder"
+
+# vLLM's CPU build in an environment of its own (3.5 GB; MRT_VLLM=FOLDER keeps it), a server of the
+# embedded reasoner, evaluation and training through it.
+test-server: $(PACKAGE)
+	folder=$$(mktemp -d) && OMP_NUM_THREADS=1 $(BIN)/python tests/server.py "$$folder" && rm -r "$$folder"
 
 # An environment with a stamp of ours in it is made anew; one from elsewhere is only added to.
 $(STAMP):

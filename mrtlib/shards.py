@@ -7,12 +7,13 @@ put aside, with a line that says so, and its part is made anew.
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from mrtlib.locks import alone
+from mrtlib.locks import alone, holding
 from mrtlib.store import (
     STALE_SECONDS,
     DamagedError,
@@ -100,8 +101,9 @@ def complete(
 ) -> None:
     """Make the parts of a piece of work that are not there yet, and say how long that will take.
 
-    A part is there when all its tables are, whole. Another process that makes parts of the same
-    work is waited for.
+    A part is there when all its tables are, whole. Several processes, here or on machines that
+    share the folder, divide the parts among them: each takes one that nobody holds. A process that
+    dies holds nothing, so the part that it was at is made by another.
 
     Args:
         tables: shards of each table.
@@ -109,19 +111,33 @@ def complete(
         make: returns the rows of every table for the i-th part.
         name: of the work, as it is said.
     """
-    missing = _missing(tables, keys, range(len(keys)))
-    if not missing:
-        return
+    left = _missing(tables, keys, range(len(keys)))
+    folder, began, made = list(tables.values())[-1].directory, time.monotonic(), 0
+    while left:
+        free = next((i for i in left if _made(tables, keys[i], partial(make, i))), None)
+        if free is None:  # others hold all that is left
+            with alone(folder.parent, keys[left[0]]):
+                pass
+        left = _missing(tables, keys, left)
+        if free is not None:
+            made += 1
+            minutes = (time.monotonic() - began) / made * len(left) / 60
+            print(f"{name}: part {len(keys) - len(left)} of {len(keys)}, {minutes:.0f} min left",
+                  flush=True)  # fmt: skip
+
+
+def _made(
+    tables: Mapping[str, Shards], key: str, make: Callable[[], Mapping[str, Sequence[Row]]]
+) -> bool:
+    """Make a part that is not there, unless another process holds it; say whether it was made."""
     folder = list(tables.values())[-1].directory
-    with alone(folder.parent, folder.name):
-        missing = _missing(tables, keys, missing)  # what whoever was waited for has left
-        began = time.monotonic()
-        for done, i in enumerate(missing, start=1):
-            rows = make(i)
-            for table, shards in tables.items():
-                shards.write(keys[i], rows[table])
-            left = (time.monotonic() - began) / done * (len(missing) - done) / 60
-            print(f"{name}: part {done} of {len(missing)}, {left:.0f} min left", flush=True)
+    with holding(folder.parent, key) as held:
+        if not held or not _missing(tables, [key], [0]):  # or has just made it
+            return False
+        rows = make()
+        for table, shards in tables.items():
+            shards.write(key, rows[table])
+    return True
 
 
 def _missing(

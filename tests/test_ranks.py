@@ -1,4 +1,4 @@
-"""Several processes that train one model compute what one does; one that is killed ends them all."""
+"""Several processes that train one model compute what one does; a killed one ends them all."""
 
 import os
 import signal

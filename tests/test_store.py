@@ -207,31 +207,64 @@ def test_a_part_that_is_damaged_in_any_table_is_made_anew(tmp_path, capsys, tabl
     assert len(tables[table].read_all()) == 3, "what was put aside is not read"
 
 
-def test_two_processes_make_the_parts_of_one_work_once(tmp_path):
-    """The second waits, says for whom, and finds the work done."""
-    script = """
-import sys, time
+WORKER = """
+import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_store import progress_row
 from mrtlib.shards import Shards, complete
-folder = Path(sys.argv[2])
+folder, keys = Path(sys.argv[2]), sys.argv[3].split(",")
 
 def make(i):
     with open(folder / "made", "a") as stream:
-        stream.write(f"{i}\\n")
+        stream.write(f"{i} {os.getpid()}\\n")
     time.sleep(0.4)
     return {"progress": [progress_row(sample=i)]}
 
-complete({"progress": Shards(folder / "progress", "progress")}, ["a", "b", "c"], make, "toy")
+complete({"progress": Shards(folder / "progress", "progress")}, keys, make, "toy")
 """
-    command = [sys.executable, "-c", script, str(ROOT / "tests"), str(tmp_path)]
-    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in "ab"]
-    said = sorted((one.communicate()[0] for one in both), key=len)
-    assert [one.returncode for one in both] == [0, 0]
-    assert (tmp_path / "made").read_text().split() == ["0", "1", "2"]
-    waited = next(text for text in said if "waiting for it" in text)
-    assert "is at work on progress in" in waited and "process " in waited
+
+
+def worker(folder, keys) -> subprocess.Popen:
+    command = [sys.executable, "-c", WORKER, str(ROOT / "tests"), str(folder), ",".join(keys)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def made(folder) -> list[tuple[int, int]]:
+    """Return which parts were begun, and by whom."""
+    path = folder / "made"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [tuple(map(int, line.split())) for line in lines]
+
+
+def test_two_processes_divide_the_parts_of_one_work(tmp_path):
+    both = [worker(tmp_path, "abcdefgh") for _ in range(2)]
+    assert [one.wait(60) for one in both] == [0, 0]
+    assert sorted(i for i, _ in made(tmp_path)) == list(range(8))
+    assert {who for _, who in made(tmp_path)} == {one.pid for one in both}
+    assert len(Shards(tmp_path / "progress", "progress").read(list("abcdefgh"))) == 8
+
+
+def test_a_part_that_another_process_holds_is_waited_for(tmp_path):
+    both = [worker(tmp_path, "a") for _ in range(2)]
+    said = "".join(one.communicate(timeout=60)[0] for one in both)
+    assert [i for i, _ in made(tmp_path)] == [0]
+    assert "is at work on a in" in said and "waiting for it" in said and "process " in said
+
+
+def test_a_process_that_is_killed_costs_the_part_that_it_was_at(tmp_path):
+    first, second = worker(tmp_path, "abcd"), worker(tmp_path, "abcd")
+    deadline = time.monotonic() + 60
+    while not any(who == first.pid for _, who in made(tmp_path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    lost = [i for i, who in made(tmp_path) if who == first.pid][-1]
+    assert second.wait(60) == 0
+    begun = [i for i, _ in made(tmp_path)]
+    assert sorted(begun) == sorted([0, 1, 2, 3, lost])
+    assert len(Shards(tmp_path / "progress", "progress").read(list("abcd"))) == 4
 
 
 def test_a_run_that_was_cut_off_goes_on_from_what_it_has(tmp_path):

@@ -56,7 +56,9 @@ def read_profile(path: Path, named: Mapping[str, Any]) -> Profile:
         raise _at(path, text, ("name",), f"name = {name!r}; it names the folder of the results: "
                   f"letters, digits, '.', '_' and '-', and none of {', '.join(named)}")  # fmt: skip
     tables = {key: value for key, value in given.items() if key not in OWN}
-    profile = _changed(named[start](), tables, path, text)
+    origin = named[start]()
+    training = dataclasses.replace(origin.training, studies=False)  # they cost a training each
+    profile = _changed(dataclasses.replace(origin, training=training), tables, path, text)
     profile = dataclasses.replace(_placed(profile, tables, path), name=name)
     try:
         check(profile)

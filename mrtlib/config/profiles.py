@@ -24,9 +24,13 @@ def _smoke() -> Profile:
         name="smoke",
         data=Data(train=32, validation=8, test=12),
         training=Training(tokens=1200, most_steps=4, problems_per_step=2, group_size=4,
-                          warmup_steps=0, micro_batch=8, save_every=1),
+                          warmup_steps=0, micro_batch=8, save_every=1, studies=True),
         evaluation=Evaluation(samples=4, extensions=2),
     )  # fmt: skip
+
+
+def _tiny() -> Profile:
+    return Profile("tiny", training=Training(studies=True))
 
 
 def _backtrack() -> Profile:
@@ -102,8 +106,8 @@ def _r1_distill() -> Profile:
 
 
 PROFILES = {
-    "smoke": _smoke, "tiny": lambda: Profile("tiny"), "backtrack-smoke": _backtrack_smoke,
-    "backtrack": _backtrack, "study": _study, "r1-distill-1.5b": _r1_distill,
+    "smoke": _smoke, "tiny": _tiny, "backtrack-smoke": _backtrack_smoke, "backtrack": _backtrack,
+    "study": _study, "r1-distill-1.5b": _r1_distill,
 }  # fmt: skip
 
 

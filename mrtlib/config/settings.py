@@ -199,6 +199,8 @@ class Training:
     rounds: int = later(4, before=4)  # of sampling and fine-tuning, of the forms of STaR
     # Of the difference between a server's probabilities and the trainer's, by TRL's names.
     correction: str = later("token_truncate", before="token_truncate")
+    # Whether notebooks 02 and 03 also train with each estimator of J and every form of the method.
+    studies: bool = place(False)
     report_to: str = place("none")  # or "tensorboard", "trackio", "wandb", in the runs folder
 
 

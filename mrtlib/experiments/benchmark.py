@@ -60,6 +60,7 @@ GOALS = {
     "time of a step, ours / as it was: embedded reasoner": Goal(0.5),
     "time of a step, exact / GRPO: embedded reasoner": Goal(1.15),
     "time of a step, exact / GRPO: traces of 1,024": Goal(1.15),
+    "time of a step, exact / GRPO: 32 traces of 1,024, in batches": Goal(1.15),
     "time of a step, sampled (K = 4) / GRPO: traces of 1,024": Goal(1.6),
     "exact, packed / a row each: embedded reasoner": Goal(3, True, 4),
     "exact, packed / a row each: traces of 1,024": Goal(3, True, 4),
@@ -206,10 +207,10 @@ def _memory(name: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def _all_rows(embedded: Stepper, long: Stepper, pairs: int) -> Iterator[Pairs]:
+def _all_rows(embedded: Stepper, long: Stepper, wide: Stepper, pairs: int) -> Iterator[Pairs]:
     """Yield the pairs of each row of GOALS, in its order."""
     yield against_one_batch(embedded, pairs)
-    for stepper, samples in ((embedded, 0), (long, 0), (long, K)):
+    for stepper, samples in ((embedded, 0), (long, 0), (wide, 0), (long, K)):
         yield in_turn(partial(stepper.step, "episode_progress", samples),
                       partial(stepper.step, "outcome"), pairs)  # fmt: skip
     for stepper in (embedded, long):
@@ -282,7 +283,9 @@ def benchmark(profile: Profile, pairs: int, shape: Shape) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as name:
         folder, rows = Path(name), []
         long = workload.long_profile(profile, shape, folder)
-        steppers = Stepper(profile, folder / "short"), Stepper(long, folder / "long")
+        wide = workload.wider(long, 4 * shape.rollouts)
+        steppers = [Stepper(own, folder / name)
+                    for own, name in ((profile, "short"), (long, "long"), (wide, "wide"))]
         for (row, goal), found in zip(GOALS.items(), _all_rows(*steppers, pairs), strict=True):
             rows.append(ratio_row(row, goal, found))
             write_csv(profile.runs / "bench.csv", pd.DataFrame(rows))

@@ -198,25 +198,31 @@ def shaped_gaps(
     return pd.DataFrame(rows, columns=["alpha", "gap"])
 
 
-def answer_in_words(gain: pd.DataFrame, errors: pd.DataFrame, gaps: pd.Series) -> str:
+def answer_in_words(gain: pd.DataFrame, errors: pd.DataFrame | None, gaps: pd.Series) -> str:
     """Return notebook 02's answer in three sentences, with its numbers: Markdown.
 
     Args:
         gain, gaps: from `by_episode` and `identity_gaps`.
-        errors: from `estimators.errors`.
+        errors: from `estimators.errors`, where they were compared.
     """
     first, last = gain.iloc[0], gain[gain["level"] == gain["level"].iloc[0]].iloc[-1]
+    price = "" if errors is None else _price_in_words(errors)
+    return (
+        f"**Answer.** On `{first['level']}` the first episode gains {said(first)} of $J$, and "
+        f"episode {last['j']} {said(last)}. {price}Only "
+        "`regret_to_go` also says *when*: discounted by what is left of the budget, progress adds "
+        f"up to the regret removed, on all {len(gaps)} traces. (95 % intervals, over problems.)"
+    )
+
+
+def _price_in_words(errors: pd.DataFrame) -> str:
     rows = errors.rename(columns={"error": "estimate"}).set_index("answers")
     near = (rows["tokens"] - rows.loc[0, "tokens"]).abs().drop(0).idxmin()
     return (
-        f"**Answer.** On `{first['level']}` the first episode gains {said(first)} of $J$, and "
-        f"episode {last['j']} {said(last)}. One packed pass measures that with an error of "
-        f"{said(rows.loc[0])} against many answers, whose own noise makes "
-        f"{rows.loc[0, 'floor']:.2f} of it, for {rows.loc[0, 'tokens']:.0f} tokens a trace; {near} "
-        f"answers a boundary are off by {said(rows.loc[near])}, for "
-        f"{rows.loc[near, 'tokens']:.0f}. Only "
-        "`regret_to_go` also says *when*: discounted by what is left of the budget, progress adds "
-        f"up to the regret removed, on all {len(gaps)} traces. (95 % intervals, over problems.)"
+        f"One packed pass measures that with an error of {said(rows.loc[0])} against many answers, "
+        f"whose own noise makes {rows.loc[0, 'floor']:.2f} of it, for "
+        f"{rows.loc[0, 'tokens']:.0f} tokens a trace; {near} answers a boundary are off by "
+        f"{said(rows.loc[near])}, for {rows.loc[near, 'tokens']:.0f}. "
     )
 
 

@@ -114,6 +114,14 @@ def long_profile(base: Profile, shape: Shape, folder: Path) -> Profile:
     )  # fmt: skip
 
 
+def wider(profile: Profile, rollouts: int) -> Profile:
+    """Return a `long_profile` with more rollouts in a step, of which half fit what is kept."""
+    longest = 64 + profile.thinking.budget + profile.thinking.answer_tokens  # 64: for the prompt
+    training = replace(profile.training, group_size=rollouts, micro_batch=rollouts)
+    prover = replace(profile.prover, keep_tokens=longest * rollouts // 2)
+    return replace(profile, training=training, prover=prover)
+
+
 def in_one_batch(profile: Profile) -> Profile:
     """Return the settings of a step that saves nothing: one batch, as TRL pads and masks it.
 

@@ -96,6 +96,19 @@ class ServerSampler:
         self.tokens += sum(map(len, prompts)) + written
         return found
 
+    def score(self, rows: list[list[int]]) -> list[np.ndarray]:
+        """Return log p of each row's tokens but the first, given those before: (T - 1,) each.
+
+        Source: vLLM's `prompt_logprobs`; at temperature 1, whatever the server samples at.
+
+        Raises:
+            ServerError: the server failed for good, or does not know `prompt_logprobs`.
+        """
+        self.tokens += sum(map(len, rows))
+        asked = {"model": self.model, "max_tokens": 1, "prompt_logprobs": 0, "temperature": 1.0}
+        answers = self._ask_all([{**asked, "prompt": row} for row in rows])
+        return [_scored(answer, row) for answer, row in zip(answers, rows, strict=True)]
+
     def _ask_all(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Send requests side by side, in their order; the first failure cancels the rest.
 
@@ -228,6 +241,19 @@ def _completed(answer: Mapping[str, Any], n: int) -> list[Sample]:
     if len(samples) != n:
         raise ServerError(f"asked for {n} samples of a prompt, got {len(samples)}")
     return samples
+
+
+def _scored(answer: Mapping[str, Any], row: list[int]) -> np.ndarray:
+    """Read the log-probabilities of a prompt's tokens."""
+    try:
+        found = answer["choices"][0]["prompt_logprobs"][1:]
+        return np.array([float(at[str(token)]["logprob"])
+                         for at, token in zip(found, row[1:], strict=True)])  # fmt: skip
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ServerError(
+            f"the answer lacks the log-probabilities of the prompt's tokens ({error!r}); use a "
+            "server that knows prompt_logprobs, such as a recent vLLM"
+        ) from error
 
 
 def _sample(choice: Mapping[str, Any]) -> Sample:
