@@ -5,13 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from safetensors.torch import load_file
 
 from mrtlib.config import ROOT, ProfileError, Training
+from mrtlib.models import loading
 from mrtlib.store import read_table
 from mrtlib.training.grpo import own_rows
 from mrtlib.training.ranks import Ranks
@@ -138,3 +142,34 @@ def test_rows_are_divided_in_whole_groups_and_passes():
         own_rows(training, 4, 16)
     with pytest.raises(ProfileError, match="24 rows.*micro_batch = 16"):
         own_rows(training, 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "setting"),
+    [("ddp", "MULTI_GPU", {}), ("fsdp-nf4", "FSDP", {"fsdp_sharding_strategy": "FULL_SHARD"}),
+     ("zero3", "DEEPSPEED", {"zero_stage": 3})],
+)  # fmt: skip
+def test_configurations_for_accelerate_are_read_by_it(name, kind, setting):
+    path = ROOT / "data" / "profiles" / "accelerate" / f"{name}.yaml"
+    found = load_config_from_file(str(path))
+    assert found.distributed_type.value == kind and found.num_processes > 1
+    own = {**getattr(found, "fsdp_config", {}), **getattr(found, "deepspeed_config", {})}
+    assert setting.items() <= own.items()
+    words = ["--config_file", str(path), "-m", "mrtlib", "train", "--method", "outcome"]
+    options = launch_command_parser().parse_args(words)
+    assert options.training_script == "mrtlib" and options.module
+
+
+def test_a_base_that_fsdp_spreads_is_stored_as_the_rest_is(monkeypatch, toy_profile):
+    asked = {}
+    monkeypatch.setattr(loading, "fetch", lambda kind, profile, **more: asked.update(more))
+    monkeypatch.setattr(loading, "check_4bit_dimensions", lambda config: None)
+    for name, stored, placed in ((None, "uint8", True), (loading.FSDP, "bfloat16", False),
+                                 (loading.DEEPSPEED, "uint8", False)):  # fmt: skip
+        with monkeypatch.context() as own, suppress(AttributeError):
+            if name:
+                own.setenv(name, "true")
+            loading.load_base(toy_profile("nf4", "bfloat16"), guard=False)
+        quantised = asked["quantization_config"]
+        assert str(quantised.bnb_4bit_quant_storage) == f"torch.{stored}"
+        assert (asked["device_map"] is not None) == placed

@@ -38,6 +38,7 @@ MODEL_FILES = (
 )  # fmt: skip
 if not sys.stderr.isatty():  # in a notebook or a log each update of a bar is a line
     logging.disable_progress_bar()
+FSDP, DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"  # set by `accelerate launch`
 SAVING = ".saving-"  # how the folder begins that an adapter is written to before it is whole
 HASHES = "hashes.json"  # of these files, beside them
 
@@ -47,6 +48,11 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def spread() -> bool:
+    """Say whether a launcher will spread the model's weights over devices, which then load it."""
+    return any(os.environ.get(name) == "true" for name in (FSDP, DEEPSPEED))
 
 
 def dtype_of(profile: Profile) -> torch.dtype:
@@ -102,10 +108,12 @@ def load_base(profile: Profile, guard: bool = True) -> PreTrainedModel:
         quantised = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            # FSDP spreads weights of one type, so the packed bytes are stored as the rest is.
+            bnb_4bit_quant_storage=dtype if os.environ.get(FSDP) == "true" else None,
         )  # fmt: skip
     model = fetch(
         AutoModelForCausalLM, profile, config=config, dtype=dtype, use_safetensors=True,
-        quantization_config=quantised, device_map={"": device()},
+        quantization_config=quantised, device_map=None if spread() else {"": device()},
     )  # fmt: skip
     if guard and quantised:
         guard_4bit(model)

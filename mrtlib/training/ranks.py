@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, reduce
 
 from mrtlib.models.loading import device
 
@@ -70,6 +71,14 @@ class Ranks:
         else:
             with PartialState().main_process_first():
                 yield
+
+    def average_gradients(self, model: torch.nn.Module) -> None:
+        """Give every process the mean of all processes' gradients, of what is trained."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        joined = torch.cat([p.grad.flatten() for p in trained])
+        joined = reduce(joined, "mean").split([p.numel() for p in trained])
+        for p, own in zip(trained, joined, strict=True):
+            p.grad.copy_(own.view_as(p))
 
     def wait(self) -> None:
         """Wait until all processes are here."""

@@ -3,8 +3,8 @@
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,8 @@ from mrtlib.training.validation import BEST, Validation
 GONE = re.compile(r"(?i)closed by (remote )?peer|reset by peer|broken pipe|timed out|NCCL|gloo")
 # What a run tries at its start, where it has a use: exact against sampled J, and short numbers.
 FOUND = ("comparison.json", "precision.json")
-Trained = tuple[PreTrainedModel, list[dict]]  # a policy, and the rows of its `steps`
+# A policy, the rows of its `steps`, and what brings its weights together where they are spread.
+Trained = tuple[PreTrainedModel, list[dict], Callable[[], AbstractContextManager]]
 
 
 def train(profile: Profile, method: str, seed: int) -> Path:
@@ -140,9 +141,10 @@ def _train(
 ) -> None:
     work = profile.runs / "checkpoints" / f"{method}-{seed}-{key[:8]}"
     make = _imitate if method in FORMS else _reinforce
-    policy, rows = make(profile, method, seed, work, ranks)
-    if ranks.writes:
-        _keep(policy, rows, work, folder, key)
+    policy, rows, gathered = make(profile, method, seed, work, ranks)
+    with gathered():
+        if ranks.writes:
+            _keep(policy, rows, work, folder, key)
     ranks.wait()
 
 
@@ -164,14 +166,14 @@ def _keep(
 def _imitate(profile: Profile, method: str, seed: int, work: Path, ranks: Ranks) -> Trained:
     if ranks.count > 1:
         raise TrainingError(f"{method} is trained by one process; start it without a launcher")
-    return fine_tune(profile, method, seed, work)
+    return *fine_tune(profile, method, seed, work), nullcontext
 
 
 def _reinforce(profile: Profile, method: str, seed: int, work: Path, ranks: Ranks) -> Trained:
     with ranks.first_alone():  # it puts aside what is damaged
         last = newest(work)
     if last and share_done(history(last), profile.training) >= 1:  # cut behind its last step
-        return load_policy(profile, last), steps_of(history(last), method, seed)
+        return load_policy(profile, last), steps_of(history(last), method, seed), nullcontext
     trainer = MRTTrainer(profile, method, seed, work)
     trainer.remove_callback(PrinterCallback)
     few = "" if trainer.prover.is_exact else f", {profile.prover.samples} answers a boundary"
@@ -184,7 +186,7 @@ def _reinforce(profile: Profile, method: str, seed: int, work: Path, ranks: Rank
     finally:
         if trainer.served:
             trainer.served.close()
-    return trainer.model, steps_of(trainer.state.log_history, method, seed)
+    return trainer.model, steps_of(trainer.state.log_history, method, seed), trainer.gathered
 
 
 def training_key(profile: Profile, method: str, seed: int) -> str:

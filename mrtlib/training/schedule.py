@@ -32,6 +32,12 @@ def rate_factor(schedule: str, done: float) -> float:
     return 1 - (1 - LAST) * falls[schedule]
 
 
+def rate_at(step: int, done: float, training: Training) -> float:
+    """Return the learning rate of a step as a share of its peak: a warm-up, then the schedule."""
+    warm = min(1.0, step / max(1, training.warmup_steps))
+    return warm * rate_factor(training.schedule, done)
+
+
 def stage(budgets: Sequence[float], done: float) -> float:
     """Return the budget of the rollouts as a share of C0: the run has one part for each."""
     return budgets[min(int(done * len(budgets)), len(budgets) - 1)]

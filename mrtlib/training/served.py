@@ -7,12 +7,13 @@ server's, bounded (`training.correction`; TRL's documentation of its vLLM integr
 """
 
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from mrtlib.config import Profile
 from mrtlib.models.loading import save_adapter
 from mrtlib.models.server import ServerSampler, served_name
 from mrtlib.training.ranks import Ranks
@@ -28,18 +29,19 @@ class ServedPolicy:
     sampler: ServerSampler
     folder: Path  # of the adapters on their way, which the servers see too
     ranks: Ranks
+    gathered: Callable[[], AbstractContextManager]  # brings weights together that are spread
     differences: list[float] = field(default_factory=list)  # of log-probabilities, step by step
     loaded: str = ""  # what the servers call the present adapter
 
     @classmethod
-    def of(
-        cls, policy: PreTrainedModel, profile: Profile, method: str, seed: int, ranks: Ranks
-    ) -> "ServedPolicy | None":
-        """Return the policy as the profile's servers will know it; None where it names none."""
+    def of(cls, trainer, policy: PreTrainedModel) -> "ServedPolicy | None":
+        """Return an `MRTTrainer`'s policy as its servers will know it; None where it has none."""
+        profile = trainer.profile
         if profile.model.engine != "server":
             return None
-        folder = profile.runs / "served" / f"{method}-{seed}"
-        return cls(policy, ServerSampler(profile.model.servers, ""), folder, ranks)
+        folder = profile.runs / "served" / f"{trainer.method}-{trainer.mrt_seed}"
+        sampler = ServerSampler(profile.model.servers, "")
+        return cls(policy, sampler, folder, trainer.ranks, trainer.gathered)
 
     def sync_weights(self) -> None:
         """Have the servers load the policy's present adapter, and let go of the one before.
@@ -49,8 +51,9 @@ class ServedPolicy:
         Raises:
             ServerError: a server refuses, or is away; adapters must be allowed to be loaded.
         """
-        if self.ranks.writes:
-            save_adapter(self.policy, self.folder)
+        with self.gathered():
+            if self.ranks.writes:
+                save_adapter(self.policy, self.folder)
         name = self.ranks.joined([served_name(self.folder) if self.ranks.writes else ""])[0]
         if name != self.loaded:
             if self.ranks.writes:

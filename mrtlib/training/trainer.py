@@ -8,7 +8,8 @@ each has a part of the rows. B rollouts of this process, G of them a group, T to
 
 import os
 import time
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from mrtlib.training.grpo import grpo_settings
 from mrtlib.training.learning import learner
 from mrtlib.training.methods import METHODS, Method, largest_share, mean_square
 from mrtlib.training.ranks import Ranks
-from mrtlib.training.schedule import rate_factor, share_done, stage
+from mrtlib.training.schedule import rate_at, share_done, stage
 from mrtlib.training.served import ServedPolicy
 from mrtlib.training.starts import StalePrefixes, Start, group_starts
 
@@ -79,7 +80,8 @@ class MRTTrainer(GRPOTrainer):
                         for p in self.problem_list}  # fmt: skip
         policy = add_lora(load_base(profile), profile.lora, seed)
         longest = max(len(ids) for ids in self.prompts.values())
-        check_context(policy.config, longest, profile.thinking.budget + _answer_room(profile))
+        answer = profile.thinking.answer_tokens + 32  # the termination text stands before it
+        check_context(policy.config, longest, profile.thinking.budget + answer)
         rows = [{"prompt": p.question, "index": i} for i, p in enumerate(self.problem_list)]
         # As often as the run may need: a run that is resumed in a second epoch would shuffle anew.
         needed = profile.training.most_steps * profile.training.problems_per_step
@@ -101,7 +103,7 @@ class MRTTrainer(GRPOTrainer):
         )
         adapters_to_float32(self.model)  # TRL casts them to bfloat16 on a 4-bit base
         plain = self.accelerator.unwrap_model(self.model)
-        self.served = ServedPolicy.of(plain, profile, method, seed, self.ranks)
+        self.served = ServedPolicy.of(self, plain)
         if self.served:  # TRL brings it up to date before rollouts, and corrects for it
             self.use_vllm, self._last_loaded_step = True, -1
             self.vllm_generation = self.served
@@ -226,23 +228,24 @@ class MRTTrainer(GRPOTrainer):
         """Learn from a micro-batch; behind the last of a step, average gradients over processes."""
         loss = super().training_step(model, *inputs)
         if isinstance(model, DistributedDataParallel) and self.accelerator.sync_gradients:
-            trained = [p for p in model.parameters() if p.requires_grad]
-            joined = torch.cat([p.grad.flatten() for p in trained])
-            joined = self.accelerator.reduce(joined, "mean")
-            for p, own in zip(trained, joined.split([p.numel() for p in trained]), strict=True):
-                p.grad.copy_(own.view_as(p))
+            self.ranks.average_gradients(model)
         return loss
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Have all weights in each process, where they are spread over several (FSDP, ZeRO-3)."""
+        with ExitStack() as stack:
+            stack.enter_context(self._dist.gather_params(list(self.model.parameters())))
+            stack.enter_context(self._dist.summon_full_params(self.model_wrapped, writeback=False))
+            yield
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> LambdaLR:
         """Return the schedule of the profile: a warm-up, then a decay by the tokens spent."""
-        training = self.profile.training
         if self.lr_scheduler is None:
-
-            def factor(step: int) -> float:
-                warm = min(1.0, step / max(1, training.warmup_steps))
-                return warm * rate_factor(training.schedule, self.share_done())
-
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self.lr_scheduler = LambdaLR(
+                optimizer or self.optimizer,
+                lambda step: rate_at(step, self.share_done(), self.profile.training),
+            )
         return self.lr_scheduler
 
     def share_done(self) -> float:
@@ -267,7 +270,8 @@ class MRTTrainer(GRPOTrainer):
         """Return J(mu | the prefix) that a group began with."""
         size = len(start.prefix)
         cut = replace(rollout, boundaries=[size] if size else [], closed=False)
-        found = self.prover.measure([cut], self.draw_seed + ANSWERS)
+        with self.gathered():
+            found = self.prover.measure([cut], self.draw_seed + ANSWERS)
         self.step.add(replace(found, found=[]))
         return float(found.J[0][-1])
 
@@ -383,13 +387,10 @@ class MRTTrainer(GRPOTrainer):
         return max(1, int(share * self.budget))
 
 
-def _answer_room(profile: Profile) -> int:
-    return profile.thinking.answer_tokens + 32  # the termination text stands before the answer
-
-
 def _sample_rollouts(questions: list[str], trainer: MRTTrainer) -> dict:
     """Draw one rollout for each row. TRL repeats a question for each member of its group."""
-    step = trainer.collect(questions)
+    with trainer.gathered():
+        step = trainer.collect(questions)
     return {
         "prompt_ids": [start.prompt_ids for start in step.starts],
         "completion_ids": [sample.token_ids for sample in step.samples],

@@ -88,8 +88,9 @@ class Validation(TrainerCallback):
         trainer.sampling_model(fresh=True)
         if trainer.served:
             trainer.served.sync_weights()
-        found = self.validator.measure(trainer.prover, trainer.ranks)
-        trainer.note(**vars(found))
         known = [log["validation"] for log in state.log_history if "validation" in log]
-        if found.validation > max(known, default=-1.0) and trainer.ranks.writes:
-            save_adapter(self.trainer.model, self.folder)
+        with trainer.gathered():
+            found = self.validator.measure(trainer.prover, trainer.ranks)
+            if found.validation > max(known, default=-1.0) and trainer.ranks.writes:
+                save_adapter(trainer.model, self.folder)
+        trainer.note(**vars(found))
