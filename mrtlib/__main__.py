@@ -71,7 +71,7 @@ def _add_fetch(commands) -> None:
     command.add_argument("--split", default="train", help="of it")
     for field in ("question", "answer", "level"):
         command.add_argument(f"--{field}", help=f"its field with the {field}")
-    command.add_argument("--revision", help="commit of the data set; the newest if not said")
+    command.add_argument("--revision", help="commit of it; the newest if not said")
     command.add_argument("--validation", type=_count, default=100, help="problems of each level")
     command.add_argument("--test", type=_count, default=100, help="the same, of a set of your own")
     command.add_argument("--seed", type=_seed, default=0)
@@ -239,11 +239,12 @@ def fetch(options: argparse.Namespace) -> None:
         if not options.question or not options.answer:
             raise ProblemError("name the fields of the data set with --question and --answer")
         chosen["own"] = Source(options.dataset, options.split, options.question, options.answer,
-                               options.level, trains=True)  # fmt: skip
+                               options.level, trains=True, revision=options.revision)  # fmt: skip
+    elif options.revision:
+        raise ProblemError("--revision is of --dataset; the benchmarks have theirs")
     if not chosen:
         raise ProblemError(f"name a benchmark ({', '.join(SOURCES)}), or --dataset PATH")
-    record = fetching.fetch(chosen, options.into, options.validation, options.test, options.seed,
-                            options.revision)  # fmt: skip
+    record = fetching.fetch(chosen, options.into, options.validation, options.test, options.seed)
     print(fetching.in_words(record, options.into))
 
 

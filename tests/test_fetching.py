@@ -1,9 +1,11 @@
 """Benchmarks and data sets become problem files: on local sets of the same schemas, offline."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 
+import datasets
 import pytest
 
 from mrtlib import __main__
@@ -128,6 +130,22 @@ def test_mistakes_are_one_line_and_write_nothing(words, says, tmp_path, capsys):
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_a_benchmark_is_read_at_a_commit_that_is_written_down(name, monkeypatch):
+    asked = []
+
+    def load(path, split, revision):
+        asked.append((path, split, revision))
+        return datasets.Dataset.from_list([{"problem": "Find 1.", "answer": "1"}])
+
+    monkeypatch.setattr(fetching, "hub_answers", lambda: True)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = SOURCES[name]
+    _, commit = fetching.read_rows(source)
+    assert asked == [(source.path, source.split, commit)]
+    assert re.fullmatch("[0-9a-f]{40}", commit)
 
 
 def test_the_pieces():

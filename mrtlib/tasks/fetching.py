@@ -44,21 +44,27 @@ class Source:
     answer: str
     level: str | None = None
     trains: bool = False  # its rows are to be trained on, not tested on
+    revision: str | None = None  # its commit on the hub; None for the newest
 
 
 # The benchmarks of the paper's table 1, and its training set.
 SOURCES = {
-    "aime24": Source("HuggingFaceH4/aime_2024", "train", "problem", "answer"),
-    "aime25": Source("math-ai/aime25", "test", "problem", "answer"),
-    "amc23": Source("math-ai/amc23", "test", "question", "answer"),
-    "math500": Source("HuggingFaceH4/MATH-500", "test", "problem", "answer"),
-    "minerva": Source("math-ai/minervamath", "test", "question", "answer"),
+    "aime24": Source("HuggingFaceH4/aime_2024", "train", "problem", "answer",
+                     revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a"),
+    "aime25": Source("math-ai/aime25", "test", "problem", "answer",
+                     revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
+    "amc23": Source("math-ai/amc23", "test", "question", "answer",
+                    revision="80815d37005feb82cd7f8fbc6901d5d3eff43057"),
+    "math500": Source("HuggingFaceH4/MATH-500", "test", "problem", "answer",
+                      revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
+    "minerva": Source("math-ai/minervamath", "test", "question", "answer",
+                      revision="ee46ddc498933b1977577953250ca5c66be64f96"),
     "deepscaler": Source("agentica-org/DeepScaleR-Preview-Dataset", "train", "problem", "answer",
-                         trains=True),
+                         trains=True, revision="b6ae8c60f5c1f2b594e2140b91c49c9ad0949e29"),
 }  # fmt: skip
 
 
-def read_rows(source: Source, revision: str | None = None) -> tuple[list[dict], str]:
+def read_rows(source: Source) -> tuple[list[dict], str]:
     """Return the rows of a data set, and the commit or fingerprint that they are of.
 
     A file or folder is read as `datasets` reads it (JSON, JSONL, CSV, Parquet); no code of a data
@@ -71,6 +77,7 @@ def read_rows(source: Source, revision: str | None = None) -> tuple[list[dict], 
 
     logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it finds, we say in one line
     local = Path(source.path)
+    revision = None if local.exists() else source.revision
     if not local.exists() and not hub_answers():
         raise ProblemError(
             f"cannot fetch {source.path}: the hub cannot be reached (offline?), and it is no file "
@@ -183,8 +190,7 @@ def without(
 
 
 def fetch(
-    sources: Mapping[str, Source], folder: Path, validation: int, test: int, seed: int,
-    revision: str | None = None,
+    sources: Mapping[str, Source], folder: Path, validation: int, test: int, seed: int
 ) -> dict[str, Any]:
     """Write data sets as `train.jsonl`, `validation.jsonl` and `test.jsonl`; return the record.
 
@@ -203,7 +209,7 @@ def fetch(
     trained: list[Problem] = []
     for name, source in sorted(sources.items(), key=lambda item: item[1].trains):
         left_out: Counter[str] = Counter()
-        rows, commit = read_rows(source, revision)
+        rows, commit = read_rows(source)
         found = as_problems(rows, source, name, left_out)
         if source.trains:
             found = without(found, tested, left_out)
