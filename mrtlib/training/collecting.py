@@ -86,14 +86,8 @@ class Collector:
             samples, kept = self.draw(starts[rows], seeds[0], budget, first + rows.start, fit > 0)
             out.sampling_s += time.perf_counter() - began
             out.sampled += self.sampler.tokens - before
-            out.samples += samples
-            rollouts = [
-                start.rollout(problem, prompt, sample, self.prover.reader, self.prover.termination)
-                for start, problem, prompt, sample in zip(
-                    starts[rows], problems[rows], prompts[rows], samples, strict=True
-                )
-            ]
-            out.rollouts += rollouts
+            rollouts = self.read(starts[rows], problems[rows], prompts[rows], samples)
+            out.samples, out.rollouts = out.samples + samples, out.rollouts + rollouts
             if agree:
                 began = time.perf_counter()
                 agree(rollouts)
@@ -103,6 +97,16 @@ class Collector:
         if agree and not out.curves:  # answers are drawn behind all rollouts at once
             self.measure(out.rollouts, seeds[1], None, out)
         return out
+
+    def read(
+        self, starts: Sequence[Start], problems: Sequence[Problem], prompts: Sequence[list[int]],
+        samples: Sequence[Sample],
+    ) -> list[Rollout]:  # fmt: skip
+        """Return what was drawn behind each start as a rollout of its problem, graded."""
+        reader, ending = self.prover.reader, self.prover.termination
+        return [start.rollout(problem, prompt, sample, reader, ending)
+                for start, problem, prompt, sample in zip(
+                    starts, problems, prompts, samples, strict=True)]  # fmt: skip
 
     @property
     def local(self) -> bool:

@@ -365,16 +365,14 @@ class MRTTrainer(GRPOTrainer):
     def _stale_traces(self, problems: list[Problem]) -> list[Rollout]:
         """Sample a rollout of the present policy for each problem of an outer iteration."""
         first, own = self.ranks.own(problems)
-        starts = [Start(self.prompts[p.question]) for p in own]
+        prompts = [self.prompts[p.question] for p in own]
+        starts = [Start(prompt) for prompt in prompts]
         collector = self.collector(max(1, len(starts)))
         before = collector.sampler.tokens
         drawn, _ = collector.draw(starts, self.draw_seed + STALE, self.present_budget, first)
         self.refreshed = sum(len(sample.token_ids) for sample in drawn)
         self.refreshing = collector.sampler.tokens - before
-        return self.ranks.joined(
-            [s.rollout(p, s.prompt_ids, sample, self.reader, self.prover.termination)
-             for s, p, sample in zip(starts, own, drawn, strict=True)]
-        )  # fmt: skip
+        return self.ranks.joined(collector.read(starts, own, prompts, drawn))
 
     def _ending(self, prefix: Rollout) -> list[int]:
         """Return what the meta-prover reads behind a prefix."""
