@@ -71,11 +71,16 @@ def whole_table(found: Sequence[Found]) -> pd.DataFrame:
 
 
 def _rows(seeds: list[Metrics]) -> Iterator[dict]:
-    """Yield the rows of one method, of every level, and every measure that all its seeds have."""
-    for (measure, budget), index in seeds[0].items():
-        if not all((measure, budget) in metrics for metrics in seeds):
+    """Yield the rows of one method, of every level, over the seeds that have a measure.
+
+    A measure that fewer than three of several seeds have is left out: beyond C0, say.
+    """
+    for measure, budget in dict.fromkeys(place for metrics in seeds for place in metrics):
+        own = [metrics[measure, budget] for metrics in seeds if (measure, budget) in metrics]
+        if len(own) < min(FEWEST, len(seeds)):
             continue
-        values = by_seed_and_problem([metrics[measure, budget] for metrics in seeds], index, "all")
+        index = own[0]
+        values = by_seed_and_problem(own, index, "all")
         levels, way = level_of_each(index), proportion if measure in SHARES else two_way
         for level in ["all", *dict.fromkeys(levels)]:
             mine = np.flatnonzero((levels == level) | (level == "all"))
@@ -160,14 +165,20 @@ def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
 
 
 def removed(found: Sequence[Found]) -> pd.DataFrame:
-    """Return the share of outcome RL's regret that each method removes, where all were measured."""
+    """Return the share of outcome RL's regret that each method removes, by budget.
+
+    Each budget is of the seeds that were measured there, three or more of them.
+    """
     tables = []
     for part, name, models in found:
-        models = enough(models)
-        places = set.intersection(*(set(metrics) for metrics in models.values()))
-        budgets = sorted(budget for metric, budget in places if metric == "regret")
-        table = regret_removed(models, tuple(budgets))
-        tables.append(table[table["level"] == "all"].assign(part=part, set=name))
+        budgets = {budget for metrics in models.values() for metric, budget in metrics
+                   if metric == "regret"}  # fmt: skip
+        for budget in sorted(budgets):
+            own = enough({key: metrics for key, metrics in models.items()
+                          if ("regret", budget) in metrics})  # fmt: skip
+            if any(method == "outcome" for method, _ in own):
+                table = regret_removed(own, (budget,))
+                tables.append(table[table["level"] == "all"].assign(part=part, set=name))
     return _joined(tables)
 
 

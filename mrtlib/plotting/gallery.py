@@ -74,7 +74,8 @@ CAPTIONS = {
     f"generated. {TRAINED} {CROSSED}",
     "study_curves": "Validation over tokens through the model, the study's runs from {model}. "
     + SEEDS,
-    "study_budgets": "Accuracy and normalised regret over the budget, short runs of the study. "
+    "study_budgets": "Accuracy and normalised regret over the budget, short runs of the study; "
+    "beyond C0 of their seeds 0 to 2, where bands are wider for it. "
     f"{TRAINED} {CROSSED}",
     "study_differences": "Differences to outcome RL at equal tokens through the model, paired. "
     f"{TRAINED} {CROSSED}",
