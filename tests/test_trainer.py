@@ -140,12 +140,10 @@ def test_caches_kept_from_sampling_change_no_advantage(profile, tmp_path):
 def test_caches_are_kept_where_it_pays_and_where_they_fit(profile, tmp_path, monkeypatch):
     made = MRTTrainer(profile, "outcome", 0, tmp_path)
     limit = profile.prover.keep_tokens
-    assert made.prover.rows_kept(limit // 20, rows=16) == 16
-    assert made.prover.rows_kept(limit // 20, rows=64) == 20  # the step is sampled in batches
-    assert made.prover.rows_kept(limit // 4, rows=4) == 4  # a small step is one
-    assert made.prover.rows_kept(limit // 4, rows=16) == 0  # batches of 4 would be slow
+    assert made.prover.uses_caches(limit)
+    assert not made.prover.uses_caches(limit + 1)
     monkeypatch.setattr(prover, "obstacle", lambda model: "no")
-    assert made.prover.rows_kept(100, rows=8) == 0
+    assert not made.prover.uses_caches(100)
 
 
 def test_a_step_sampled_and_probed_in_batches_is_the_same_step(profile, tmp_path, monkeypatch):
@@ -157,8 +155,9 @@ def test_a_step_sampled_and_probed_in_batches_is_the_same_step(profile, tmp_path
     made, steps = MRTTrainer(profile, "regret_to_go", 0, tmp_path), []
     longest = max(map(len, made.prompts.values())) + profile.thinking.budget
     longest += profile.thinking.answer_tokens
-    for tokens in (10**6, 8 * longest, 7 * longest):  # all at once, two batches, without caches
+    for rows, tokens in ((0, 10**6), (8, 8 * longest), (8, 7 * longest)):  # the last: no caches
         made.prover.profile = keeping(profile, tokens)
+        made.profile = replace(profile, training=replace(profile.training, sampling_rows=rows))
         steps.append(made.collect([p.question for p in made.problem_list[:4] for _ in range(4)]))
     whole, parts, anew = steps
     assert sizes == [16, 8, 8]

@@ -20,7 +20,8 @@ AT_LEAST_1 = (
 )  # fmt: skip
 AT_LEAST_0 = (
     "prover.keep_tokens", "training.alpha", "training.beta", "training.warmup_steps",
-    "training.part_tokens", "training.validate_every", "evaluation.extensions",
+    "training.part_tokens", "training.validate_every", "training.sampling_rows",
+    "evaluation.extensions",
     "evaluation.context",
 )  # fmt: skip
 RANGES = {

@@ -92,10 +92,12 @@ def _r1_distill() -> Profile:
         ),
         data=Data(family="math", folder="data/problems/math", levels=("math",),
                   train=4000, validation=100, test=200),
-        prover=ProverSettings(pass_tokens=16384, keep_tokens=16384),
+        # 16 rollouts are sampled at a time: their caches have 4.3 GB, and as much again when kept.
+        prover=ProverSettings(pass_tokens=16384, keep_tokens=160_000),
         training=Training(
             tokens=150_000_000, most_steps=248, problems_per_step=16, group_size=8,
             micro_batch=1, part_tokens=16384, beta=0.001, save_every=20, warmup_steps=25,
+            sampling_rows=16,
             learning_rate=dict.fromkeys(TRAINED_METHODS, 1e-5), temperature=0.9,
         ),
         evaluation=Evaluation(

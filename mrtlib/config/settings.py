@@ -197,6 +197,7 @@ class Training:
     length_weight: float = later(0.2, before=0.2)  # of the length penalty, in [0, 1)
     cuts: int = later(4, before=4)  # budgets, evenly spaced up to C0, of `budget_relative`
     rounds: int = later(4, before=4)  # of sampling and fine-tuning, of the forms of STaR
+    sampling_rows: int = later(0, before=0)  # rollouts sampled, and probed, at a time; 0: a step's
     # Of the difference between a server's probabilities and the trainer's, by TRL's names.
     correction: str = later("token_truncate", before="token_truncate")
     # Whether notebooks 02 and 03 also train with each estimator of J and every form of the method.

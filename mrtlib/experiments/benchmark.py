@@ -60,7 +60,7 @@ GOALS = {
     "time of a step, ours / as it was: embedded reasoner": Goal(0.5),
     "time of a step, exact / GRPO: embedded reasoner": Goal(1.15),
     "time of a step, exact / GRPO: traces of 1,024": Goal(1.15),
-    "time of a step, exact / GRPO: 32 traces of 1,024, in batches": Goal(1.15),
+    "time of a step, exact / GRPO: 32 traces of 1,024, 16 at a time": Goal(1.15),
     "time of a step, sampled (K = 4) / GRPO: traces of 1,024": Goal(1.6),
     "exact, packed / a row each: embedded reasoner": Goal(3, True, 4),
     "exact, packed / a row each: traces of 1,024": Goal(3, True, 4),

@@ -47,25 +47,32 @@ class Measured:
     tokens: int
 
 
-def written(stepper: Stepper, tokens: int) -> Callable:
-    """Return what stands in for the trainer's sampling: traces of random words, all as long."""
-    words = len(stepper.trainer.tokenizer)
-    never = {stepper.trainer.tokenizer.eos_token_id, *stepper.trainer.reader.close_ids}
-    able = [i for i in range(words) if i not in never]
+class Written:
+    """Stands in for the trainer's sampler: traces of random words, all as long, at no cost."""
 
-    def sample(starts: list, seed: int) -> list[Sample]:
-        rng = np.random.default_rng(seed)
-        drawn = rng.choice(able, (len(starts), tokens))
-        return [Sample(row.tolist(), [-5.0] * tokens, False) for row in drawn]
+    tokens = 0
 
-    return sample
+    def __init__(self, stepper: Stepper, length: int) -> None:
+        """Take the words that end no trace."""
+        never = {stepper.trainer.tokenizer.eos_token_id, *stepper.trainer.reader.close_ids}
+        self.words = [i for i in range(len(stepper.trainer.tokenizer)) if i not in never]
+        self.length = length
+
+    def sample(
+        self, prompts: list[list[int]], n: int, max_tokens: int, temperature: float, top_p: float,
+        stop_ids: set[int], seed: int, first: int = 0,
+    ) -> list[list[Sample]]:  # fmt: skip
+        """Return n traces for each prompt, the same whatever the prompts are."""
+        drawn = np.random.default_rng(seed).choice(self.words, (len(prompts), n, self.length))
+        return [[Sample(row.tolist(), [-5.0] * self.length, False) for row in rows]
+                for rows in drawn]  # fmt: skip
 
 
 def probe_of(stepper: Stepper, shape: Shape) -> Probe:
     """Return the probe of a random trace, cut evenly."""
     trainer, thinking = stepper.trainer, stepper.profile.thinking
     [problem, *_] = trainer.problem_list
-    (drawn,) = written(stepper, shape.trace)([None], 0)
+    [[drawn]] = Written(stepper, shape.trace).sample([[]], 1, shape.trace, 1.0, 1.0, set(), 0)
     ends = [shape.trace * (j + 1) // shape.boundaries for j in range(shape.boundaries)]
     references = references_of(problem, trainer.reader.joiner, thinking)
     return Probe(trainer.prompts[problem.question], drawn.token_ids, ends, False, references)
@@ -108,7 +115,7 @@ def all_rows(stepper: Stepper, shape: Shape) -> Iterator[Iterator[Measured]]:
                    scoring(stepper, [probe]))  # fmt: skip
     yield measured(f"{trace}, exact J at {shape.boundaries} boundaries, a row each",
                    scoring(stepper, [probe], exact.unpacked))  # fmt: skip
-    stepper.trainer.sample = written(stepper, shape.trace)
+    stepper.trainer.sampler = lambda rows: Written(stepper, shape.trace)
     for name, method in (("GRPO", "outcome"), ("exact J", "regret_to_go")):
         yield measured(f"a step of {shape.rollouts} such traces without their sampling, {name}",
                        partial(stepper.step, method))  # fmt: skip

@@ -115,11 +115,10 @@ def long_profile(base: Profile, shape: Shape, folder: Path) -> Profile:
 
 
 def wider(profile: Profile, rollouts: int) -> Profile:
-    """Return a `long_profile` with more rollouts in a step, of which half fit what is kept."""
-    longest = 64 + profile.thinking.budget + profile.thinking.answer_tokens  # 64: for the prompt
-    training = replace(profile.training, group_size=rollouts, micro_batch=rollouts)
-    prover = replace(profile.prover, keep_tokens=longest * rollouts // 2)
-    return replace(profile, training=training, prover=prover)
+    """Return a `long_profile` with more rollouts in a step, of which half are sampled at a time."""
+    return replace(profile, training=replace(
+        profile.training, group_size=rollouts, micro_batch=rollouts, sampling_rows=rollouts // 2
+    ))  # fmt: skip
 
 
 def in_one_batch(profile: Profile) -> Profile:

@@ -40,7 +40,6 @@ from mrtlib.tasks.grading import grade, right_texts
 from mrtlib.tasks.problems import Grade, Problem
 
 TRACES = 8  # on which exact and sampled J are compared
-FEWEST = 8  # rollouts of a batch of sampling whose caches are kept
 CHANCE = 1e-3  # the two disagree where so large a difference is less probable by chance alone
 
 
@@ -236,18 +235,13 @@ class Prover:
         drawn = sum(int(answers.tokens.sum()) for answers in found)
         return Measurement(found, drawn, self.sampler.tokens - before - drawn)
 
-    def rows_kept(self, tokens: int, rows: int) -> int:
-        """Return of how many rollouts the caches are worth keeping from sampling for `measure`.
+    def uses_caches(self, tokens: int) -> bool:
+        """Say whether caches of so many tokens are worth keeping from sampling for `measure`.
 
         With them it need not compute the prefixes, but they take memory: `keep_tokens` bounds it.
-        0 where they have no use, and where they would make sampling slow, in small batches.
-
-        Args:
-            tokens: of one rollout with its prompt, at most.
-            rows: rollouts that are wanted.
         """
-        fit = min(rows, self.profile.prover.keep_tokens // tokens)
-        return fit if self.is_exact and fit >= min(FEWEST, rows) and not obstacle(self.model) else 0
+        fits = tokens <= self.profile.prover.keep_tokens
+        return self.is_exact and fits and not obstacle(self.model)
 
     def agree(self, rollouts: Sequence[Rollout], seed: int, record: Path) -> None:
         """Compare exact with sampled J at the start of a run; use sampled J where they disagree.

@@ -79,11 +79,12 @@ class Collector:
         out, first = Collected(starts=starts), self.ranks.before(len(starts))
         most = max(start.room(budget, self.profile.thinking.answer_tokens) for start in starts)
         longest = most + max(len(start.prompt_ids) for start in starts)
-        fit = self.prover.rows_kept(longest, len(starts)) if agree and self.local else 0
-        for part in np.array_split(range(len(starts)), -(-len(starts) // fit) if fit else 1):
+        size = self.profile.training.sampling_rows or len(starts)
+        for part in np.array_split(range(len(starts)), -(-len(starts) // size)):
             rows = slice(part[0], part[-1] + 1)
+            keeps = agree and self.local and self.prover.uses_caches(longest * len(part))
             before, began = self.sampler.tokens, time.perf_counter()
-            samples, kept = self.draw(starts[rows], seeds[0], budget, first + rows.start, fit > 0)
+            samples, kept = self.draw(starts[rows], seeds[0], budget, first + rows.start, keeps)
             out.sampling_s += time.perf_counter() - began
             out.sampled += self.sampler.tokens - before
             rollouts = self.read(starts[rows], problems[rows], prompts[rows], samples)
