@@ -42,9 +42,10 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 reproduce: $(PACKAGE)
 	$(BIN)/python -m mrtlib reproduce --profile $(PROFILE) --seeds $(SEEDS)
 
-# One thread: on few cores the toy models of the tests lose more time to threads than they gain.
+# Two processes with one thread each: on few cores the toy models of the tests lose more time to
+# threads than they gain. Tests of one file share what is made for them, so they stay together.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(PACKAGE)
 	$(BIN)/ruff check .

@@ -46,6 +46,10 @@ def test_a_run_draws_every_rollout_from_the_adapter_of_its_step(server, served, 
     assert (steps["server_ratio"] - 1).abs().max() < 1e-3
     assert steps["validation"].notna().iloc[-1] and (steps["sampled"] > 0).all()
     assert not (served.runs / "served" / "regret_to_go-0").exists()
+    # Tokens are counted wherever they were drawn; the correction reads the rollouts once more.
+    generated = steps["generated_tokens"].diff().fillna(steps["generated_tokens"][0])
+    assert (steps["sampled"] > generated).all() and (steps["learned"] > 1.9 * generated).all()
+    assert steps["sampled"].sum() < sum(len(b["prompt"]) for b in requests) + generated.sum()
     assert "log-probabilities are" not in capsys.readouterr().out
 
 
@@ -56,7 +60,7 @@ def test_a_server_that_goes_on_with_an_old_adapter_is_noticed(
     paid = Method(rollouts=lambda group: np.resize([1.0, -1.0], len(group.correct)))
     monkeypatch.setitem(METHODS, "outcome", paid)
     server.answer = by_the_model(served, loads=False)
-    long = replace(served, training=replace(served.training, most_steps=6))
+    long = replace(served, training=replace(served.training, most_steps=5))
     folder = runs.train(long, "outcome", 0)
     steps = read_table(folder / "steps.parquet", "steps")["server_difference"]
     assert steps[0] < 1e-3 and steps.iloc[-1] > 0.02
@@ -72,14 +76,15 @@ def test_stale_prefixes_are_drawn_by_the_servers_too(server, served):
     assert len(requests) > 3 * 8 and len(problems) > 2 * 3
 
 
-def test_tokens_are_counted_wherever_they_were_drawn(server, served):
-    folder = runs.train(served, "outcome", 0)
+def test_rounds_of_fine_tuning_are_drawn_by_the_servers(server, served):
+    long = replace(served, training=replace(served.training, most_steps=4, rounds=2))
+    folder = runs.train(long, "star", 0)
+    requests = asked(server, "completions")
+    [after, _] = [body["lora_name"] for body in asked(server, "load_lora_adapter")][:2]
+    models = list(dict.fromkeys(body["model"] for body in requests))
+    assert models[:2] == ["the-base", after]  # the first round's policy, then the second's
     steps = read_table(folder / "steps.parquet", "steps")
-    prompts = sum(len(body["prompt"]) for body in asked(server, "completions"))
-    assert steps["sampled"].sum() < prompts + steps["generated_tokens"].iloc[-1]
     assert (steps["sampled"] > steps["generated_tokens"].diff().fillna(0)).all()
-    # TRL's correction reads the rollouts once more, which is part of what is learned from.
-    assert (steps["learned"] > 1.9 * steps["generated_tokens"].diff().fillna(0)).all()
 
 
 def test_a_server_that_loads_no_adapters_is_an_error_before_any_step(server, served):

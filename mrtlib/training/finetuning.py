@@ -111,7 +111,8 @@ class FineTuning:
     def sampling(self, rounds: int) -> Sampling:
         """Load the policy after so many rounds, to sample and measure with."""
         record = self.work / "comparison.json"
-        return Sampling(self.source, FORMS[self.method], self.policy(rounds), record)
+        adapter = self.adapter(rounds - 1) if rounds else None
+        return Sampling(self.source, FORMS[self.method], self.policy(rounds), record, adapter)
 
     def finished(self) -> list[dict[str, Any]]:
         """Return the rows of the rounds that are whole."""

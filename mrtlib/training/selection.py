@@ -18,9 +18,9 @@ from mrtlib import regret
 from mrtlib.config import Profile
 from mrtlib.credit import DROPPED, Curve
 from mrtlib.models.loading import check_context
-from mrtlib.models.packing import counted
 from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample, TransformersSampler
+from mrtlib.models.server import server_sampler
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import BLANK_LINE, check_problems
 from mrtlib.prover.prover import Measurement, Prover
@@ -80,11 +80,15 @@ class Source:
 class Sampling:
     """What one round samples and measures with: the policy of the round before."""
 
-    def __init__(self, source: Source, form: Form, policy: PreTrainedModel, record: Path) -> None:
+    def __init__(
+        self, source: Source, form: Form, policy: PreTrainedModel, record: Path,
+        adapter: Path | None = None,
+    ) -> None:  # fmt: skip
         """Keep the policy, or its plain twin where the profile has one.
 
         Args:
             record: file of the run's comparison of exact with sampled J.
+            adapter: folder of the policy's, for servers that draw; None for the base.
         """
         profile = self.profile = source.profile
         self.source, self.form, self.record, self.reader = source, form, record, source.reader
@@ -93,28 +97,29 @@ class Sampling:
         room = profile.thinking.answer_tokens + 32  # the termination text stands before the answer
         check_context(self.model.config, longest, profile.thinking.budget + room)
         rows = profile.training.problems_per_step * profile.training.group_size
-        self.sampler = TransformersSampler(self.model, source.tokenizer.pad_token_id, rows)
-        self.prover = Prover(self.model, source.tokenizer, profile, reader=source.reader)
+        served = server_sampler(profile, adapter) if profile.model.engine == "server" else None
+        self.sampler = served or TransformersSampler(
+            self.model, source.tokenizer.pad_token_id, rows
+        )
+        self.prover = Prover(self.model, source.tokenizer, profile, served, source.reader)
 
     def step(self, number: int, indices: Sequence[int]) -> Step:
         """Sample a group for each of these problems, and choose; steps are counted from 0."""
         seed = 1_000_003 * self.source.seed + number
         watched = self.form.needs_J or number % self.profile.training.watch_every == 0
-        began = time.perf_counter()
-        with counted(self.model) as sampled:
-            rollouts = self._rollouts(indices, seed)
-        middle = time.perf_counter()
+        began, before = time.perf_counter(), self.sampler.tokens
+        rollouts = self._rollouts(indices, seed)
+        middle, sampled = time.perf_counter(), self.sampler.tokens - before
         if watched:
             self.agree(rollouts, seed)
-        with counted(self.model) as probed:
-            found = self.prover.measure(rollouts, seed + ANSWERS) if watched else UNMEASURED
-        after = time.perf_counter()
-        with counted(self.model) as drawn:
-            kept, answers = self._kept(rollouts, curves_of(rollouts, found), seed + CUTS)
+        found = self.prover.measure(rollouts, seed + ANSWERS) if watched else UNMEASURED
+        after, before = time.perf_counter(), self.sampler.tokens
+        kept, answers = self._kept(rollouts, curves_of(rollouts, found), seed + CUTS)
+        sampled += self.sampler.tokens - before
         columns = summary(rollouts, found, self.profile.thinking.budget) | {
             "sampling_s": middle - began + time.perf_counter() - after,
             "probing_s": after - middle,
-            "sampled": float(sum(sampled) + sum(drawn)), "probed": float(sum(probed)),
+            "sampled": float(sampled), "probed": float(found.read + found.drawn),
         }  # fmt: skip
         generated = sum(len(r.token_ids) for r in rollouts) + found.drawn + answers
         return Step(columns, generated, rollouts, kept)

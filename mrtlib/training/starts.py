@@ -86,6 +86,7 @@ class StalePrefixes:
             sample: draws a rollout for each of some problems from the present policy; processes
                 may share them, and each gets all.
             row: turns a rollout into a record of the `rollouts` schema.
+            ranks: the processes of the run; one of them writes.
         """
         if step // self.every == self.iteration:
             return
