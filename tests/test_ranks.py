@@ -157,6 +157,7 @@ def test_configurations_for_accelerate_are_read_by_it(name, kind, setting):
     assert found.distributed_type.value == kind and found.num_processes > 1
     own = {**getattr(found, "fsdp_config", {}), **getattr(found, "deepspeed_config", {})}
     assert setting.items() <= own.items()
+    assert found.mixed_precision == "no"  # else it would overrule the profile
     words = ["--config_file", str(path), "-m", "mrtlib", "train", "--method", "outcome"]
     options = launch_command_parser().parse_args(words)
     assert options.training_script == "mrtlib" and options.module
