@@ -40,6 +40,8 @@ class Stub(BaseHTTPRequestHandler):
 def good(body):
     """Say the prompt's sum and the sample's index; odd samples end with the stop token."""
     choices = []
+    if "lora_name" in body:
+        return "Success: LoRA adapter added or removed."
     for index in reversed(range(body["n"])):  # the order of choices is not promised
         ids = [sum(body["prompt"]), index] + body["stop_token_ids"][:1] * (index % 2)
         choices.append({
@@ -188,6 +190,22 @@ def test_prompts_are_divided_and_a_server_that_dies_loses_nothing(server):
     found = gone.sample(prompts, 2, 4, 0.6, 0.9, {8}, 3)
     assert [group[0].token_ids[0] for group in found] == list(range(1, 9))
     assert len(server.asked) == 4 + 8 and gone.dead == {both[1]}
+
+
+def test_a_server_that_is_away_when_an_adapter_is_loaded_gets_no_more_prompts(server, tmp_path):
+    with serving() as other:
+        both = (address_of(server), address_of(other))
+    sampler = ServerSampler(both, "m", retries=0, pause=0.0, timeout=2.0)
+    sampler.load_adapter("m", tmp_path)
+    assert sampler.dead == {both[1]} and len(server.asked) == 1
+    assert len(sampler.sample([[1], [2]], 2, 4, 0.6, 0.9, {8}, 3)) == 2
+    sampler.unload_adapter("m")
+    assert [path.rpartition("/")[2] for path, _ in server.asked] == [
+        "load_lora_adapter", "completions", "completions", "unload_lora_adapter"
+    ]  # fmt: skip
+    alone = ServerSampler(both[1:], "m", retries=0, pause=0.0, timeout=2.0)
+    with pytest.raises(ServerError, match="failed 1 times"):
+        alone.load_adapter("m", tmp_path)
 
 
 def by_the_model(profile, loads=True):

@@ -127,7 +127,7 @@ class ServerSampler:
         """Send one request to its server or, where that fails for good, to the next ones."""
         urls = [*self.base_urls[home:], *self.base_urls[:home]]
         failures = []
-        for url in [url for url in urls if url not in self.dead] or urls:
+        for url in sorted(self._alive(), key=urls.index):
             try:
                 return _as_json(self._ask_one(url, "completions", body), url)
             except AwayError as error:
@@ -169,24 +169,36 @@ class ServerSampler:
     def load_adapter(self, name: str, folder: Path) -> None:
         """Have every server load an adapter under a name, from a folder that it sees too.
 
+        One that is away gets no more prompts, as it would not know the adapter.
+
         Source: vLLM's runtime LoRA updating (VLLM_ALLOW_RUNTIME_LORA_UPDATING=1).
 
         Raises:
-            ServerError: a server refuses, or is away.
+            ServerError: a server refuses, or all are away.
         """
-        for url in self.base_urls:
+        failures = []
+        for url in self._alive():
             try:
                 self._ask_one(url, "load_lora_adapter",
                               {"lora_name": name, "lora_path": str(folder)})  # fmt: skip
+            except AwayError as error:
+                self.dead.add(url)
+                failures.append(str(error))
             except ServerError as error:
                 if "already" not in str(error):  # by this name, so with these weights
                     raise
+        if self.dead >= set(self.base_urls):
+            raise ServerError("; ".join(failures))
 
     def unload_adapter(self, name: str) -> None:
         """Have every server that still has an adapter let go of it."""
-        for url in self.base_urls:
+        for url in self._alive():
             with suppress(ServerError):
                 self._ask_one(url, "unload_lora_adapter", {"lora_name": name})
+
+    def _alive(self) -> list[str]:
+        """Return the servers that have not failed for good, or all if all have."""
+        return [url for url in self.base_urls if url not in self.dead] or list(self.base_urls)
 
 
 def server_sampler(profile: Profile, adapter: Path | None) -> ServerSampler:

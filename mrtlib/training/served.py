@@ -59,7 +59,7 @@ class ServedPolicy:
             if self.ranks.writes:
                 self.sampler.load_adapter(name, self.folder.absolute())
                 self._unload()
-            self.ranks.wait()
+            self.sampler.dead.update(*self.ranks.joined([self.sampler.dead]))  # without it now
             self.sampler.model = self.loaded = name
 
     def watch(self, difference: float) -> None:
