@@ -69,6 +69,8 @@ def test_a_point_is_a_mean_over_all_runs_of_a_method_and_the_last_is_the_end_of_
     assert mine["estimate"].tolist() == pytest.approx([0.32, np.mean(ENDS["regret_to_go"])])
     assert mine["low"].iloc[-1] == pytest.approx(over_seeds(ENDS["regret_to_go"]).low)
     assert (mine["seeds"] == 3).all()
+    two = study_logs.validated(steps[steps["seed"] < 2])
+    assert two["estimate"].notna().all() and two[["low", "high"]].isna().all(axis=None)
 
 
 def test_gaps_are_paired_by_seed(profile, steps):

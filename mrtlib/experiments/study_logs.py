@@ -78,8 +78,8 @@ def validated(steps: pd.DataFrame) -> pd.DataFrame:
         steps: from `logs`.
 
     Returns:
-        part, method, through (millions), quantity, estimate, low, high (t intervals over seeds),
-        seeds.
+        part, method, through (millions), quantity, estimate, low, high (t intervals over three
+        seeds or more), seeds.
     """
     known = steps.dropna(subset="validation")
     runs = known.groupby(["part", "method", "seed"])["step"]
@@ -90,10 +90,16 @@ def validated(steps: pd.DataFrame) -> pd.DataFrame:
         if len(at) == count[at.index[0]]:
             rows += [
                 {"part": part, "method": method, "through": at["through"].mean(), "quantity": name,
-                 **cut(over_seeds(at[column]), 0.0, 1.0).row(), "seeds": len(at), "point": point}
+                 **_over(at[column]), "seeds": len(at), "point": point}
                 for column, name in QUANTITIES.items()
             ]  # fmt: skip
     return pd.DataFrame(rows).drop(columns="point")
+
+
+def _over(values: pd.Series) -> dict[str, float]:
+    """Return the mean over seeds and its interval; none of two seeds, which would not cover."""
+    found = cut(over_seeds(values), 0.0, 1.0).row()
+    return found if len(values) > 2 else found | {"low": np.nan, "high": np.nan}
 
 
 def ends(steps: pd.DataFrame) -> pd.DataFrame:
