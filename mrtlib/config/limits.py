@@ -21,8 +21,7 @@ AT_LEAST_1 = (
 AT_LEAST_0 = (
     "prover.keep_tokens", "training.alpha", "training.beta", "training.warmup_steps",
     "training.part_tokens", "training.validate_every", "training.sampling_rows",
-    "evaluation.extensions",
-    "evaluation.context",
+    "evaluation.extensions", "evaluation.context",
 )  # fmt: skip
 RANGES = {
     **dict.fromkeys(AT_LEAST_1, (1, math.inf)), **dict.fromkeys(AT_LEAST_0, (0, math.inf)),

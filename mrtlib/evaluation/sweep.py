@@ -46,8 +46,7 @@ class Evaluator:
         model = Twin(model).model if profile.model.twin else model
         # Whatever the training reward is measured by, evaluation is exact where that is right.
         exact = replace(profile, prover=replace(profile.prover, estimator="exact"))
-        sampler = server_sampler(profile, adapter) if profile.model.engine == "server" else None
-        prover = Prover(model, load_tokenizer(profile), exact, sampler)
+        prover = Prover(model, load_tokenizer(profile), exact, server_sampler(profile, adapter))
         return cls(profile, method, seed, prover)
 
     @property

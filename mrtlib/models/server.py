@@ -201,9 +201,14 @@ class ServerSampler:
         return [url for url in self.base_urls if url not in self.dead] or list(self.base_urls)
 
 
-def server_sampler(profile: Profile, adapter: Path | None) -> ServerSampler:
-    """Return what samples from the servers: their base, or an adapter that they load now."""
+def server_sampler(profile: Profile, adapter: Path | None) -> ServerSampler | None:
+    """Return what samples from the servers: their base, or an adapter that they load now.
+
+    None where the profile's engine is this process.
+    """
     model = profile.model
+    if model.engine != "server":
+        return None
     if adapter is None:
         return ServerSampler(model.servers, model.served or model.name)
     sampler = ServerSampler(model.servers, served_name(adapter))

@@ -97,7 +97,7 @@ class Sampling:
         room = profile.thinking.answer_tokens + 32  # the termination text stands before the answer
         check_context(self.model.config, longest, profile.thinking.budget + room)
         rows = profile.training.problems_per_step * profile.training.group_size
-        served = server_sampler(profile, adapter) if profile.model.engine == "server" else None
+        served = server_sampler(profile, adapter)
         self.sampler = served or TransformersSampler(
             self.model, source.tokenizer.pad_token_id, rows
         )
