@@ -15,6 +15,7 @@ import pandas as pd
 from mrtlib.config import Profile, key_texts
 from mrtlib.evaluation.results import Metrics, metrics_of
 from mrtlib.evaluation.sweep import evaluate, load_tables
+from mrtlib.experiments import ablations
 from mrtlib.experiments.study import Part, Training, compared, searched, trainings
 from mrtlib.models.loading import work_key
 from mrtlib.shards import Shards
@@ -108,8 +109,9 @@ class Measuring:
 
     @property
     def settings(self) -> Profile:
-        """Return the settings that the run is measured with."""
-        whole = self.run.settings
+        """Return the settings that the run is measured with: how traces are read is the study's."""
+        study = self.run.profile
+        whole = replace(self.run.settings, thinking=study.thinking, prover=study.prover)
         plain = replace(whole, evaluation=replace(whole.evaluation, extensions=0))
         return whole if self.beyond else plain
 
@@ -122,7 +124,8 @@ class Measuring:
             run=run.key, **key_texts(settings, "evaluation thinking prover"),
             problems=file_hashes([file], settings.problems), count=_few(settings, self.set),
         )  # fmt: skip
-        return f"{run.part.name}-{run.method}-{run.seed}-{self.set}-{key[:16]}"
+        part = run.part.name.replace("/", "-")
+        return f"{part}-{run.method}-{run.seed}-{self.set}-{key[:16]}"
 
     @property
     def record(self) -> Shards:
@@ -166,14 +169,22 @@ def measurings(profile: Profile) -> list[Measuring]:
     return inside + [Measuring(run, SETS[0], beyond=True) for run in runs]
 
 
+def ablating(profile: Profile) -> list[Training | Measuring]:
+    """Return the tasks of the ablations: the trainings, and the measuring of all on one set."""
+    runs = trainings(profile, ablations.ablated(profile))
+    first = trainings(profile, [ablations.unchanged(profile)])
+    return [*runs, *[Measuring(run, ablations.SET) for run in first + runs]]
+
+
 STAGES = {
     "search": lambda profile: trainings(profile, searched()),
     "train": lambda profile: trainings(profile, compared(profile)),
     "evaluate": measurings,
+    "ablate": ablating,
 }
 
 
-def tasks_of(profile: Profile, stage: str) -> list[Training] | list[Measuring]:
+def tasks_of(profile: Profile, stage: str) -> Sequence[Training | Measuring]:
     """Return the tasks of a stage of the study, in the order in which they are done."""
     return STAGES[stage](profile)
 

@@ -1,0 +1,189 @@
+"""Votes of the study's runs: maj@k against all tokens of the k rollouts, and what MRT saves.
+
+The paper's figures 7 and 8: at which total of tokens does one method's vote reach the accuracy that
+another's reaches in the end. Here votes are plain, of the answers that a model gives by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from mrtlib.config import Profile, key_texts
+from mrtlib.evaluation.comparison import Models, times_fewer
+from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
+from mrtlib.evaluation.sweep import Evaluator
+from mrtlib.evaluation.votes import maj_at_k
+from mrtlib.experiments.measuring import Base, metrics_from
+from mrtlib.experiments.study import MAIN, Training, compared, trainings
+from mrtlib.experiments.study_logs import home
+from mrtlib.experiments.study_results import enough
+from mrtlib.rollouts import Rollout
+from mrtlib.shards import Shards
+from mrtlib.stats import proportion
+from mrtlib.store import content_key, file_hashes
+from mrtlib.tasks.grading import candidates
+from mrtlib.tasks.problems import load_problems
+
+MOST = 10  # rollouts of a problem: K of the paper's figures
+SET = "test"
+GENERATED = "generated"  # tokens of a rollout, its answer included
+
+
+@dataclass(frozen=True)
+class Voting:
+    """The votes of one run on the test problems, as a task of the queue."""
+
+    run: Training | Base
+
+    @property
+    def name(self) -> str:
+        """Return the run's name, as one of votes."""
+        return f"vote-{self.run.name.removeprefix('train-')}"
+
+    @property
+    def size(self) -> float:
+        """Return the thinking tokens at most of a problem's rollouts, for each level."""
+        settings = self.settings
+        count = settings.data.test * len(settings.data.levels)
+        return float(count * MOST * settings.thinking.budget)
+
+    @property
+    def settings(self) -> Profile:
+        """Return the settings that rollouts are drawn with."""
+        whole = self.run.settings
+        return replace(whole, evaluation=replace(whole.evaluation, samples=MOST, extensions=0))
+
+    @cached_property
+    def key(self) -> str:
+        """Return the name of its record: the run's, and how it votes."""
+        run, settings = self.run, self.settings
+        file = settings.problems / f"{SET}.jsonl"
+        key = content_key(
+            run=run.key, **key_texts(settings, "evaluation thinking"),
+            problems=file_hashes([file], settings.problems), count=settings.data.test,
+        )  # fmt: skip
+        return f"votes-{run.part.name}-{run.method}-{run.seed}-{key[:16]}"
+
+    @property
+    def record(self) -> Shards:
+        """Return the measures of all runs of the study."""
+        return Shards(self.run.profile.runs / "measures", "measures")
+
+    def done(self) -> bool:
+        """Say whether its votes are on record."""
+        return self.record.has(self.key)
+
+    def ready(self) -> bool:
+        """Say whether there is an adapter to draw from."""
+        return self.run.trained()
+
+    def do(self) -> None:
+        """Draw the rollouts of every problem; put their votes on record."""
+        run, settings = self.run, self.settings
+        model = Evaluator.load(settings, run.method, run.seed, run.adapter)
+        problems = load_problems(settings.problems / f"{SET}.jsonl", settings.data.test)
+        labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": SET}
+        rows, size = [], settings.evaluation.shard
+        for start in range(0, len(problems), size):
+            for rollouts in model.rollouts(problems[start : start + size]):
+                rows += rows_of(rollouts, labels, settings)
+        self.record.write(self.key, rows)
+
+
+def rows_of(rollouts: Sequence[Rollout], labels: dict, profile: Profile) -> list[dict]:
+    """Return the rows of `measures` of one problem: maj@k for every k, and tokens generated.
+
+    Args:
+        rollouts: (K,) of the problem.
+        labels: part, method, seed, set.
+    """
+    problem, count = rollouts[0].problem, len(rollouts)
+    answers = candidates([r.grade.answer for r in rollouts], profile.data.family)
+    correct = [r.grade.correct for r in rollouts]
+    values = {f"maj@{k}": maj_at_k(answers, correct, k) for k in range(1, count + 1)}
+    values[GENERATED] = float(np.mean([len(r.token_ids) for r in rollouts]))
+    return [
+        {**labels, "level": problem.level, "problem": problem.id, "measure": name,
+         "budget": profile.thinking.budget, "value": round(value, 5), "n": count}
+        for name, value in values.items()
+    ]  # fmt: skip
+
+
+def votings(profile: Profile) -> list[Voting]:
+    """Return the tasks of voting: the base, then the main methods, *long* runs first."""
+    parts = sorted((p for p in compared(profile) if p.methods == MAIN),
+                   key=lambda part: part.name != "long")  # fmt: skip
+    return [Voting(run) for run in (Base(profile), *trainings(profile, parts))]
+
+
+def voted(profile: Profile) -> tuple[str, Models]:
+    """Return the first part with three seeds of `outcome` on record, and its votes; "" for none.
+
+    Methods with fewer than three seeds are left out; the base is among them.
+    """
+    record, tasks = Shards(home(profile) / "measures", "measures"), votings(profile)
+    for part in dict.fromkeys(task.run.part.name for task in tasks[1:]):
+        models = enough({
+            (task.run.method, task.run.seed): metrics_from(record.read([task.key]))
+            for task in tasks
+            if task.run.part.name in ("base", part) and record.has(task.key)
+        })  # fmt: skip
+        if any(method == "outcome" for method, _ in models):
+            return part, models
+    return "", {}
+
+
+def _curve(models: Models, method: str, seeds: Sequence[int]) -> tuple[list[float], np.ndarray]:
+    """Return total tokens (K,) and accuracies (K, S, P) of the votes of 1 ... K rollouts."""
+    first = models[method, seeds[0]]
+    [(_, c0)] = [place for place in first if place[0] == GENERATED]
+    index = first[GENERATED, c0]
+    count = sum(name.startswith("maj@") for name, _ in first)
+
+    def values(name: str) -> np.ndarray:
+        own = [models[method, seed][name, c0] for seed in seeds]
+        return by_seed_and_problem(own, index, "all")
+
+    each = float(values(GENERATED).mean())
+    return ([k * each for k in range(1, count + 1)],
+            np.array([values(f"maj@{k}") for k in range(1, count + 1)]))  # fmt: skip
+
+
+def curves(models: Models) -> pd.DataFrame:
+    """Return maj@k of each method: method, votes, tokens (of k rollouts), estimate, low, high."""
+    rows = []
+    for method in dict.fromkeys(method for method, _ in models):
+        seeds = sorted(seed for name, seed in models if name == method)
+        levels = level_of_each(models[method, seeds[0]]["maj@1", _c0(models)])
+        for k, (tokens, values) in enumerate(zip(*_curve(models, method, seeds), strict=True), 1):
+            rows.append({"method": method, "votes": k, "tokens": tokens,
+                         **proportion(values, levels).row()})  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "votes", "tokens", "estimate", "low", "high"])
+
+
+def _c0(models: Models) -> int:
+    return next(at for name, at in next(iter(models.values())) if name == GENERATED)
+
+
+def efficiency(models: Models) -> pd.DataFrame:
+    """Return with how many times fewer tokens each method has outcome RL's best vote accuracy.
+
+    Tokens used for k rollouts are k times the mean of one, taken as given. The base stands against
+    each seed of outcome RL.
+
+    Returns:
+        method, accuracy (outcome RL's), times_fewer, low, high: as from `comparison.times_fewer`.
+    """
+    rows = []
+    for method in dict.fromkeys(method for method, _ in models if method != "outcome"):
+        seeds = [0] if method == "base" else paired_seeds(models, method, "outcome")
+        rivals = sorted(s for m, s in models if m == "outcome") if method == "base" else seeds
+        mine, ours = _curve(models, method, seeds)
+        theirs, other = _curve(models, "outcome", rivals)
+        levels = level_of_each(models[method, seeds[0]]["maj@1", _c0(models)])
+        times = times_fewer(mine, np.broadcast_to(ours, other.shape), other, levels, theirs)
+        rows.append((method, other.mean((1, 2)).max(), *vars(times).values()))
+    return pd.DataFrame(rows, columns=["method", "accuracy", "times_fewer", "low", "high"])
