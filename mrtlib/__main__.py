@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
     command = commands.add_parser("study", help="work off the long study, here and on any machine")
     command.add_argument("--profile", default="study", help=", ".join(PROFILES))
-    command.add_argument("--stage", default="train", help="search, train, evaluate or ablate")
+    command.add_argument("--stage", default="train", help="search, train, evaluate, vote or ablate")
     command.add_argument("--workers", type=_count, help="processes; one for each core if not said")
     command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     command.set_defaults(run=study)
@@ -173,11 +173,11 @@ def scale(options: argparse.Namespace) -> None:
 def study(options: argparse.Namespace) -> None:
     """Work off a stage of the study; what is on record is not done again."""
     profile = load_profile(options.profile)
-    from mrtlib.experiments import measuring, queue
+    from mrtlib.experiments import queue, stages
 
-    _known_stage(options.stage, tuple(measuring.STAGES))
+    _known_stage(options.stage, tuple(stages.STAGES))
     check_folder(profile.runs)
-    tasks = measuring.tasks_of(profile, options.stage)
+    tasks = stages.tasks_of(profile, options.stage)
     if options.worker:
         sys.exit(3 if queue.work_off(tasks, profile.runs) else 0)
     command = [sys.executable, "-m", "mrtlib", "study", "--profile", options.profile,

@@ -9,7 +9,7 @@ import pytest
 from mrtlib.config import load_profile
 from mrtlib.evaluation.results import metrics_of, results
 from mrtlib.evaluation.sweep import evaluate, load_tables
-from mrtlib.experiments import measuring, queue, study
+from mrtlib.experiments import measuring, queue, stages, study
 from mrtlib.experiments.measuring import Base, Measuring, metrics_from, rows_of
 from mrtlib.shards import Shards
 from mrtlib.store import write_json
@@ -58,7 +58,7 @@ def test_what_is_kept_gives_the_results_of_the_whole_records(small, tables, tmp_
 
 
 def test_a_run_is_measured_when_its_adapter_is_there(profile):
-    tasks = measuring.tasks_of(profile, "evaluate")
+    tasks = stages.tasks_of(profile, "evaluate")
     assert len({task.name for task in tasks}) == len(tasks) == 4 * 156
     assert [task.set for task in tasks[:156]] == ["test"] * 156
     base, first = tasks[:2]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mrtlib.config import TRAINED_METHODS, load_profile
-from mrtlib.experiments import measuring, study
+from mrtlib.experiments import stages, study
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def profile(tmp_path, monkeypatch):
 
 
 def test_every_method_is_in_the_study_and_the_main_ones_at_two_lengths(profile):
-    runs = measuring.tasks_of(profile, "train")
+    runs = stages.tasks_of(profile, "train")
     assert {run.method for run in runs} == set(TRAINED_METHODS)
     seeds = {(run.part.name, run.method): 0 for run in runs}
     for run in runs:
@@ -27,7 +27,7 @@ def test_every_method_is_in_the_study_and_the_main_ones_at_two_lengths(profile):
 
 
 def test_a_study_that_is_cut_short_has_whole_seeds(profile):
-    first = measuring.tasks_of(profile, "train")[: 2 * len(study.MAIN)]
+    first = stages.tasks_of(profile, "train")[: 2 * len(study.MAIN)]
     assert {(run.seed, run.method) for run in first} == {(s, m) for s in (0, 1) for m in study.MAIN}
 
 
@@ -41,13 +41,13 @@ def test_runs_of_a_part_have_its_length_its_own_decay_and_a_folder(profile):
 
 
 def test_a_run_is_done_when_its_log_is_on_record_and_with_other_settings_it_is_not(profile):
-    run = measuring.tasks_of(profile, "search")[0]
+    run = stages.tasks_of(profile, "search")[0]
     assert run.ready()
     assert not run.done()
     run.record.write(run.key, [])
     assert run.done()
     other = replace(profile, training=replace(profile.training, group_size=4, micro_batch=32))
-    assert not measuring.tasks_of(other, "search")[0].done()
+    assert not stages.tasks_of(other, "search")[0].done()
 
 
 def ended(**runs) -> pd.DataFrame:

@@ -15,8 +15,7 @@ import pandas as pd
 from mrtlib.config import Profile, key_texts
 from mrtlib.evaluation.results import Metrics, metrics_of
 from mrtlib.evaluation.sweep import evaluate, load_tables
-from mrtlib.experiments import ablations
-from mrtlib.experiments.study import Part, Training, compared, searched, trainings
+from mrtlib.experiments.study import Part, Training, compared, trainings
 from mrtlib.models.loading import work_key
 from mrtlib.shards import Shards
 from mrtlib.store import Row, content_key, file_hashes
@@ -167,26 +166,6 @@ def measurings(profile: Profile) -> list[Measuring]:
     runs = [Base(profile), *trainings(profile, compared(profile))]
     inside = [Measuring(run, name) for name in SETS for run in runs]
     return inside + [Measuring(run, SETS[0], beyond=True) for run in runs]
-
-
-def ablating(profile: Profile) -> list[Training | Measuring]:
-    """Return the tasks of the ablations: the trainings, and the measuring of all on one set."""
-    runs = trainings(profile, ablations.ablated(profile))
-    first = trainings(profile, [ablations.unchanged(profile)])
-    return [*runs, *[Measuring(run, ablations.SET) for run in first + runs]]
-
-
-STAGES = {
-    "search": lambda profile: trainings(profile, searched()),
-    "train": lambda profile: trainings(profile, compared(profile)),
-    "evaluate": measurings,
-    "ablate": ablating,
-}
-
-
-def tasks_of(profile: Profile, stage: str) -> Sequence[Training | Measuring]:
-    """Return the tasks of a stage of the study, in the order in which they are done."""
-    return STAGES[stage](profile)
 
 
 def measured(record: Shards, tasks: Sequence[Measuring]) -> dict[tuple[str, int], Metrics]:
