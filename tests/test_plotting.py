@@ -229,6 +229,22 @@ def some_differences():
     return banded([(*key, 0.03) for key in keys], ["set", "method", "measure"])
 
 
+def some_lengths():
+    keys = itertools.product(("short", "long"), METHODS[1:], (0.5, 1.0, 1.6))
+    return banded([(*key, 150.0 - 10 * key[2]) for key in keys], ["part", "method", "through"])
+
+
+def some_study_votes():
+    keys = itertools.product(METHODS, range(1, 11))
+    return banded([(method, k, 150.0 * k, 0.3 + 0.02 * k) for method, k in keys],
+                  ["method", "votes", "tokens"])  # fmt: skip
+
+
+def some_ablations():
+    keys = itertools.product(("outcome RL", "α = 3", "groups of 4"), ("natural accuracy", "regret"))
+    return banded([(*key, 0.03) for key in keys], ["variant", "measure"])
+
+
 RESULTS = some_results()
 # figure: (arguments, the table that is saved beside it, figure width in inches)
 CASES = {
@@ -257,6 +273,9 @@ CASES = {
     "search_curves": ((some_steps(),), some_steps(), 6.75),
     "study_budgets": ((RESULTS, C0), tables.budget_rows(RESULTS), 6.75),
     "study_curves": ((some_study(),), some_study(), 6.75),
+    "study_lengths": ((some_lengths(),), some_lengths(), 6.75),
+    "study_votes": ((some_study_votes(),), some_study_votes(), 3.25),
+    "study_ablations": ((some_ablations(),), some_ablations(), 6.75),
     "study_differences": ((some_differences(),), some_differences(), 6.75),
     "backtrack_progress": ((some_shares(),), some_shares(), 6.75),
     "votes_by_tokens": ((some_votes(), 512), some_votes(), 6.75),

@@ -114,3 +114,20 @@ def test_the_search_is_read_from_its_logs(profile):
     found = study_logs.rates(profile).set_index("learning_rate")
     assert found["broken"].to_dict() == {5e-4: False, 1e-3: False, 2e-3: False, 4e-3: True}
     assert found.index[found["chosen"]].tolist() == [1e-3]
+
+
+def test_lengths_are_means_over_equal_shares_of_a_run():
+    def run(seed: int, lengths: list[float]) -> pd.DataFrame:
+        through = np.arange(1, len(lengths) + 1) / 4
+        return pd.DataFrame({"part": "short", "method": "outcome", "seed": seed,
+                             "through": through, "length": lengths})  # fmt: skip
+
+    steps = pd.concat([run(0, [100, 120, 140, 160]), run(1, [90, 110, 130, 150]), run(2, [80, 70])])
+    first, last = study_logs.lengths(steps, points=2).itertuples()
+    assert first.estimate == pytest.approx(np.mean([110, 100, 80]))
+    assert last.estimate == pytest.approx(np.mean([150, 140, 70]))
+    want = over_seeds([150, 140, 70])
+    assert (last.low, last.high) == pytest.approx((want.low, want.high))
+    assert last.through == pytest.approx(np.mean([0.875, 0.875, 0.5]))
+    two = study_logs.lengths(steps[steps["seed"] < 2], points=2)
+    assert two["estimate"].notna().all() and two[["low", "high"]].isna().all(axis=None)

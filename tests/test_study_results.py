@@ -105,3 +105,14 @@ def test_records_are_found_by_part_and_set(tmp_path, monkeypatch):
     assert (only.part, only.set) == ("short", "test")
     assert set(only.models) == {("base", 0), *(("outcome", s) for s in range(3))}
     assert only.models["base", 0]["regret", C0]["three", "p2"].tolist() == [0.5]
+
+
+def test_a_level_is_compared_by_its_own_problems(found):
+    table = study_results.by_level(found, C0).set_index(["level", "measure"])
+    assert set(table["part"]) == {"short"} and set(table["method"]) == {"mixed_group"}
+    models, place = found[0].models, ("natural_accuracy", C0)
+    gap = values(models, "mixed_group", place) - values(models, "outcome", place)
+    for level, mine in (("three", gap[:, :3]), ("four", gap[:, 3:])):
+        row = table.loc[level, "natural accuracy"]
+        assert row[["estimate", "low", "high"]].tolist() == pytest.approx(
+            list(vars(two_way(mine)).values()))  # fmt: skip

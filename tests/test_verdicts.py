@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_study_results import C0, made
+from test_study_votes import voted
 
 from mrtlib.config import load_profile
 from mrtlib.experiments import verdicts
@@ -85,8 +86,32 @@ def test_every_claim_has_a_row_whatever_is_on_record():
         Found("long", "five", models(-0.15)),
     ])  # fmt: skip
     assert len(some) > len(none) and some["claim"].is_unique
-    first = some.iloc[0]  # the longest part, on the test problems
-    assert "long runs" in first["claim"] and first["verdict"] == "reproduced"
+    said = some.set_index("claim")["verdict"]  # each length of run by itself, on the test problems
+    name = "less regret than outcome RL at C0 (share removed; {} runs, 4 seeds, mixed_group)"
+    assert said[name.format("long")] == "reproduced"
+    assert said[name.format("short")] == "not reproduced"
+
+
+def test_a_constant_bonus_is_read_from_the_checks_of_its_notebook(monkeypatch):
+    real = verdicts._table
+    claimed = "a constant bonus for right answers leaves GRPO as it is"
+    [row] = [r for r in verdicts.of_tiny() if r["claim"].startswith(claimed)]
+    assert row["verdict"] == "reproduced" and -0.001 < row["measured"] <= 0
+
+    def worse(profile: str, name: str) -> pd.DataFrame:
+        table = real(profile, name)
+        return table.assign(value=0.1) if "claims" in name else table
+
+    monkeypatch.setattr(verdicts, "_table", worse)
+    [row] = [r for r in verdicts.of_tiny() if r["claim"].startswith(claimed)]
+    assert row["verdict"] == "not reproduced"
+
+
+def test_claims_of_votes_are_of_the_forms_of_mrt():
+    votes = voted({"base": 0.1, "outcome": 0.3, "mixed_group": 0.65, "final_progress": 0.5})
+    [row] = verdicts.of_votes("long", votes)
+    assert "long runs, mixed_group" in row["claim"] and row["verdict"] == "reproduced"
+    assert verdicts.of_votes("", {}) == []
 
 
 def test_a_method_of_the_rest_is_compared_where_outcome_is_beside_it():

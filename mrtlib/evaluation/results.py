@@ -137,15 +137,16 @@ def _rows(
         series = [models[method, seed][metric, budget] for seed in seeds]
         rivals = [models[other, seed][metric, budget] for seed in seeds] if other else []
         for level in [*level_names(series[0]), "all"]:
-            part = _part(series[0], level)
+            part = problems_of(series[0], level)
             values = by_seed_and_problem(series, part, level)
             if other:
                 values = values - by_seed_and_problem(rivals, part, level)
             way = proportion if metric in SHARES and not other else two_way
             interval = way(values, level_of_each(part))
             label = f"diff_to_{other}_{metric}" if other else metric
+            samples = sum(int(problems_of(s, level).map(len).sum()) for s in series)
             rows.append((method, name, level, label, budget, *vars(interval).values(), len(part),
-                         sum(int(_part(s, level).map(len).sum()) for s in series)))  # fmt: skip
+                         samples))  # fmt: skip
     return rows
 
 
@@ -161,7 +162,8 @@ def level_of_each(values: pd.Series) -> np.ndarray | None:
     return values.index.get_level_values("level").to_numpy()
 
 
-def _part(values: pd.Series, level: str) -> pd.Series:
+def problems_of(values: pd.Series, level: str) -> pd.Series:
+    """Return a measure of the problems of one level; of all for "all"."""
     return values if level == "all" else values.xs(level, level="level")
 
 
@@ -173,7 +175,8 @@ def paired_seeds(models: dict[tuple[str, int], Metrics], method: str, other: str
 def by_seed_and_problem(series: list[pd.Series], index: pd.Series, level: str) -> np.ndarray:
     """Return (S, P): the mean over samples for each seed and problem, aligned by problem."""
     return np.array([
-        [float(np.mean(v)) for v in _part(values, level).reindex(index.index)] for values in series
+        [float(np.mean(v)) for v in problems_of(values, level).reindex(index.index)]
+        for values in series
     ])  # fmt: skip
 
 
@@ -185,7 +188,7 @@ def relative_regret(
     1 - regret(method) / regret(outcome), paired over seeds and problems.
     """
     seeds = paired_seeds(models, method, "outcome")
-    index = _part(models[method, seeds[0]]["regret", budget], level)
+    index = problems_of(models[method, seeds[0]]["regret", budget], level)
     ours, other = (
         by_seed_and_problem([models[m, s]["regret", budget] for s in seeds], index, level)
         for m in (method, "outcome")

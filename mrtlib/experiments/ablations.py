@@ -8,8 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mrtlib.config import Profile
-from mrtlib.experiments.study import LENGTHS, Part, trained_for
+import pandas as pd
+
+from mrtlib.config import LABELS, Profile
+from mrtlib.evaluation.results import Metrics
+from mrtlib.experiments.measuring import Measuring, metrics_from
+from mrtlib.experiments.study import LENGTHS, Part, trained_for, trainings
+from mrtlib.experiments.study_logs import home
+from mrtlib.experiments.study_results import DRAWN, PRIMARY, difference
+from mrtlib.shards import Shards
 
 FORM = "episode_progress"  # the form whose settings are varied
 SET = "validation"
@@ -67,3 +74,40 @@ def unchanged(profile: Profile) -> Part:
     """Return the runs that the variants stand against, those of outcome RL among them."""
     seeds = profile.training.seeds[:SEEDS]
     return Part("short", ("outcome", FORM), seeds, trained_for(LENGTHS["short"]))
+
+
+def results(profile: Profile) -> pd.DataFrame:
+    """Return what each variant gains over the form as it is, paired over seeds and problems.
+
+    Outcome RL stands first, for the scale. Variants with fewer than three seeds on record are
+    left out.
+
+    Args:
+        profile: the study's.
+
+    Returns:
+        variant, measure (as it is written), estimate, low, high, seeds.
+    """
+    found = {"": _measured(profile, unchanged(profile), FORM)}
+    found[LABELS["outcome"]] = _measured(profile, unchanged(profile), "outcome")
+    for part, variant in zip(ablated(profile), VARIANTS.values(), strict=True):
+        found[variant.label] = _measured(profile, part, variant.method)
+    whole = {name: seeds for name, seeds in found.items() if len(seeds) == SEEDS}
+    models = {(name, seed): metrics for name, seeds in whole.items()
+              for seed, metrics in seeds.items()}  # fmt: skip
+    rows = [
+        {"variant": name, "measure": DRAWN[measure],
+         **difference(models, name, measure, profile.thinking.budget, other="")}
+        for name in whole if name and "" in whole
+        for measure in PRIMARY
+    ]  # fmt: skip
+    columns = ["variant", "measure", "estimate", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _measured(profile: Profile, part: Part, method: str) -> dict[int, Metrics]:
+    """Return what is on record of a part's runs of one method, by seed."""
+    record = Shards(home(profile) / "measures", "measures")
+    tasks = [Measuring(run, SET) for run in trainings(profile, [part]) if run.method == method]
+    return {task.run.seed: metrics_from(record.read([task.key]))
+            for task in tasks if record.has(task.key)}  # fmt: skip

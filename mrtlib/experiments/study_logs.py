@@ -53,12 +53,12 @@ def _logs(profile: Profile) -> Shards:
 
 
 def logs(profile: Profile) -> pd.DataFrame:
-    """Return the steps of all runs of the comparison that are on record.
+    """Return the steps of all runs of the comparison that are on record, shorter runs first.
 
     Columns: part, those of the `steps` schema, through (tokens through the model so far, millions).
     """
     parts = []
-    for run in trainings(profile, compared(profile)):
+    for run in sorted(trainings(profile, compared(profile)), key=lambda run: run.size):
         if _logs(profile).has(run.key):
             steps = _logs(profile).read([run.key]).sort_values("step")
             through = steps[list(THROUGH)].sum(axis=1).cumsum() / 1e6
@@ -86,7 +86,7 @@ def validated(steps: pd.DataFrame) -> pd.DataFrame:
     known = known.assign(point=known["step"].where(known["step"] != runs.transform("max"), np.inf))
     count = known.groupby(["part", "method"])["seed"].transform("nunique")
     rows = []
-    for (part, method, point), at in known.groupby(["part", "method", "point"]):
+    for (part, method, point), at in known.groupby(["part", "method", "point"], sort=False):
         if len(at) == count[at.index[0]]:
             rows += [
                 {"part": part, "method": method, "through": at["through"].mean(), "quantity": name,
@@ -94,6 +94,35 @@ def validated(steps: pd.DataFrame) -> pd.DataFrame:
                 for column, name in QUANTITIES.items()
             ]  # fmt: skip
     return pd.DataFrame(rows).drop(columns="point")
+
+
+def lengths(steps: pd.DataFrame, points: int = 16) -> pd.DataFrame:
+    """Return thinking tokens while each method trains: what `plotting.study_lengths` draws.
+
+    A point is the mean over the rollouts of the steps in an equal share of a run's tokens.
+
+    Args:
+        steps: from `logs`.
+        points: of a curve.
+
+    Returns:
+        part, method, through (millions), estimate, low, high (t intervals over three seeds or
+        more), seeds.
+
+    Source: arXiv 2503.07572, figure 10.
+    """
+    rows = []
+    for (part, method), runs in steps.groupby(["part", "method"], sort=False):
+        share = runs["through"] / runs.groupby("seed")["through"].transform("max")
+        point = np.ceil(share * points).clip(1, points)
+        means = runs.groupby([point.rename("point"), "seed"])[["through", "length"]].mean()
+        for _, at in means.groupby("point"):
+            found = over_seeds(at["length"]).row()
+            few = {"low": np.nan, "high": np.nan} if len(at) < 3 else {}
+            rows.append({"part": part, "method": method, "through": at["through"].mean(),
+                         **found, **few, "seeds": len(at)})  # fmt: skip
+    columns = ["part", "method", "through", "estimate", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _over(values: pd.Series) -> dict[str, float]:

@@ -17,8 +17,10 @@ from mrtlib.evaluation.results import (
     SHARES,
     Metrics,
     by_seed_and_problem,
+    level_names,
     level_of_each,
     paired_seeds,
+    problems_of,
 )
 from mrtlib.experiments.measuring import SETS, measured, measurings
 from mrtlib.experiments.study import MAIN, compared
@@ -109,21 +111,23 @@ def _compared(models: Models) -> list[str]:
 
 
 def difference(
-    models: Models, method: str, measure: str, budget: int, level: float = 0.95
-) -> dict[str, float]:
-    """Return a method's mean less that of `outcome`, paired over seeds and problems.
+    models: Models, method: str, measure: str, budget: int, level: float = 0.95,
+    other: str = "outcome", among: str = "all",
+) -> dict[str, float]:  # fmt: skip
+    """Return a method's mean less that of another, paired over seeds and problems.
 
     Args:
         level: of the two-way t interval.
+        among: the level of the problems, or "all".
 
     Returns:
         estimate, low, high, seeds.
     """
-    seeds = paired_seeds(models, method, "outcome")
-    index = models[method, seeds[0]][measure, budget]
+    seeds, place = paired_seeds(models, method, other), (measure, budget)
+    index = problems_of(models[method, seeds[0]][place], among)
     ours, theirs = (
-        by_seed_and_problem([models[m, s][measure, budget] for s in seeds], index, "all")
-        for m in (method, "outcome")
+        by_seed_and_problem([models[m, s][place] for s in seeds], index, among)
+        for m in (method, other)
     )
     return {**two_way(ours - theirs, level_of_each(index), level).row(), "seeds": len(seeds)}
 
@@ -160,6 +164,23 @@ def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
         for part, name, models in found
         for method in _compared(models)
         for measure, words in DRAWN.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def by_level(found: Sequence[Found], c0: int) -> pd.DataFrame:
+    """Return every method against outcome RL at C0 by the level of the test problems.
+
+    Returns:
+        part, method, level, measure, estimate, low, high, seeds.
+    """
+    rows = [
+        {"part": part, "method": method, "level": level, "measure": words,
+         **difference(models, method, measure, c0, among=level)}
+        for part, name, models in found if name == SETS[0]
+        for method in _compared(models)
+        for level in level_names(models["base", 0][PRIMARY[0], c0])
+        for measure, words in DRAWN.items() if measure in PRIMARY
     ]  # fmt: skip
     return pd.DataFrame(rows)
 

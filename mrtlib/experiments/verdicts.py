@@ -13,6 +13,7 @@ import pandas as pd
 from mrtlib.config import ROOT, Profile, load_profile
 from mrtlib.evaluation.comparison import Models
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
+from mrtlib.experiments import study_votes
 from mrtlib.experiments.study_results import MRT, Found, difference, removed, tokens
 from mrtlib.stats import ratio
 from mrtlib.store import read_csv
@@ -51,17 +52,17 @@ def not_run(claim: str, paper: str) -> dict[str, object]:
 
 
 def claims(profile: Profile, found: Sequence[Found]) -> pd.DataFrame:
-    """Return all claims as a table of COLUMNS; of the study, the longest part on record counts.
+    """Return all claims as a table of COLUMNS; of the study, each length of run by itself.
 
     Args:
         profile: the study's.
         found: from `study_results.recorded`.
     """
-    on_test = [f for f in found if f.set == "test"]
-    last = next((f for name in ("long", "short") for f in on_test if f.part == name), None)
-    rows = of_study(last, profile.thinking.budget) if last else []
-    rest = of_rest(on_test, profile.thinking.budget)
-    return pd.DataFrame([*rows, *rest, *of_tiny(), *of_backtracking()], columns=COLUMNS)
+    on_test, c0 = [f for f in found if f.set == "test"], profile.thinking.budget
+    rows = [claim for f in on_test if f.part in ("long", "short") for claim in of_study(f, c0)]
+    votes = of_votes(*study_votes.voted(profile))
+    rest = of_rest(on_test, c0)
+    return pd.DataFrame([*rows, *votes, *rest, *of_tiny(), *of_backtracking()], columns=COLUMNS)
 
 
 def of_study(part: Found, c0: int) -> list[dict]:
@@ -70,7 +71,9 @@ def of_study(part: Found, c0: int) -> list[dict]:
     less = removed([part]).set_index(["method", "budget"])
     fewer = tokens([part], c0).set_index("method")
     for method in [m for m in MRT if m in fewer.index]:
-        where, numbers = f"{part.part} runs, {method}", ["estimate", "low", "high"]
+        seeds = len(paired_seeds(models, method, "outcome"))
+        where = f"{part.part} runs, {seeds} seeds, {method}"
+        numbers = ["estimate", "low", "high"]
         rows += [
             row(f"less regret than outcome RL at C0 (share removed; {where})", "yes (figure 9)",
                 less.loc[(method, c0), numbers], 0.0, STUDY),
@@ -92,6 +95,20 @@ def of_study(part: Found, c0: int) -> list[dict]:
             "at every budget (figure 9)", above_base(models, c0), 0.0, STUDY)
     )  # fmt: skip
     return rows
+
+
+def of_votes(part: str, models: Models) -> list[dict]:
+    """Return the claims about votes of several rollouts.
+
+    Args:
+        part, models: from `study_votes.voted`.
+    """
+    table = study_votes.efficiency(models).set_index("method") if part else pd.DataFrame()
+    return [
+        row(f"fewer tokens at outcome RL's best vote accuracy (times; {part} runs, {method})",
+            "1.6 (figure 7)", table.loc[method, ["times_fewer", "low", "high"]], 1.6, STUDY)
+        for method in MRT if method in table.index
+    ]  # fmt: skip
 
 
 def minus(found: dict[str, float]) -> tuple[float, float, float]:
@@ -132,17 +149,21 @@ def _table(profile: str, name: str) -> pd.DataFrame:
 
 
 def of_tiny() -> list[dict]:
-    """Return the claims that the base's episodes speak of."""
+    """Return the claims that the base's episodes speak of, and one of a control."""
     waste = _table("tiny", "tables/waste.csv").set_index("name")
     share = waste.loc["share of tokens after the stop point", ["estimate", "low", "high"]]
     votes = _table("tiny", "tables/votes.csv")
     long = votes[(votes["place"] == "half-way") & (votes["votes"] == votes["votes"].max())
                  & (votes["bucket"] != "all")].iloc[-1]  # fmt: skip
+    checks = _table("tiny", "claims/02_information_gain_reward.csv").set_index("claim")["value"]
+    gap = checks["largest gap of shaped_constant to GRPO"]
     return [
         row("base models do not minimise regret (share of tokens behind the last progress)",
             "yes (figure 3)", share, 0.1, TINY),
         row(f"a vote of {long['votes']} half-way beats thinking on (the traces with most "
             "episodes, accuracy)", "yes (figure 3)", long[["estimate", "low", "high"]], 0.0, TINY),
+        row("a constant bonus for right answers leaves GRPO as it is (largest difference of "
+            "advantages, as a negative number)", "a control of ours", [-gap] * 3, -0.001, TINY),
     ]  # fmt: skip
 
 

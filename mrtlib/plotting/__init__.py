@@ -18,7 +18,6 @@ from mrtlib.plotting.budget import (
     regret_by_budget,
     results_table,
     study_budgets,
-    study_differences,
 )
 from mrtlib.plotting.episodes import (
     accuracy_by_episode,
@@ -36,6 +35,13 @@ from mrtlib.plotting.estimators import (
 from mrtlib.plotting.gallery import keep, keep_both
 from mrtlib.plotting.notebook import Answer, start
 from mrtlib.plotting.reasoner import page_rows, reasoner_card, reasoner_page
+from mrtlib.plotting.study import (
+    study_ablations,
+    study_curves,
+    study_differences,
+    study_lengths,
+    study_votes,
+)
 from mrtlib.plotting.style import METHODS, one_column, render, save
 from mrtlib.plotting.trace import annotated_trace, trace_html
 from mrtlib.plotting.training import (
@@ -43,7 +49,6 @@ from mrtlib.plotting.training import (
     forms_curves,
     learning_curves,
     seed_curves,
-    study_curves,
 )
 from mrtlib.plotting.widgets import as_html, budget_view, choose, explore_budgets
 
@@ -55,6 +60,7 @@ __all__ = [
     "forms_curves", "headline", "keep", "keep_both", "learning_curves",
     "official_regret_by_budget", "one_column", "page_rows", "progress_by_episode",
     "reasoner_card", "reasoner_page", "regret_by_budget", "render", "results_table", "save",
-    "search_curves", "seed_curves", "start", "study_budgets", "study_curves",
-    "study_differences", "trace_html", "vote_or_think", "votes_by_tokens", "warm_start_loss",
+    "search_curves", "seed_curves", "start", "study_ablations", "study_budgets",
+    "study_curves", "study_differences", "study_lengths", "study_votes", "trace_html",
+    "vote_or_think", "votes_by_tokens", "warm_start_loss",
 ]  # fmt: skip

@@ -2,29 +2,23 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from mrtlib.config import LABELS
 from mrtlib.evaluation.tables import (
     AXIS,
     budget_rows,
-    in_order,
-    need,
     results_rows,
     table_lines,
 )
 from mrtlib.plotting.style import (
     FAINT,
-    SERIES,
     SHADE,
     SMALL,
     WIDE,
     Given,
     curves,
-    legend_above,
     panels,
     paper,
 )
@@ -128,32 +122,3 @@ def _table_row(
     for x, (number, interval) in zip(middles, cells, strict=True):
         ax.text(x, y + (0.32 if interval else 0.5), number, ha="center", va="center")
         ax.text(x, y + 0.74, interval, ha="center", va="center", fontsize=6, color=GREY)
-
-
-@paper
-def study_differences(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
-    """Draw each method's differences to outcome RL with their intervals, a panel a measure.
-
-    Args:
-        table: set, method, measure, estimate, low, high; of one part of a study. Sets share a row
-            and have a marker each.
-    """
-    need(table, "set method measure estimate low high", "study_differences")
-    measures, sets = list(table["measure"].unique()), list(table["set"].unique())
-    methods = in_order(table["method"])
-    axes = panels(axes, len(measures), height=0.55 + 0.32 * len(methods), sharey=True)
-    for ax, measure in zip(axes, measures, strict=True):
-        ax.axvline(0, color=FAINT, linewidth=0.7)
-        for i, name in enumerate(sets):
-            rows = table[(table["measure"] == measure) & (table["set"] == name)]
-            places = rows["method"].map(list(methods).index) + 0.22 * (i - (len(sets) - 1) / 2)
-            colour, _, marker = SERIES[i]
-            ax.errorbar(100 * rows["estimate"], places, fmt=marker, color=colour, markersize=3.5,
-                        xerr=100 * np.abs(rows[["low", "high"]].T - rows["estimate"]),
-                        elinewidth=0.9, label=name)  # fmt: skip
-        ax.set(xlabel=f"{measure}, points")
-        ax.xaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
-    axes[0].set(yticks=range(len(methods)), yticklabels=[LABELS[m] for m in methods],
-                ylim=(len(methods) - 0.5, -0.5))  # fmt: skip
-    legend_above(axes)
-    return axes

@@ -77,8 +77,16 @@ CAPTIONS = {
     "study_budgets": "Accuracy and normalised regret over the budget, short runs of the study; "
     "beyond C0 of their seeds 0 to 2, where bands are wider for it. "
     f"{TRAINED} {CROSSED}",
-    "study_differences": "Differences to outcome RL at equal tokens through the model, paired. "
-    f"{TRAINED} {CROSSED}",
+    "study_lengths": "Thinking tokens of the rollouts while each method trains (the paper's "
+    "figure 10), the study's runs from {model}. " + SEEDS,
+    "study_votes": "Accuracy of the vote of 1 to 10 rollouts over all their tokens (the paper's "
+    f"figure 7). {TRAINED} {CROSSED}",
+    "study_ablations": "What one change of the settings does to `episode_progress`, short runs, "
+    "paired, on the validation problems. Base model {model}. " + CROSSED,
+    "study_differences": "Differences to outcome RL at equal tokens through the model, paired, by "
+    f"length of run. {TRAINED} {CROSSED}",
+    "study_sets": "Differences to outcome RL at equal tokens through the model, short runs, "
+    f"paired, on three sets of problems. {TRAINED} {CROSSED}",
 }  # fmt: skip
 
 

@@ -111,23 +111,3 @@ def _legends_below(axes: list[Axes]) -> None:
     """Put a legend of its own below each panel, for panels that hold different curves."""
     for ax in axes:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.36), frameon=False, ncols=1)
-
-
-@paper
-def study_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
-    """Draw validation over tokens through the model: a row a length, accuracy left, regret right.
-
-    Args:
-        table: part, method, through (millions), quantity, estimate, low, high; as from
-            `study_logs.validated`.
-    """
-    need(table, "part method through quantity estimate low high", "study_curves")
-    shown = table[table["quantity"].isin(("natural accuracy", "normalised regret"))]
-    names = [f"{quantity}, {part}" for part in shown["part"].unique()
-             for quantity in ("natural accuracy", "normalised regret")]  # fmt: skip
-    rows = shown.assign(panel=shown["quantity"] + ", " + shown["part"])
-    rows = rows.sort_values("panel", key=lambda p: p.map(names.index), kind="stable")
-    if axes is None:
-        axes = panels(None, len(names), columns=2)
-    return curves(rows, "panel", "method", "through", "tokens through the model (millions)",
-                  axes=axes)  # fmt: skip

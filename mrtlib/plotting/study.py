@@ -1,0 +1,113 @@
+"""The figures of the long study: learning, length, differences to outcome RL, votes, ablations."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from mrtlib.config import LABELS
+from mrtlib.evaluation.tables import in_order, need
+from mrtlib.plotting.style import FAINT, SERIES, WIDE, Given, curves, legend_above, panels, paper
+
+
+@paper
+def study_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw validation over tokens through the model: a row a length, accuracy left, regret right.
+
+    Args:
+        table: part, method, through (millions), quantity, estimate, low, high; as from
+            `study_logs.validated`.
+    """
+    need(table, "part method through quantity estimate low high", "study_curves")
+    shown = table[table["quantity"].isin(("natural accuracy", "normalised regret"))]
+    names = [f"{quantity}, {part}" for part in shown["part"].unique()
+             for quantity in ("natural accuracy", "normalised regret")]  # fmt: skip
+    rows = shown.assign(panel=shown["quantity"] + ", " + shown["part"])
+    rows = rows.sort_values("panel", key=lambda p: p.map(names.index), kind="stable")
+    if axes is None:
+        axes = panels(None, len(names), columns=2)
+    return curves(rows, "panel", "method", "through", "tokens through the model (millions)",
+                  axes=axes)  # fmt: skip
+
+
+@paper
+def study_lengths(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw the thinking tokens of the rollouts while each method trains: a panel a length of run.
+
+    Args:
+        table: part, method, through (millions), estimate, low, high; as from
+            `study_logs.lengths`.
+    """
+    need(table, "part method through estimate low high", "study_lengths")
+    rows = table.assign(panel=table["part"] + " runs")
+    if axes is None:
+        axes = panels(None, rows["panel"].nunique(), width=WIDE)
+    return curves(rows, "panel", "method", "through", "tokens through the model (millions)",
+                  "thinking tokens", axes=axes)  # fmt: skip
+
+
+@paper
+def study_differences(
+    table: pd.DataFrame, axes: Given = None, series: str = "set"
+) -> list[Axes]:  # fmt: skip
+    """Draw each method's differences to outcome RL with their intervals, a panel a measure.
+
+    Args:
+        table: method, measure, estimate, low, high, and the column of the series.
+        series: the column whose values share a row and have a marker each: set, or part.
+    """
+    need(table, f"{series} method measure estimate low high", "study_differences")
+    rows = table.assign(row=table["method"].map(LABELS), series=table[series])
+    axes = _forest(rows, [LABELS[m] for m in in_order(table["method"])], axes)
+    legend_above(axes)
+    return axes
+
+
+@paper
+def study_ablations(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw what each variant gains over the form as it is, a panel a measure.
+
+    Args:
+        table: variant, measure, estimate, low, high; as from `ablations.results`.
+    """
+    need(table, "variant measure estimate low high", "study_ablations")
+    rows = table.assign(row=table["variant"], series="")
+    return _forest(rows, list(table["variant"].unique()), axes)
+
+
+def _forest(table: pd.DataFrame, names: list[str], axes: Given) -> list[Axes]:
+    """Draw differences in points with their intervals: a panel a measure, a line a name.
+
+    Args:
+        table: row (one of the names), series (of a marker each), measure, estimate, low, high.
+    """
+    measures, series = list(table["measure"].unique()), list(table["series"].unique())
+    axes = panels(axes, len(measures), height=0.55 + 0.32 * len(names), sharey=True)
+    for ax, measure in zip(axes, measures, strict=True):
+        ax.axvline(0, color=FAINT, linewidth=0.7)
+        for i, name in enumerate(series):
+            rows = table[(table["measure"] == measure) & (table["series"] == name)]
+            places = rows["row"].map(names.index) + 0.22 * (i - (len(series) - 1) / 2)
+            colour, _, marker = SERIES[i]
+            ax.errorbar(100 * rows["estimate"], places, fmt=marker, color=colour, markersize=3.5,
+                        xerr=100 * np.abs(rows[["low", "high"]].T - rows["estimate"]),
+                        elinewidth=0.9, label=name)  # fmt: skip
+        ax.set(xlabel=f"{measure}, points")
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
+    axes[0].set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    return axes
+
+
+@paper
+def study_votes(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the accuracy of a vote over all tokens of its rollouts, a curve a method.
+
+    Args:
+        table: method, votes, tokens, estimate, low, high; as from `study_votes.curves`.
+    """
+    need(table, "method votes tokens estimate low high", "study_votes")
+    rows = table.assign(panel="")
+    (ax,) = curves(rows, "panel", "method", "tokens", "tokens of all votes", "accuracy of the vote",
+                   axes=panels(ax))  # fmt: skip
+    ax.set_title("")
+    return ax
