@@ -105,6 +105,31 @@ def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: ArrayLike) -> 
     return 1.0 - areas.sum(axis=0) / budget
 
 
+def ramped_regret_with_quirks(
+    accuracy: ArrayLike, tokens: ArrayLike, answer_tokens: float, budget: ArrayLike
+) -> Array:
+    """Return `ramped_regret` with two slips of the authors' notebook, to compare with its numbers.
+
+    Its answers count half of their tokens (8 were drawn, and their sum is divided by 16). And
+    beyond the first thinking it puts (C0, last accuracy) behind all points without cutting those
+    that lie beyond C0: the line back to C0 takes off what the line beyond it had added, and more
+    or less, as its slope is another.
+
+    Args:
+        accuracy, tokens, budget: as for `ramped_regret`.
+        answer_tokens: of the mean answer, that `tokens` count in full.
+
+    Source: analysis/code/regret.ipynb of github.com/CMU-AIRe/MRT.
+    """
+    y = np.asarray(accuracy, dtype=float)
+    x = np.asarray(tokens, dtype=float) - answer_tokens / 2
+    within = ramped_regret(y, x, budget)  # checks them, too
+    budget, last = np.asarray(budget, dtype=float), y[-1]
+    whole = np.trapezoid([0.0, *y], [0.0, *x])
+    back = whole + (budget - x[-1]) * last
+    return np.where(x[-1] > budget, 1.0 - back / budget, within)[()]
+
+
 def extrapolate(
     J: ArrayLike, t: ArrayLike, extension_J: ArrayLike, extension_tokens: ArrayLike
 ) -> tuple[Array, Array]:

@@ -150,3 +150,18 @@ def test_many_curves_at_once_are_those_one_by_one():
 def test_what_does_not_fit_is_refused(call):
     with pytest.raises(ValueError, match="must|need|negative"):
         call()
+
+
+def test_the_quirks_of_the_authors_notebook_are_there_on_request():
+    accuracy, tokens = [0.2, 0.5, 0.9], [50.0, 150.0, 350.0]
+    # Where every point lies within C0, an answer's half is all the difference.
+    assert regret.ramped_regret_with_quirks(accuracy, tokens, 0, 400) == pytest.approx(
+        regret.ramped_regret(accuracy, tokens, 400))  # fmt: skip
+    assert regret.ramped_regret_with_quirks(accuracy, tokens, 20, 400) == pytest.approx(
+        regret.ramped_regret(accuracy, [40, 140, 340], 400))  # fmt: skip
+    # A point beyond C0 is not cut: the trapezoid goes there, and back along the last accuracy.
+    x, y = [0, 50, 150, 350, 200], [0, 0.2, 0.5, 0.9, 0.9]
+    want = 1 - np.trapezoid(y, x) / 200
+    assert regret.ramped_regret_with_quirks(accuracy, tokens, 0, 200) == pytest.approx(want)
+    assert regret.ramped_regret_with_quirks(accuracy, tokens, 0, [200, 400]).shape == (2,)
+    assert want != pytest.approx(regret.ramped_regret(accuracy, tokens, 200), abs=0.01)
