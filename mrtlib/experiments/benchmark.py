@@ -58,6 +58,7 @@ class Goal:
 
 GOALS = {
     "time of a step, ours / as it was: embedded reasoner": Goal(0.5),
+    "time of a step, ours with a bfloat16 twin / as it was: embedded reasoner": Goal(0.5),
     "time of a step, exact / GRPO: embedded reasoner": Goal(1.15),
     "time of a step, exact / GRPO: traces of 1,024": Goal(1.15),
     "time of a step, exact / GRPO: 32 traces of 1,024, 16 at a time": Goal(1.15),
@@ -133,10 +134,11 @@ def generated(stepper: Stepper, probes: list[Probe], max_tokens: int) -> Work:
     return generating(stepper, boundary_prompts(stepper, probes), K, max_tokens)
 
 
-def against_one_batch(stepper: Stepper, pairs: int) -> Pairs:
+def against_one_batch(ours: Stepper, other: Stepper, pairs: int) -> Pairs:
     """Compare a step with exact J with one that saves nothing (`workload.in_one_batch`)."""
-    ours = partial(stepper.step, "regret_to_go")
-    return in_turn(ours, partial(ours, settings=workload.in_one_batch(stepper.profile)), pairs)
+    saving = partial(ours.step, "regret_to_go")
+    none = partial(other.step, "regret_to_go", settings=workload.in_one_batch(other.profile))
+    return in_turn(saving, none, pairs)
 
 
 def packed_against_rows(stepper: Stepper, count: int, pairs: int) -> Pairs:
@@ -207,9 +209,12 @@ def _memory(name: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def _all_rows(embedded: Stepper, long: Stepper, wide: Stepper, pairs: int) -> Iterator[Pairs]:
+def _all_rows(
+    embedded: Stepper, half: Stepper, long: Stepper, wide: Stepper, pairs: int
+) -> Iterator[Pairs]:  # fmt: skip
     """Yield the pairs of each row of GOALS, in its order."""
-    yield against_one_batch(embedded, pairs)
+    for stepper in (embedded, half):
+        yield against_one_batch(stepper, embedded, pairs)
     for stepper, samples in ((embedded, 0), (long, 0), (wide, 0), (long, K)):
         yield in_turn(partial(stepper.step, "episode_progress", samples),
                       partial(stepper.step, "outcome"), pairs)  # fmt: skip
@@ -284,14 +289,16 @@ def benchmark(profile: Profile, pairs: int, shape: Shape) -> pd.DataFrame:
         folder, rows = Path(name), []
         long = workload.long_profile(profile, shape, folder)
         wide = workload.wider(long, 4 * shape.rollouts)
+        half = replace(profile, model=replace(profile.model, twin_dtype="bfloat16"))
         steppers = [Stepper(own, folder / name)
-                    for own, name in ((profile, "short"), (long, "long"), (wide, "wide"))]
+                    for own, name in ((profile, "short"), (half, "half"), (long, "long"),
+                                      (wide, "wide"))]  # fmt: skip
         for (row, goal), found in zip(GOALS.items(), _all_rows(*steppers, pairs), strict=True):
             rows.append(ratio_row(row, goal, found))
             write_csv(profile.runs / "bench.csv", pd.DataFrame(rows))
             print("{row}: {median:.2f} [{low:.2f}, {high:.2f}]; {goal}".format(**rows[-1]),
                   flush=True)  # fmt: skip
-        write_csv(profile.runs / "cost_by_boundaries.csv", costs(steppers[1]))
+        write_csv(profile.runs / "cost_by_boundaries.csv", costs(steppers[2]))
     return pd.DataFrame(rows)
 
 

@@ -16,6 +16,8 @@ import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from mrtlib.models.attention import KERNELS
+
 ROOT = -1
 SIMILAR = 0.75  # least length of a row in a pass, as a share of the pass's longest row
 
@@ -191,7 +193,7 @@ def counted(model: PreTrainedModel) -> Iterator[list[int]]:
 def takes_custom_mask(model: PreTrainedModel) -> bool:
     """Say whether every layer is full attention, computed by a kernel that takes any mask."""
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
-    return plain and model.config._attn_implementation in ("sdpa", "eager")
+    return plain and model.config._attn_implementation in KERNELS
 
 
 def for_attention(seen: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:

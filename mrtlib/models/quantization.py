@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from mrtlib.models.attention import quicken
 from mrtlib.models.merged import MergedLinear, is_plain_lora
 
 BLOCK = 64  # weights that share one scale in 4-bit NormalFloat (arXiv 2305.14314)
@@ -106,6 +107,7 @@ class Twin:
         with torch.random.fork_rng(devices=[]):  # building draws weights that are then replaced
             self.model = AutoModelForCausalLM.from_config(config, dtype=dtype or self.dtype)
         self.model.to(inner.device).requires_grad_(False).eval()
+        quicken(self.model)
         self.layers: dict[str, tuple[nn.Module, torch.Tensor]] = {}
         theirs = dict(inner.named_modules())
         for name, module in list(self.model.named_modules()):
