@@ -234,6 +234,11 @@ def some_lengths():
     return banded([(*key, 150.0 - 10 * key[2]) for key in keys], ["part", "method", "through"])
 
 
+def some_removed():
+    keys = itertools.product(("short", "long"), METHODS[2:], (56, 112, C0))
+    return banded([(*key, 0.05) for key in keys], ["part", "method", "budget"])
+
+
 def some_study_votes():
     keys = itertools.product(METHODS, range(1, 11))
     return banded([(method, k, 150.0 * k, 0.3 + 0.02 * k) for method, k in keys],
@@ -274,6 +279,7 @@ CASES = {
     "study_budgets": ((RESULTS, C0), tables.budget_rows(RESULTS), 6.75),
     "study_curves": ((some_study(),), some_study(), 6.75),
     "study_lengths": ((some_lengths(),), some_lengths(), 6.75),
+    "study_removed": ((some_removed(),), some_removed(), 6.75),
     "study_votes": ((some_study_votes(),), some_study_votes(), 3.25),
     "study_ablations": ((some_ablations(),), some_ablations(), 6.75),
     "study_differences": ((some_differences(),), some_differences(), 6.75),

@@ -77,6 +77,8 @@ CAPTIONS = {
     "study_budgets": "Accuracy and normalised regret over the budget, short runs of the study; "
     "beyond C0 of their seeds 0 to 2, where bands are wider for it. "
     f"{TRAINED} {CROSSED}",
+    "study_removed": "Share of outcome RL's regret that each method removes, paired, at equal "
+    f"tokens through the model. {TRAINED} {CROSSED}",
     "study_lengths": "Thinking tokens of the rollouts while each method trains (the paper's "
     "figure 10), the study's runs from {model}. " + SEEDS,
     "study_votes": "Accuracy of the vote of 1 to 10 rollouts over all their tokens (the paper's "

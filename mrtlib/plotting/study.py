@@ -47,6 +47,26 @@ def study_lengths(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
 
 
 @paper
+def study_removed(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw the share of outcome RL's regret that each method removes, by budget: a panel a length.
+
+    Args:
+        table: part, method, budget, estimate, low, high (shares); as from
+            `study_results.removed`, of one set.
+    """
+    need(table, "part method budget estimate low high", "study_removed")
+    numbers = {name: 100 * table[name] for name in ("estimate", "low", "high")}
+    rows = table.assign(panel=table["part"] + " runs", **numbers)
+    if axes is None:
+        axes = panels(None, rows["panel"].nunique(), width=WIDE, sharey=True)
+    axes = curves(rows, "panel", "method", "budget", "budget (thinking tokens)",
+                  "regret removed (%)", axes=axes)  # fmt: skip
+    for ax in axes:
+        ax.axhline(0, color=FAINT, linewidth=0.7, zorder=0.5)
+    return axes
+
+
+@paper
 def study_differences(
     table: pd.DataFrame, axes: Given = None, series: str = "set"
 ) -> list[Axes]:  # fmt: skip
