@@ -63,7 +63,7 @@ METHODS = {
     "regret_to_go": Look(LABELS["regret_to_go"], ORANGE, "", "D"),
     "final_progress": Look(LABELS["final_progress"], SKY, SHORT, "P"),
     "budget_relative": Look(LABELS["budget_relative"], AMBER, LONG, "X"),
-    "length_penalty": Look(LABELS["length_penalty"], GREEN, MIXED, "<"),
+    "length_penalty": Look(LABELS["length_penalty"], AMBER, LONG, "<"),
     "budget_curriculum": Look(LABELS["budget_curriculum"], PURPLE, TWICE, ">"),
     "outcome_wide": Look(LABELS["outcome_wide"], ORANGE, "", "h"),
     "mixed_group": Look(LABELS["mixed_group"], WINE, (3, 1), "v"),
