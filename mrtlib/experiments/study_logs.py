@@ -176,8 +176,18 @@ def last_quarter(steps: pd.DataFrame, part: str, method: str = MAIN[0]) -> float
     return float(mine["estimate"].iloc[-1] - before)
 
 
+def flat_in_words(steps: pd.DataFrame, part: str = "long") -> str:
+    """Return whether the curve of outcome RL is flat at the end, by the rule of the protocol."""
+    moved = last_quarter(steps, part)
+    if np.isnan(moved):
+        return f"- No *{part}* run of outcome RL is on record."
+    flat = "flat" if abs(moved) < FLAT else "not flat"
+    return (f"- Over the last quarter of the *{part}* runs the mean validation accuracy of outcome "
+            f"RL moved by {100 * moved:+.1f} points: it is {flat}.")  # fmt: skip
+
+
 def in_words(record: pd.DataFrame, gaps: pd.DataFrame) -> str:
-    """Return how far the study is, and how the main methods ended against outcome RL so far.
+    """Return how far the study is, and how the main methods ended so far: a list in Markdown.
 
     Parts with fewer than three seeds are not compared: an interval of two does not cover.
 
@@ -186,16 +196,16 @@ def in_words(record: pd.DataFrame, gaps: pd.DataFrame) -> str:
     """
     said = [f"{row.done} of {row.planned} *{row.part}* runs are on record"
             for row in record.itertuples()]  # fmt: skip
-    parts = [", ".join(said) + "."]
+    parts = ["- " + ", ".join(said) + "."]
     mine = gaps[(gaps["quantity"] != QUANTITIES["validation_forced"]) & (gaps["seeds"] >= 3)]
     for part, rows in mine.groupby("part", sort=False):
         seeds = rows["seeds"].max()
         told = [f"`{row.method}` {row.quantity} {100 * row.estimate:+.1f} points "
                 f"[{100 * row.low:.1f}, {100 * row.high:.1f}]"
                 for row in rows.itertuples()]  # fmt: skip
-        parts.append(f"*{part}* runs against outcome RL, validation, {seeds} seed(s): "
+        parts.append(f"- *{part}* runs against outcome RL, validation, {seeds} seed(s): "
                      + "; ".join(told) + ".")  # fmt: skip
-    return " ".join(parts)
+    return "\n".join(parts)
 
 
 def rates(profile: Profile) -> pd.DataFrame:

@@ -222,7 +222,8 @@ def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
         table: from `whole_table`.
 
     Returns:
-        Indexed by measure and budget, cells such as `0.459 [0.433, 0.485]`, over all levels.
+        A row a measure and budget, named so; cells such as `0.459 [0.433, 0.485]`, over all
+        levels, "" where too few seeds were measured.
     """
     mine = table[(table["part"] == part) & (table["set"] == name) & (table["level"] == "all")]
     cells = {}
@@ -230,14 +231,14 @@ def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
         for row in mine[mine["metric"] == measure].itertuples():
             if row.budget in {round(c0 * x) for x in times}:
                 text = f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]"
-                cells[row.method, (measure, row.budget)] = text
-    table = pd.Series(cells, dtype=str).unstack(0)
+                cells[row.method, f"{measure} at {row.budget}"] = text
+    table = pd.Series(cells, dtype=str).unstack(0).fillna("")
     return table.loc[list(dict.fromkeys(place for _, place in cells)),
                      list(dict.fromkeys(mine["method"]))]  # fmt: skip
 
 
 def in_words(table: pd.DataFrame) -> str:
-    """Return the primary comparisons in words, whichever way they came out.
+    """Return the primary comparisons in words, whichever way they came out: a list in Markdown.
 
     Args:
         table: from `primary`.
@@ -251,4 +252,4 @@ def in_words(table: pd.DataFrame) -> str:
         said.append(f"{name} at $C_0$ on the test problems after *{part}* runs, less that of "
                     f"outcome RL, in points ({rows['seeds'].min()} seeds, 98.3 % intervals): "
                     + "; ".join(told) + ".")  # fmt: skip
-    return " ".join(text[0].upper() + text[1:] for text in said)
+    return "\n".join("- " + text[0].upper() + text[1:] for text in said)
