@@ -99,7 +99,7 @@ def test_the_last_quarter_of_a_curve():
     assert np.isnan(study_logs.last_quarter(log, "short"))
     assert "moved by +6.0 points: it is not flat" in study_logs.flat_in_words(log)
     still = log.assign(validation=[0.30, 0.458, 0.46])
-    assert "+0.1 points: it is flat" in study_logs.flat_in_words(still)
+    assert "+0.2 points: it is flat" in study_logs.flat_in_words(still)
     assert "No *short* run" in study_logs.flat_in_words(log, "short")
 
 
