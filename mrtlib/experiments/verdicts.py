@@ -217,7 +217,7 @@ def markdown(table: pd.DataFrame) -> str:
     lines = ["| claim | the paper | measured | claimed: more than | verdict |",
              "|:--|:--|--:|--:|:--|"]  # fmt: skip
     for row in table.itertuples():
-        numbers = f"{row.measured:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        numbers = f"{row.measured:z.3f} [{row.low:z.3f}, {row.high:z.3f}]"
         bound = "" if np.isnan(row.bound) else f"{row.bound:g}"
         shown = "" if np.isnan(row.measured) else numbers
         lines.append(f"| {row.claim} | {row.paper} | {shown} | {bound} | {row.verdict} |")
