@@ -201,7 +201,8 @@ def for_attention(seen: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
 
     Numbers to add to the scores, 0 or -inf, which sdpa would else make of the mask in every layer;
     it takes them in the type of its queries alone, so a model that is not in float32 throughout
-    has the boolean mask. A query must see something.
+    has the boolean mask, unless its kernel casts them (`models.attention`). A query must see
+    something.
     """
     mask = seen[:, None]
     if model.config._attn_implementation == "sdpa" and model.dtype != torch.float32:
