@@ -14,9 +14,8 @@ from mrtlib.config import LABELS, Profile
 from mrtlib.evaluation.results import Metrics
 from mrtlib.experiments.measuring import Measuring, metrics_from
 from mrtlib.experiments.study import LENGTHS, Part, trained_for, trainings
-from mrtlib.experiments.study_logs import home
+from mrtlib.experiments.study_logs import measures
 from mrtlib.experiments.study_results import DRAWN, PRIMARY, difference
-from mrtlib.shards import Shards
 
 FORM = "episode_progress"  # the form whose settings are varied
 SET = "validation"
@@ -107,7 +106,7 @@ def results(profile: Profile) -> pd.DataFrame:
 
 def _measured(profile: Profile, part: Part, method: str) -> dict[int, Metrics]:
     """Return what is on record of a part's runs of one method, by seed."""
-    record = Shards(home(profile) / "measures", "measures")
+    record = measures(profile)
     tasks = [Measuring(run, SET) for run in trainings(profile, [part]) if run.method == method]
     return {task.run.seed: metrics_from(record.read([task.key]))
             for task in tasks if record.has(task.key)}  # fmt: skip

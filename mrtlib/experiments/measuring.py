@@ -84,10 +84,29 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """One run of the study on one test set, as a task of the queue; its record is `measures`."""
+class OfRun:
+    """What tasks share that put something of a trained run, or of the base, on record."""
 
     run: Training | Base
+
+    @property
+    def record(self) -> Shards:
+        """Return the measures of all runs of the study."""
+        return Shards(self.run.profile.runs / "measures", "measures")
+
+    def done(self) -> bool:
+        """Say whether what it measures is on record, under its `key`."""
+        return self.record.has(self.key)
+
+    def ready(self) -> bool:
+        """Say whether there is an adapter to measure."""
+        return self.run.trained()
+
+
+@dataclass(frozen=True)
+class Measuring(OfRun):
+    """One run of the study on one test set, as a task of the queue; its record is `measures`."""
+
     set: str
     beyond: bool = False  # whether thinking is forced on, beyond C0: that takes most of the time
 
@@ -125,19 +144,6 @@ class Measuring:
         )  # fmt: skip
         part = run.part.name.replace("/", "-")
         return f"{part}-{run.method}-{run.seed}-{self.set}-{key[:16]}"
-
-    @property
-    def record(self) -> Shards:
-        """Return the measures of all runs of the study."""
-        return Shards(self.run.profile.runs / "measures", "measures")
-
-    def done(self) -> bool:
-        """Say whether its measures are on record."""
-        return self.record.has(self.key)
-
-    def ready(self) -> bool:
-        """Say whether there is an adapter to measure."""
-        return self.run.trained()
 
     def do(self) -> None:
         """Measure the run, from the parts that are there on; put the measures on record."""

@@ -32,6 +32,11 @@ def home(profile: Profile) -> Path:
     return own if (own / "steps").is_dir() else ROOT / "data" / "runs" / profile.name
 
 
+def measures(profile: Profile) -> Shards:
+    """Return the measures of a study's runs that are on record."""
+    return Shards(home(profile) / "measures", "measures")
+
+
 def on_record(profile: Profile) -> pd.DataFrame:
     """Return the parts of the comparison, and how many of their runs are on record.
 
@@ -117,17 +122,19 @@ def lengths(steps: pd.DataFrame, points: int = 16) -> pd.DataFrame:
         point = np.ceil(share * points).clip(1, points)
         means = runs.groupby([point.rename("point"), "seed"])[["through", "length"]].mean()
         for _, at in means.groupby("point"):
-            found = over_seeds(at["length"]).row()
-            few = {"low": np.nan, "high": np.nan} if len(at) < 3 else {}
             rows.append({"part": part, "method": method, "through": at["through"].mean(),
-                         **found, **few, "seeds": len(at)})  # fmt: skip
+                         **_over(at["length"], np.inf), "seeds": len(at)})  # fmt: skip
     columns = ["part", "method", "through", "estimate", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _over(values: pd.Series) -> dict[str, float]:
-    """Return the mean over seeds and its interval; none of two seeds, which would not cover."""
-    found = cut(over_seeds(values), 0.0, 1.0).row()
+def _over(values: pd.Series, most: float = 1.0) -> dict[str, float]:
+    """Return the mean over seeds and its interval; none of two seeds, which would not cover.
+
+    Args:
+        most: the largest value that there can be; the least is 0.
+    """
+    found = cut(over_seeds(values), 0.0, most).row()
     return found if len(values) > 2 else found | {"low": np.nan, "high": np.nan}
 
 

@@ -24,8 +24,7 @@ from mrtlib.evaluation.results import (
 )
 from mrtlib.experiments.measuring import SETS, measured, measurings
 from mrtlib.experiments.study import MAIN, compared
-from mrtlib.experiments.study_logs import home
-from mrtlib.shards import Shards
+from mrtlib.experiments.study_logs import measures
 from mrtlib.stats import proportion, two_way
 
 MRT = tuple(method for method in MAIN if method not in ("outcome", "final_progress"))
@@ -48,7 +47,7 @@ def models_of(profile: Profile, part: str, name: str) -> Models:
     """Return what is on record of a part of the study, and of the base, on one test set."""
     tasks = [task for task in measurings(profile)
              if task.set == name and task.run.part.name in (part, "base")]  # fmt: skip
-    return measured(Shards(home(profile) / "measures", "measures"), tasks)
+    return measured(measures(profile), tasks)
 
 
 def recorded(profile: Profile) -> list[Found]:

@@ -16,12 +16,11 @@ from mrtlib.evaluation.comparison import Models, times_fewer
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
 from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.evaluation.votes import maj_at_k
-from mrtlib.experiments.measuring import Base, metrics_from
-from mrtlib.experiments.study import MAIN, Training, compared, trainings
-from mrtlib.experiments.study_logs import home
+from mrtlib.experiments.measuring import Base, OfRun, metrics_from
+from mrtlib.experiments.study import MAIN, compared, trainings
+from mrtlib.experiments.study_logs import measures
 from mrtlib.experiments.study_results import enough
 from mrtlib.rollouts import Rollout
-from mrtlib.shards import Shards
 from mrtlib.stats import proportion
 from mrtlib.store import content_key, file_hashes
 from mrtlib.tasks.grading import candidates
@@ -33,10 +32,8 @@ GENERATED = "generated"  # tokens of a rollout, its answer included
 
 
 @dataclass(frozen=True)
-class Voting:
+class Voting(OfRun):
     """The votes of one run on the test problems, as a task of the queue."""
-
-    run: Training | Base
 
     @property
     def name(self) -> str:
@@ -66,19 +63,6 @@ class Voting:
             problems=file_hashes([file], settings.problems), count=settings.data.test,
         )  # fmt: skip
         return f"votes-{run.part.name}-{run.method}-{run.seed}-{key[:16]}"
-
-    @property
-    def record(self) -> Shards:
-        """Return the measures of all runs of the study."""
-        return Shards(self.run.profile.runs / "measures", "measures")
-
-    def done(self) -> bool:
-        """Say whether its votes are on record."""
-        return self.record.has(self.key)
-
-    def ready(self) -> bool:
-        """Say whether there is an adapter to draw from."""
-        return self.run.trained()
 
     def do(self) -> None:
         """Draw the rollouts of every problem; put their votes on record."""
@@ -124,7 +108,7 @@ def voted(profile: Profile) -> tuple[str, Models]:
 
     Methods with fewer than three seeds are left out; the base is among them.
     """
-    record, tasks = Shards(home(profile) / "measures", "measures"), votings(profile)
+    record, tasks = measures(profile), votings(profile)
     for part in dict.fromkeys(task.run.part.name for task in tasks[1:]):
         models = enough({
             (task.run.method, task.run.seed): metrics_from(record.read([task.key]))
@@ -139,7 +123,7 @@ def voted(profile: Profile) -> tuple[str, Models]:
 def _curve(models: Models, method: str, seeds: Sequence[int]) -> tuple[list[float], np.ndarray]:
     """Return total tokens (K,) and accuracies (K, S, P) of the votes of 1 ... K rollouts."""
     first = models[method, seeds[0]]
-    [(_, c0)] = [place for place in first if place[0] == GENERATED]
+    c0 = _c0(models)
     index = first[GENERATED, c0]
     count = sum(name.startswith("maj@") for name, _ in first)
 
