@@ -53,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("problems", help="make the Countdown problem sets anew")
     command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=problems)
-    _add_fetch(command.add_subparsers(metavar="fetch"))
+    own = command.add_subparsers(metavar="fetch | spread")
+    _add_fetch(own)
+    _add(own, "spread", spread, "choose training problems whose groups have spread")
     command = commands.add_parser("reasoner", help="make the embedded reasoner anew")
     command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=reasoner)
@@ -192,6 +194,15 @@ def problems(options: argparse.Namespace) -> None:
 
     for name, count in write_splits(ROOT / "data" / "problems", options.seed).items():
         print(f"{name}: {count} problems")
+
+
+def spread(options: argparse.Namespace) -> None:
+    """Write spread.jsonl beside the training problems; prints how many of each level it has."""
+    profile = load_profile(options.profile)
+    from mrtlib.experiments.spread import FILE, write_with_spread
+
+    for level, count in write_with_spread(profile, options.seed).items():
+        print(f"{FILE}: {count} problems of level {level}")
 
 
 def reasoner(options: argparse.Namespace) -> None:

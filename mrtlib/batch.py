@@ -118,8 +118,8 @@ def reproduce(
             it were run nevertheless.
     """
     profiles = profiles_in(profile)
-    for problems in {own.problems for own in profiles}:  # most profiles share theirs
-        check_splits(problems)
+    for splits in {(own.problems, own.data.train_files[0]) for own in profiles}:  # most share them
+        check_splits(*splits)
     for own in profiles:
         check_folder(own.runs)
         check_folder(own.figures)

@@ -39,6 +39,7 @@ CHANGED = {
     "groups-of-16": {"training.group_size", "training.problems_per_step"},
     "half-boundaries": {"thinking.group_size"},
     "sampled": {"prover.estimator", "prover.samples"}, "centred": set(),
+    "half-budget-first": {"training.budgets"}, "spread": {"data.train_files"},
 }  # fmt: skip
 
 

@@ -157,6 +157,17 @@ def test_a_curriculum_begins_with_half_of_the_budget(profile, tmp_path):
     assert max(r.trace_tokens for r in made.rollouts) == 40
 
 
+def test_any_method_takes_the_curriculum_of_a_profile_and_a_method_its_own(profile, tmp_path):
+    low = replace(profile, training=replace(profile.training, budgets=(0.25, 1.0)))
+    made, _ = one_batch(low, "episode_progress", tmp_path / "quarter")
+    assert max(r.trace_tokens for r in made.rollouts) == 10
+    made.state.log_history.append({"generated": low.training.tokens // 2})
+    assert made.present_budget == 40
+    made, _ = one_batch(low, "budget_curriculum", tmp_path / "half")
+    assert max(r.trace_tokens for r in made.rollouts) == 20
+    assert runs.training_key(low, "outcome", 0) != runs.training_key(profile, "outcome", 0)
+
+
 def test_the_outcome_of_budget_relative_is_paid_to_the_answer_alone(real, tmp_path):
     made, out = one_batch(real, "budget_relative", tmp_path)
     rewards = np.array([float(r.grade.correct) for r in made.rollouts]).reshape(2, 6)

@@ -29,6 +29,7 @@ RANGES = {
     "training.group_size": (2, math.inf),  # a group is its own baseline
     "training.learning_rate": (1e-12, 1), "training.temperature": (0.01, 100),
     "training.max_grad_norm": (1e-6, math.inf), "training.length_weight": (0, 0.999),
+    "training.budgets": (0.001, 1),  # shares of C0
     "evaluation.samples": (4, math.inf),  # pass@4 and maj@4 need them
     "evaluation.temperature": (0, 100), "evaluation.top_p": (0.001, 1),
 }  # fmt: skip
@@ -46,7 +47,8 @@ CHOICES = {
 }  # fmt: skip
 NOT_EMPTY = (
     "model.name", "thinking.close_tag", "thinking.close_text", "data.levels", "lora.targets",
-    "training.methods", "training.seeds", "evaluation.budgets",
+    "training.methods", "training.seeds", "training.budgets", "evaluation.budgets",
+    "data.train_files",
 )  # fmt: skip
 
 

@@ -153,6 +153,8 @@ class Data:
     train: int = 1500
     validation: int = 100
     test: int = 250
+    # Files of the folder, without ".jsonl", that training problems are from; `train` counts each's.
+    train_files: tuple[str, ...] = later(("train",), before=("train",))
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,9 @@ class Training:
     validate_every: int = later(10, before=10)  # steps between validations; 0 for none
     refresh_every: int = later(10, before=10)  # steps that use one set of stale prefixes
     length_weight: float = later(0.2, before=0.2)  # of the length penalty, in [0, 1)
+    # Of rollouts, as shares of C0, in equal parts of a run: (0.5, 1.0) is a budget curriculum for
+    # any method of RL. The method `budget_curriculum` has its own.
+    budgets: tuple[float, ...] = later((1.0,), before=(1.0,))
     cuts: int = later(4, before=4)  # budgets, evenly spaced up to C0, of `budget_relative`
     rounds: int = later(4, before=4)  # of sampling and fine-tuning, of the forms of STaR
     sampling_rows: int = later(0, before=0)  # rollouts sampled, and probed, at a time; 0: a step's
@@ -264,7 +269,7 @@ class Profile:
 
     @property
     def problems(self) -> Path:
-        """Folder that holds `train.jsonl`, `validation.jsonl` and `test.jsonl`."""
+        """Folder that holds the training problems, `validation.jsonl` and `test.jsonl`."""
         return ROOT / self.data.folder
 
 

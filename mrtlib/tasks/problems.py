@@ -118,13 +118,17 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     path.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def check_splits(folder: Path) -> None:
+def check_splits(folder: Path, train: str = "train") -> None:
     """Raise ProblemError where the splits of a folder do not have the same levels.
 
     A method would be trained on what it is never asked, or asked what it was never trained on.
+
+    Args:
+        train: file of the training problems, without ".jsonl"; of several, the first. What
+            further ones have of other levels is meant to be learned beside.
     """
     levels = {name: {p.level for p in load_problems(folder / f"{name}.jsonl")}
-              for name in SPLIT_NAMES}  # fmt: skip
+              for name in (train, *SPLIT_NAMES[1:])}  # fmt: skip
     known = set.union(*levels.values())
     lacking = [f"{name}.jsonl has none of {', '.join(sorted(known - found))}"
                for name, found in levels.items() if known - found]  # fmt: skip

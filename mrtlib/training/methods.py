@@ -55,7 +55,8 @@ class Method:
     above_prefix: bool = False  # `rollouts` needs J at the prefix
     answering: float = 0.0  # share of a group that is made to answer at the prefix
     wider: int = 1  # times as many rollouts of a problem as the profile says
-    budgets: tuple[float, ...] = (1.0,)  # of the rollouts, as shares of C0: equal parts of the run
+    # Of the rollouts, as shares of C0, in equal parts of the run; none: as the profile says.
+    budgets: tuple[float, ...] = ()
 
 
 def penalised(group: Group) -> Array:

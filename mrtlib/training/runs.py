@@ -197,7 +197,8 @@ def training_key(profile: Profile, method: str, seed: int) -> str:
         profile.training, methods=(), seeds=(), learning_rate={method: rate},
         alpha=alpha, validate_every=Training.validate_every,
     )  # fmt: skip
-    files = [profile.problems / f"{name}.jsonl" for name in ("train", "validation")]
+    names = (*profile.data.train_files, "validation")
+    files = [profile.problems / f"{name}.jsonl" for name in names]
     problems = file_hashes(files, profile.problems)
     return work_key(
         replace(profile, training=training), "model lora thinking data prover training",

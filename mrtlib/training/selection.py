@@ -25,7 +25,7 @@ from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import BLANK_LINE, check_problems
 from mrtlib.prover.prover import Measurement, Prover
 from mrtlib.rollouts import Reader, Rollout
-from mrtlib.tasks.problems import load_problems
+from mrtlib.training.starts import training_problems
 
 # From the seed of a step's rollouts to that of its answers at cuts, of its sampled J, and of the
 # comparison of exact with sampled J at the start; the last two as in the trainer.
@@ -57,7 +57,7 @@ class Source:
     def __init__(self, profile: Profile, seed: int) -> None:
         """Read problems and tokenizer."""
         self.profile, self.seed = profile, seed
-        self.problems = load_problems(profile.problems / "train.jsonl", profile.data.train)
+        self.problems = training_problems(profile)
         self.tokenizer = load_tokenizer(profile)
         self.reader = Reader(self.tokenizer, profile.thinking)
         if profile.prover.estimator == "exact":

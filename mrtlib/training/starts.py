@@ -11,13 +11,32 @@ from pathlib import Path
 
 import numpy as np
 
+from mrtlib.config import Profile
 from mrtlib.models.sampling import Sample
 from mrtlib.prover.probes import Termination
 from mrtlib.rollouts import Reader, Rollout, of_record
 from mrtlib.shards import Shards
 from mrtlib.tasks.grading import grade
-from mrtlib.tasks.problems import Problem
+from mrtlib.tasks.problems import Problem, ProblemError, load_problems
 from mrtlib.training.ranks import Ranks
+
+
+def training_problems(profile: Profile) -> list[Problem]:
+    """Return the problems that a profile trains on, file by file.
+
+    Raises:
+        ProblemError: a file is missing or has faults, or two files have a problem in common.
+    """
+    found: dict[str, Problem] = {}
+    for name in profile.data.train_files:
+        problems = load_problems(profile.problems / f"{name}.jsonl", profile.data.train)
+        if twice := [p.id for p in problems if p.id in found]:
+            raise ProblemError(
+                f"{name}.jsonl has {len(twice)} problem(s) of the files before it, {twice[0]!r} "
+                "first; take them out of one, or leave one of data.train_files out"
+            )
+        found |= {p.id: p for p in problems}
+    return list(found.values())
 
 
 @dataclass(frozen=True)

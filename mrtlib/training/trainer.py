@@ -32,7 +32,7 @@ from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import check_problems
 from mrtlib.prover.prover import Measurement, Prover
 from mrtlib.rollouts import Reader, Rollout
-from mrtlib.tasks.problems import Problem, load_problems
+from mrtlib.tasks.problems import Problem
 from mrtlib.training import payment
 from mrtlib.training.collecting import Collected, Collector
 from mrtlib.training.grpo import grpo_settings
@@ -41,7 +41,7 @@ from mrtlib.training.methods import METHODS, Method, largest_share, mean_square
 from mrtlib.training.ranks import Ranks
 from mrtlib.training.schedule import rate_at, share_done, stage
 from mrtlib.training.served import ServedPolicy
-from mrtlib.training.starts import StalePrefixes, Start, group_starts
+from mrtlib.training.starts import StalePrefixes, Start, group_starts, training_problems
 
 # `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -71,7 +71,7 @@ class MRTTrainer(GRPOTrainer):
     def __init__(self, profile: Profile, method: str, seed: int, folder: Path) -> None:
         """Build base, adapters and data from the profile; `folder` takes the checkpoints."""
         self.profile, self.method, self.mrt_seed = profile, method, seed
-        self.problem_list = load_problems(profile.problems / "train.jsonl", profile.data.train)
+        self.problem_list = training_problems(profile)
         self.tokenizer = load_tokenizer(profile)
         self.reader = Reader(self.tokenizer, profile.thinking)
         if profile.prover.estimator == "exact":
@@ -381,7 +381,9 @@ class MRTTrainer(GRPOTrainer):
     @property
     def present_budget(self) -> int:
         """The thinking tokens that a rollout may have at this point of the run."""
-        share = stage(self.form.budgets, share_done(self.state.log_history, self.profile.training))
+        training = self.profile.training
+        budgets = self.form.budgets or training.budgets
+        share = stage(budgets, share_done(self.state.log_history, training))
         return max(1, int(share * self.budget))
 
 

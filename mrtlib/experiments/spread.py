@@ -1,0 +1,93 @@
+"""Training problems of which a group of the base has spread: some rollouts are right, and not all.
+
+Of the others a group pays nothing for its outcome, as all its rollouts get the same. DAPO (arXiv
+2503.14476) samples on until a step has none of them; here they are left out once, before training.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+from mrtlib.config import Profile
+from mrtlib.evaluation.sweep import Evaluator
+from mrtlib.models.loading import work_keys
+from mrtlib.rollouts import Rollout
+from mrtlib.shards import Shards, complete
+from mrtlib.tasks.problems import Problem, ProblemError, as_record, load_problems, write_problems
+
+FILE = "spread"  # of the problems that are left, beside train.jsonl
+MEASURE = "natural_accuracy"  # of a group
+NONE, ALL = 0.0, 1.0
+
+
+def as_in_training(profile: Profile) -> Profile:
+    """Return a profile that evaluates with groups as they are sampled in training."""
+    training = profile.training
+    return replace(profile, evaluation=replace(
+        profile.evaluation, samples=training.group_size, temperature=training.temperature,
+        top_p=1.0, extensions=0, context=0,
+    ))  # fmt: skip
+
+
+def shares_right(profile: Profile, seed: int) -> dict[str, float]:
+    """Return the share of right rollouts in a group of the base, for each problem of train.jsonl.
+
+    Sampled part by part, from what is on record on; says how far it is.
+
+    Args:
+        seed: of the rollouts.
+    """
+    own = as_in_training(profile)
+    problems = load_problems(own.problems / "train.jsonl", own.data.train)
+    size = own.evaluation.shard
+    parts = [problems[i : i + size] for i in range(0, len(problems), size)]
+    contents = [{"problems": [as_record(p) for p in part], "seed": seed} for part in parts]
+    keys = work_keys(own, "model evaluation thinking", contents)
+    shards = Shards(own.runs / "spread" / "measures", "measures")
+
+    @cache
+    def evaluator() -> Evaluator:
+        """Load the model when there is something to sample."""
+        return Evaluator.load(own, "base", seed, None)
+
+    def sample(i: int) -> dict[str, list[dict]]:
+        groups = evaluator().rollouts(parts[i])
+        return {"measures": [row(group, seed, own.thinking.budget) for group in groups]}
+
+    complete({"measures": shards}, keys, sample, "groups of the base")
+    found = shards.read(keys)
+    return dict(zip(found["problem"], found["value"], strict=True))
+
+
+def row(group: Sequence[Rollout], seed: int, budget: int) -> dict:
+    """Return how much of a group is right, as a row of `measures`."""
+    problem, right = group[0].problem, sum(r.grade.correct for r in group)
+    return {"part": "base", "method": "base", "seed": seed, "set": "train",
+            "level": problem.level, "problem": problem.id, "measure": MEASURE, "budget": budget,
+            "value": right / len(group), "n": len(group)}  # fmt: skip
+
+
+def with_spread(profile: Profile, seed: int) -> list[Problem]:
+    """Return the problems of train.jsonl of which a group of the base has spread."""
+    shares = shares_right(profile, seed)
+    problems = load_problems(profile.problems / "train.jsonl", profile.data.train)
+    return [problem for problem in problems if NONE < shares[problem.id] < ALL]
+
+
+def write_with_spread(profile: Profile, seed: int) -> dict[str, int]:
+    """Write `with_spread` beside train.jsonl; return how many of each level there are.
+
+    `data.train_files = ["spread"]` in a profile then trains on them alone.
+
+    Raises:
+        ProblemError: there are none; the base is right always or never.
+    """
+    problems = with_spread(profile, seed)
+    if not problems:
+        raise ProblemError(
+            f"in no group of {profile.training.group_size} rollouts is the base right in some and "
+            "wrong in others; larger groups, or other problems, may have spread"
+        )
+    write_problems(profile.problems / f"{FILE}.jsonl", problems)
+    return dict(Counter(problem.level for problem in problems))
