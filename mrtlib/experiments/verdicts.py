@@ -12,7 +12,7 @@ import pandas as pd
 
 from mrtlib.config import ROOT, Profile, load_profile
 from mrtlib.evaluation.comparison import Models
-from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
+from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds, problems_of
 from mrtlib.experiments import study_votes
 from mrtlib.experiments.study_results import MRT, Found, difference, removed, tokens
 from mrtlib.stats import ratio
@@ -116,15 +116,20 @@ def minus(found: dict[str, float]) -> tuple[float, float, float]:
     return -found["estimate"], -found["high"], -found["low"]
 
 
-def gains(models: Models, method: str, c0: int) -> tuple[float, float, float]:
+def gains(
+    models: Models, method: str, c0: int, among: str = "all"
+) -> tuple[float, float, float]:  # fmt: skip
     """Return the ratio of a method's gain over the base to that of outcome RL, with its interval.
 
     Gains are in natural accuracy at C0. The base has no seeds: it stands against each of them.
+
+    Args:
+        among: the level of the problems, or "all".
     """
     place, seeds = ("natural_accuracy", c0), paired_seeds(models, method, "outcome")
-    index = models["base", 0][place]
+    index = problems_of(models["base", 0][place], among)
     ours, other, base = (
-        by_seed_and_problem([models[m, s][place] for s in own], index, "all")
+        by_seed_and_problem([models[m, s][place] for s in own], index, among)
         for m, own in ((method, seeds), ("outcome", seeds), ("base", [0]))
     )
     found = ratio(ours - base, other - base, level_of_each(index))

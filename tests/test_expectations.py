@@ -1,0 +1,71 @@
+"""What was expected is read from intervals and bounds, whichever way the study came out."""
+
+import numpy as np
+import pytest
+from test_study_results import C0, LEVELS, made
+from test_verdicts import models
+
+from mrtlib.experiments import expectations, verdicts
+from mrtlib.experiments.study_results import Found
+from mrtlib.stats import ratio
+
+
+def said(table) -> dict[str, str]:
+    return dict(zip(table["expectation"], table["verdict"], strict=True))
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.15, "confirmed"), (-0.15, "refuted")])
+def test_expectations_are_confirmed_or_refuted_by_their_intervals(shift, verdict):
+    table = expectations.expectations([Found("long", "test", models(shift))], C0)
+    mine = said(table)
+    assert mine["share of outcome RL's regret removed at C0"] == verdict
+    assert mine["the same at C0, by a tenth"] == verdict
+    assert mine["share of outcome RL's regret removed at 4 C0"] == verdict
+    assert mine["share of outcome RL's regret removed at 2 C0"] == "not run yet"
+    assert mine["share of the regret of length_penalty removed at C0"] == "not run yet"
+    own = table[table["method"] == "mixed_group"]
+    assert set(own["part"]) == {"long"} and set(own["seeds"]) == {4}
+    assert tuple(table.columns) == expectations.COLUMNS
+
+
+def test_a_rival_of_the_same_length_of_run_is_compared_seed_by_seed():
+    both = made({"base": -0.1, "outcome": 0.0, "mixed_group": 0.1, "length_penalty": -0.1})
+    for metrics in both.values():
+        metrics["regret", 4 * C0] = metrics["regret", C0]
+    table = expectations.expectations([Found("middle", "test", both)], C0)
+    name = "share of the regret of length_penalty removed at C0"
+    row = table.set_index("expectation").loc[name]
+    ours, rival = (np.array([[float(v[0]) for v in both[m, s]["regret", C0]] for s in range(4)])
+                   for m in ("mixed_group", "length_penalty"))  # fmt: skip
+    want = ratio(ours, rival, np.array(LEVELS))
+    assert row["measured"] == pytest.approx(1 - want.estimate)
+    assert (row["low"], row["high"]) == pytest.approx((1 - want.high, 1 - want.low))
+    assert row["verdict"] == "confirmed"
+    assert said(table)["share of the regret of budget_relative removed at C0"] == "not run yet"
+
+
+def test_tokens_of_the_base_stand_against_every_seed():
+    found = models(0.15)
+    measured, low, high = expectations.fewer_tokens(found, "mixed_group", "base", C0)
+    assert low <= measured <= high
+    worse = models(-0.3)
+    assert expectations.fewer_tokens(worse, "mixed_group", "base", C0) == (0.0, 0.0, 0.0)
+
+
+def test_gains_on_the_hard_level_are_of_its_problems_alone():
+    found = models(0.15)
+    place, hard = ("natural_accuracy", C0), [i for i, level in enumerate(LEVELS) if level == "four"]
+    ours, other, base = (
+        np.array([[float(v[0]) for v in found[m, s][place]] for s in seeds])[:, hard]
+        for m, seeds in (("mixed_group", range(4)), ("outcome", range(4)), ("base", [0]))
+    )
+    want = ratio(ours - base, other - base, np.array(["four"] * len(hard)))
+    table = expectations.expectations([Found("long", "test", found)], C0)
+    row = table.set_index("expectation").loc["gain over the base to outcome RL's, on `four`"]
+    assert row[["measured", "low", "high"]].tolist() == pytest.approx(list(vars(want).values()))
+    assert row["measured"] != pytest.approx(verdicts.gains(found, "mixed_group", C0)[0])
+
+
+def test_without_records_nothing_is_claimed():
+    table = expectations.expectations([], C0)
+    assert set(table["verdict"]) == {"not run yet"} and len(table) == len(expectations.RIVALS)
