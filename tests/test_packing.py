@@ -93,3 +93,21 @@ def test_long_traces_do_not_join_over_a_short_prompt():
 
 def test_no_prompts_no_families():
     assert families([]) == []
+
+
+def test_a_trie_is_the_same_however_its_sequences_are_cut_into_pieces():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        whole, single, nodes = Trie(), Trie(), [ROOT]
+        for _ in range(rng.integers(1, 10)):
+            at, tokens = int(rng.choice(nodes)), rng.integers(0, 3, rng.integers(0, 6)).tolist()
+            path, node = whole.extend(at, tokens), at
+            for token, child in zip(tokens, path, strict=True):
+                [node] = single.extend(node, [token])
+                assert node == child
+            nodes += path
+        assert (whole.tokens, whole.parents, whole.depths) == (
+            single.tokens, single.parents, single.depths)  # fmt: skip
+        pairs = list(zip(whole.parents, whole.tokens, strict=True))
+        assert len(set(pairs)) == len(pairs)  # a shared prefix is stored once
+        assert whole.depths == [0 if p == ROOT else whole.depths[p] + 1 for p in whole.parents]

@@ -1,6 +1,7 @@
 """Training problems in several files, and those of which a group of the base has spread."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -102,3 +103,12 @@ def test_no_file_is_written_where_no_group_has_spread(profile, monkeypatch):
     with pytest.raises(ProblemError, match="is the base right in some"):
         spread.write_with_spread(profile, 0)
     assert not (profile.problems / "spread.jsonl").exists()
+
+
+def test_the_committed_problems_with_spread_are_training_problems_of_both_levels():
+    folder = load_profile("study").problems
+    train = {p.id: p for p in load_problems(folder / "train.jsonl")}
+    chosen = load_problems(folder / "spread.jsonl")
+    assert all(train[p.id] == p for p in chosen)
+    counts = Counter(p.level for p in chosen)
+    assert 0 < counts["four"] < counts["three"] < 1500

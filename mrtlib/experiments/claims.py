@@ -302,7 +302,7 @@ def of_study(steps: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     tokens = ends.index.get_level_values("part").map(parts).to_numpy()
     shares = steps[list(study_logs.QUANTITIES)].stack().dropna()
     free = [name for name, form in METHODS.items()  # they begin with the same rollouts
-            if not form.from_prefixes and form.wider == 1 and form.budgets[0] == 1.0]  # fmt: skip
+            if not form.from_prefixes and form.wider == 1 and not form.budgets]  # fmt: skip
     gap = first_batch(steps[steps["method"].isin(free)]).groupby("seed").agg(np.ptp).max(axis=None)
     return checked([
         ("runs that ended before their tokens were spent", (ends < tokens).sum(), 0, 0),

@@ -29,24 +29,36 @@ class Trie:
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
-    _children: dict[tuple[int, int], int] = field(default_factory=dict)
+    _children: dict[tuple[int, int], int] = field(default_factory=dict)  # that begin a piece
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def extend(self, node: int, tokens: Sequence[int]) -> list[int]:
         """Add a sequence below a node (`ROOT`, or one returned before); return its nodes."""
-        path = []
+        path: list[int] = []
         for token in tokens:
-            child = self._children.get((node, token))
+            child = self._child(node, token)
             if child is None:
-                child = len(self.tokens)
-                self._children[node, token] = child
-                self.tokens.append(token)
-                self.parents.append(node)
-                self.depths.append(0 if node == ROOT else self.depths[node] + 1)
-            node = child
-            path.append(node)
+                return path + self._append(node, tokens[len(path) :])
+            path.append(node := child)
+        return path
+
+    def _child(self, node: int, token: int) -> int | None:
+        """Return the node of a token behind another, if there is one."""
+        after = node + 1  # where a sequence was added in one piece
+        if after < len(self) and self.parents[after] == node and self.tokens[after] == token:
+            return after
+        return self._children.get((node, token))
+
+    def _append(self, node: int, tokens: Sequence[int]) -> list[int]:
+        """Add a sequence that nothing is there of."""
+        first, depth = len(self), 0 if node == ROOT else self.depths[node] + 1
+        self._children[node, tokens[0]] = first
+        path = list(range(first, first + len(tokens)))
+        self.tokens += tokens
+        self.parents += [node, *path[:-1]]
+        self.depths += range(depth, depth + len(tokens))
         return path
 
 
