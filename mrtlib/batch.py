@@ -200,7 +200,8 @@ def seeds_on_record(profile: Profile, seed: int) -> int:
 def _key(profile: Profile) -> str:
     """Return what decides a run, but for its seeds: all settings, the base, and the problems."""
     parts = "model lora thinking data prover training evaluation"
-    problems = file_hashes(profile.problems.glob("*.jsonl"), profile.problems)
+    names = (*profile.data.train_files, "validation", "test")  # others of the folder are not read
+    problems = file_hashes([profile.problems / f"{n}.jsonl" for n in names], profile.problems)
     return work_key(profile, parts, name=profile.name, problems=problems)
 
 

@@ -105,6 +105,19 @@ def test_every_file_that_decides_what_a_model_does_is_in_the_key(copied, file):
     assert all(old != new for old, new in zip(before, after, strict=True))
 
 
+def test_a_problem_file_that_a_run_does_not_read_changes_no_key_of_it(copied):
+    before = batch._key(copied)
+    shutil.copy(copied.problems / "larger.jsonl", copied.problems / "mine.jsonl")
+    assert batch._key(copied) == before  # what is on record stays found
+    for name in ("train", "validation", "test"):
+        with open(copied.problems / f"{name}.jsonl", "ab") as stream:
+            stream.write(b"\n")
+        before, old = batch._key(copied), before
+        assert before != old
+    data = replace(copied.data, train_files=("train", "mine"))
+    assert batch._key(replace(copied, data=data)) != before
+
+
 def test_words_about_a_model_change_no_key(copied):
     before = work_key(copied, "model")
     for file in ("README.md", "training.json"):
