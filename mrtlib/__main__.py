@@ -55,7 +55,11 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=problems)
     own = command.add_subparsers(metavar="fetch | spread")
     _add_fetch(own)
-    _add(own, "spread", spread, "choose training problems whose groups have spread")
+    command = own.add_parser("spread", help="choose training problems whose groups have spread")
+    command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
+    command.add_argument("--name", required=True, help="of the file, without .jsonl")
+    command.add_argument("--seed", type=_seed, default=argparse.SUPPRESS, help="of the rollouts")
+    command.set_defaults(run=spread)
     command = commands.add_parser("reasoner", help="make the embedded reasoner anew")
     command.add_argument("--seed", type=_seed, default=0)
     command.set_defaults(run=reasoner)
@@ -76,7 +80,7 @@ def _add_fetch(commands) -> None:
     command.add_argument("--revision", help="commit of it; the newest if not said")
     command.add_argument("--validation", type=_count, default=100, help="problems of each level")
     command.add_argument("--test", type=_count, default=100, help="the same, of a set of your own")
-    command.add_argument("--seed", type=_seed, default=0)
+    command.add_argument("--seed", type=_seed, default=argparse.SUPPRESS)
     command.set_defaults(run=fetch)
 
 
@@ -197,12 +201,12 @@ def problems(options: argparse.Namespace) -> None:
 
 
 def spread(options: argparse.Namespace) -> None:
-    """Write spread.jsonl beside the training problems; prints how many of each level it has."""
+    """Write the training problems whose groups have spread; prints how many of each level."""
     profile = load_profile(options.profile)
-    from mrtlib.experiments.spread import FILE, write_with_spread
+    from mrtlib.experiments.spread import write_with_spread
 
-    for level, count in write_with_spread(profile, options.seed).items():
-        print(f"{FILE}: {count} problems of level {level}")
+    for level, count in write_with_spread(profile, options.seed, options.name).items():
+        print(f"{options.name}: {count} problems of level {level}")
 
 
 def reasoner(options: argparse.Namespace) -> None:

@@ -118,7 +118,7 @@ def reproduce(
             it were run nevertheless.
     """
     profiles = profiles_in(profile)
-    for splits in {(own.problems, own.data.train_files[0]) for own in profiles}:  # most share them
+    for splits in {(own.problems, own.data.train_files) for own in profiles}:  # most share them
         check_splits(*splits)
     for own in profiles:
         check_folder(own.runs)
@@ -200,7 +200,8 @@ def seeds_on_record(profile: Profile, seed: int) -> int:
 def _key(profile: Profile) -> str:
     """Return what decides a run, but for its seeds: all settings, the base, and the problems."""
     parts = "model lora thinking data prover training evaluation"
-    names = (*profile.data.train_files, "validation", "test")  # others of the folder are not read
+    # The splits that runs read; the files of the study's further sets are in their own keys.
+    names = dict.fromkeys(("train", *profile.data.train_files, "validation", "test"))
     problems = file_hashes([profile.problems / f"{n}.jsonl" for n in names], profile.problems)
     return work_key(profile, parts, name=profile.name, problems=problems)
 

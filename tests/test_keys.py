@@ -114,8 +114,23 @@ def test_a_problem_file_that_a_run_does_not_read_changes_no_key_of_it(copied):
             stream.write(b"\n")
         before, old = batch._key(copied), before
         assert before != old
-    data = replace(copied.data, train_files=("train", "mine"))
-    assert batch._key(replace(copied, data=data)) != before
+    own = replace(copied, data=replace(copied.data, train_files=("train", "mine")))
+    before = batch._key(own)
+    shutil.copy(copied.problems / "five.jsonl", copied.problems / "mine.jsonl")
+    assert batch._key(own) != before
+
+
+@pytest.mark.parametrize("name", config.COMMITTED)
+def test_the_manifest_of_a_committed_run_has_its_key(name):
+    own = load_profile(name)
+    assert read_json(own.runs / "manifest.json")["key"] == batch._key(own)
+
+
+def test_a_budget_curriculum_is_in_the_keys_of_those_that_take_it():
+    low = replace(TINY, training=replace(TINY.training, budgets=(0.5, 1.0)))
+    same = [m for m in config.TRAINED_METHODS
+            if training_key(low, m, 0) == training_key(TINY, m, 0)]  # fmt: skip
+    assert same == ["budget_curriculum"]  # it has its own
 
 
 def test_words_about_a_model_change_no_key(copied):

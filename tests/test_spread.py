@@ -60,14 +60,30 @@ def test_files_with_a_problem_in_common_or_missing_are_refused(profile):
         training_problems(trained_on(profile, "nothing"))
     with pytest.raises(ProfileError, match="data.train_files is empty"):
         check(trained_on(profile))
+    train = load_problems(profile.problems / "train.jsonl")
+    write_problems(profile.problems / "renamed.jsonl", [replace(train[3], id="other")])
+    with pytest.raises(ProblemError, match="'other' first"):
+        training_problems(trained_on(profile, "train", "renamed"))
 
 
-def test_levels_of_the_first_file_are_those_that_are_asked(profile):
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_what_is_held_out_is_not_trained_on(profile, split):
+    held = load_problems(profile.problems / f"{split}.jsonl")
+    write_problems(profile.problems / "mine.jsonl", [replace(held[2], id="mine")])
+    with pytest.raises(ProblemError, match=f"1 problem.* of {split}.jsonl are trained on"):
+        training_problems(trained_on(profile, "train", "mine"))
+
+
+def test_training_files_together_have_the_levels_that_are_asked(profile):
     train = load_problems(profile.problems / "train.jsonl")
     write_problems(profile.problems / "hard.jsonl", [p for p in train if p.level == "four"])
-    check_splits(profile.problems, "train")
+    write_problems(profile.problems / "five.jsonl", [replace(train[0], level="five")])
+    check_splits(profile.problems, ["train"])
     with pytest.raises(ProblemError, match="hard.jsonl has none of three"):
-        check_splits(profile.problems, "hard")
+        check_splits(profile.problems, ["hard"])
+    with pytest.raises(ProblemError, match="hard and five.jsonl has none of three"):
+        check_splits(profile.problems, ["hard", "five"])
+    check_splits(profile.problems, ["hard", "train", "five"])  # five is learned beside
 
 
 def test_problems_with_spread_are_those_whose_groups_are_neither_all_right_nor_all_wrong(
@@ -92,17 +108,23 @@ def test_problems_with_spread_are_those_whose_groups_are_neither_all_right_nor_a
 
 def test_the_command_writes_a_file_that_can_be_trained_on(profile, monkeypatch, capsys):
     monkeypatch.setattr(__main__, "load_profile", lambda name: profile)
-    assert __main__.main(["problems", "spread", "--profile", "smoke", "--seed", "3"]) == 0
+    command = "problems {} spread --profile smoke --name mine {}"
+    assert __main__.main(command.format("", "--seed 3").split()) == 0
     assert "problems of level" in capsys.readouterr().out
-    assert training_problems(trained_on(profile, spread.FILE)) == spread.with_spread(profile, 3)
+    mine = trained_on(profile, "mine")
+    assert training_problems(mine) == spread.with_spread(profile, 3)
+    assert __main__.main(command.format("--seed 3", "").split()) == 0  # the same again
+    assert __main__.main(command.format("", "--seed 4").split()) == 2
+    assert "is there with other problems" in capsys.readouterr().err
+    assert training_problems(mine) == spread.with_spread(profile, 3)
 
 
 def test_no_file_is_written_where_no_group_has_spread(profile, monkeypatch):
     monkeypatch.setattr(spread, "shares_right", lambda *_: dict.fromkeys(
         [p.id for p in load_problems(profile.problems / "train.jsonl")], 1.0))  # fmt: skip
     with pytest.raises(ProblemError, match="is the base right in some"):
-        spread.write_with_spread(profile, 0)
-    assert not (profile.problems / "spread.jsonl").exists()
+        spread.write_with_spread(profile, 0, "mine")
+    assert not (profile.problems / "mine.jsonl").exists()
 
 
 def test_the_committed_problems_with_spread_are_training_problems_of_both_levels():

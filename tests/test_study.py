@@ -22,7 +22,7 @@ def test_every_method_is_in_the_study_and_the_main_ones_at_two_lengths(profile):
     for run in runs:
         seeds[run.part.name, run.method] += 1
     assert all(seeds[part, m] == 10 for part in ("short", "long") for m in study.MAIN)
-    assert all(seeds["middle", m] == 5 for m in ("outcome", *study.REST))  # compared with it
+    assert all(seeds["middle", m] == 5 for m in (*study.BESIDE, *study.REST))  # compared with it
     assert len({run.name for run in runs}) == len(runs)
 
 

@@ -100,6 +100,11 @@ def _check_together(profile: Profile) -> None:
         raise ProfileError(
             f"training.micro_batch must divide problems_per_step * group_size ({rows})"
         )
+    if list(training.budgets) != sorted(training.budgets):
+        raise ProfileError(
+            f"training.budgets = {list(training.budgets)} falls; shares of C0 must ascend, for "
+            "prefixes that were thought within a larger budget do not fit a smaller one"
+        )
     if max(profile.evaluation.budgets) > thinking.budget:
         raise ProfileError(
             "evaluation.budgets must lie between 1 and C0, which is thinking.budget = "

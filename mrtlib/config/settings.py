@@ -153,7 +153,8 @@ class Data:
     train: int = 1500
     validation: int = 100
     test: int = 250
-    # Files of the folder, without ".jsonl", that training problems are from; `train` counts each's.
+    # Files of the folder, without ".jsonl", with the training problems; `train` is how many of each
+    # level are taken of each.
     train_files: tuple[str, ...] = later(("train",), before=("train",))
 
 
@@ -198,7 +199,7 @@ class Training:
     refresh_every: int = later(10, before=10)  # steps that use one set of stale prefixes
     length_weight: float = later(0.2, before=0.2)  # of the length penalty, in [0, 1)
     # Of rollouts, as shares of C0, in equal parts of a run: (0.5, 1.0) is a budget curriculum for
-    # any method of RL. The method `budget_curriculum` has its own.
+    # any method of RL but `budget_curriculum`, which has its own. Credit and regret stay at C0.
     budgets: tuple[float, ...] = later((1.0,), before=(1.0,))
     cuts: int = later(4, before=4)  # budgets, evenly spaced up to C0, of `budget_relative`
     rounds: int = later(4, before=4)  # of sampling and fine-tuning, of the forms of STaR

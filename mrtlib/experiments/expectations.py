@@ -6,12 +6,11 @@ way: it says that a number is larger than a bound, and the interval decides.
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from mrtlib.evaluation.comparison import Models, used_at_equal_accuracy
-from mrtlib.evaluation.results import paired_seeds
-from mrtlib.experiments.study_results import FEWEST, MRT, Found, removed
+from mrtlib.evaluation.results import paired_seeds, relative_regret
+from mrtlib.experiments.study_results import FEWEST, MRT, Found
 from mrtlib.experiments.verdicts import NOT, NOT_RUN, REPRODUCED, gains, verdict
 
 WORDS = {REPRODUCED: "confirmed", NOT: "refuted"}
@@ -19,8 +18,6 @@ COLUMNS = ("part", "method", "seeds", "expectation", "measured", "low", "high", 
 BUDGETS = {"C0/4": 0.25, "C0/2": 0.5, "C0": 1, "2 C0": 2, "4 C0": 4}
 RIVALS = ("length_penalty", "budget_relative")
 HARD = "four"
-NUMBERS = ["estimate", "low", "high"]
-UNKNOWN = (np.nan,) * 3
 
 
 def expectations(found: Sequence[Found], c0: int) -> pd.DataFrame:
@@ -29,52 +26,56 @@ def expectations(found: Sequence[Found], c0: int) -> pd.DataFrame:
     Args:
         found: from `study_results.recorded`.
     """
-    parts = [part for part in found if part.set == "test"]
     rows = [
         {"part": part.part, "method": method, **row}
-        for part in parts
+        for part in found if part.set == "test"
         for method in MRT if len(paired_seeds(part.models, method, "outcome")) >= FEWEST
-        for row in of_method(part, method, c0)
+        for row in of_method(part.models, method, c0)
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    unmet = [_row(_against_rival(rival), UNKNOWN, 0.0, 0) for rival in RIVALS
-             if _against_rival(rival) not in set(table["expectation"])]  # fmt: skip
-    return pd.DataFrame([*rows, *[{"part": "", "method": "", **row} for row in unmet]],
-                        columns=COLUMNS)  # fmt: skip
+    said = {row["expectation"] for row in rows}
+    rows += [{"part": "", "method": "", **_not_run(_against_rival(rival))}
+             for rival in RIVALS if _against_rival(rival) not in said]  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def of_method(part: Found, method: str, c0: int) -> list[dict]:
+def of_method(models: Models, method: str, c0: int) -> list[dict]:
     """Return what was expected of one form of MRT, from the runs of one length."""
-    models = part.models
     seeds = len(paired_seeds(models, method, "outcome"))
     rows = [_row("tokens used, at outcome RL's best accuracy: times fewer",
                  fewer_tokens(models, method, "outcome", c0), 1.6, seeds),
             _row("tokens used, at the base's best accuracy: times fewer",
                  fewer_tokens(models, method, "base", c0), 3.0, seeds)]  # fmt: skip
-    less = removed([part]).set_index(["method", "budget"])
-    for name, times in BUDGETS.items():
-        place = method, round(c0 * times)
-        numbers = less.loc[place, NUMBERS] if place in less.index else UNKNOWN
-        rows.append(_row(f"share of outcome RL's regret removed at {name}", numbers, 0.0, seeds))
-    rows.append(_row("the same at C0, by a tenth", less.loc[(method, c0), NUMBERS], 0.1, seeds))
+    bounds = [(f"share of outcome RL's regret removed at {name}", times, 0.0)
+              for name, times in BUDGETS.items()]  # fmt: skip
+    bounds.append(("share of outcome RL's regret removed at C0, a tenth or more", 1, 0.1))
+    for words, times, bound in bounds:
+        rows.append(_removed(models, method, "outcome", round(c0 * times), words, bound))
     for rival in RIVALS:  # of the same length of run, where it has both
-        if (shared := len(paired_seeds(models, method, rival))) >= FEWEST:
-            numbers = regret_removed_of(models, method, rival, c0)
-            rows.append(_row(_against_rival(rival), numbers, 0.0, shared))
+        if len(paired_seeds(models, method, rival)) >= FEWEST:
+            rows.append(_removed(models, method, rival, c0, _against_rival(rival), 0.0))
     hard = gains(models, method, c0, HARD)
     return [*rows, _row(f"gain over the base to outcome RL's, on `{HARD}`", hard, 2.0, seeds)]
+
+
+def _removed(
+    models: Models, method: str, other: str, budget: int, words: str, bound: float
+) -> dict:
+    """Return the row of the share of another's regret that a method removes at a budget.
+
+    It is of the seeds for which both were measured there.
+    """
+    there = {key: metrics for key, metrics in models.items() if ("regret", budget) in metrics}
+    seeds = len(paired_seeds(there, method, other))
+    if seeds < FEWEST:
+        return _not_run(words)
+    found = relative_regret(_against(there, method, other), method, budget)
+    return _row(words, (found.estimate, found.low, found.high), bound, seeds)
 
 
 def fewer_tokens(models: Models, method: str, other: str, c0: int) -> tuple[float, ...]:
     """Return how many times fewer tokens a method uses for the other's best accuracy up to C0."""
     table = used_at_equal_accuracy(_against(models, method, other), c0)
     return tuple(table.loc[0, ["times_fewer", "low", "high"]])
-
-
-def regret_removed_of(models: Models, method: str, rival: str, c0: int) -> Sequence[float]:
-    """Return the share of a rival's regret at C0 that a method removes."""
-    table = removed([Found("", "", _against(models, method, rival))])
-    return table.set_index("budget").loc[c0, NUMBERS]
 
 
 def _against(models: Models, method: str, other: str) -> Models:
@@ -89,8 +90,12 @@ def _against_rival(rival: str) -> str:
     return f"share of the regret of {rival} removed at C0"
 
 
+def _not_run(words: str) -> dict:
+    return {"seeds": 0, "expectation": words, "verdict": NOT_RUN}
+
+
 def _row(words: str, numbers: Sequence[float], bound: float, seeds: int) -> dict:
     measured, low, high = (float(number) for number in numbers)
     said = verdict(low, high, bound)
     return {"seeds": seeds, "expectation": words, "measured": measured, "low": low, "high": high,
-            "bound": bound, "verdict": NOT_RUN if np.isnan(measured) else WORDS.get(said, said)}
+            "bound": bound, "verdict": WORDS.get(said, said)}

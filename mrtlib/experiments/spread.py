@@ -1,4 +1,4 @@
-"""Training problems of which a group of the base has spread: some rollouts are right, and not all.
+"""Training problems of which a group of the base has spread: some rollouts right, some wrong.
 
 Of the others a group pays nothing for its outcome, as all its rollouts get the same. DAPO (arXiv
 2503.14476) samples on until a step has none of them; here they are left out once, before training.
@@ -14,9 +14,15 @@ from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.models.loading import work_keys
 from mrtlib.rollouts import Rollout
 from mrtlib.shards import Shards, complete
-from mrtlib.tasks.problems import Problem, ProblemError, as_record, load_problems, write_problems
+from mrtlib.tasks.problems import (
+    Problem,
+    ProblemError,
+    as_record,
+    load_problems,
+    write_problems,
+)
+from mrtlib.training.starts import training_problems
 
-FILE = "spread"  # of the problems that are left, beside train.jsonl
 MEASURE = "natural_accuracy"  # of a group
 NONE, ALL = 0.0, 1.0
 
@@ -31,7 +37,7 @@ def as_in_training(profile: Profile) -> Profile:
 
 
 def shares_right(profile: Profile, seed: int) -> dict[str, float]:
-    """Return the share of right rollouts in a group of the base, for each problem of train.jsonl.
+    """Return the share of right rollouts in a group of the base, for each training problem.
 
     Sampled part by part, from what is on record on; says how far it is.
 
@@ -39,7 +45,7 @@ def shares_right(profile: Profile, seed: int) -> dict[str, float]:
         seed: of the rollouts.
     """
     own = as_in_training(profile)
-    problems = load_problems(own.problems / "train.jsonl", own.data.train)
+    problems = training_problems(own)
     size = own.evaluation.shard
     parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     contents = [{"problems": [as_record(p) for p in part], "seed": seed} for part in parts]
@@ -69,25 +75,35 @@ def row(group: Sequence[Rollout], seed: int, budget: int) -> dict:
 
 
 def with_spread(profile: Profile, seed: int) -> list[Problem]:
-    """Return the problems of train.jsonl of which a group of the base has spread."""
+    """Return the training problems of which a group of the base has spread."""
     shares = shares_right(profile, seed)
-    problems = load_problems(profile.problems / "train.jsonl", profile.data.train)
-    return [problem for problem in problems if NONE < shares[problem.id] < ALL]
+    return [problem for problem in training_problems(profile) if NONE < shares[problem.id] < ALL]
 
 
-def write_with_spread(profile: Profile, seed: int) -> dict[str, int]:
-    """Write `with_spread` beside train.jsonl; return how many of each level there are.
+def write_with_spread(profile: Profile, seed: int, name: str) -> dict[str, int]:
+    """Write `with_spread` beside the training problems; return how many of each level there are.
 
-    `data.train_files = ["spread"]` in a profile then trains on them alone.
+    `data.train_files = [name]` in a profile then trains on them alone.
+
+    Args:
+        name: of the file, without ".jsonl".
 
     Raises:
-        ProblemError: there are none; the base is right always or never.
+        ProblemError: the file is there already and has other problems; or there are none to write,
+            as the base is right always or never.
     """
+    path = profile.problems / f"{name}.jsonl"
     problems = with_spread(profile, seed)
     if not problems:
         raise ProblemError(
             f"in no group of {profile.training.group_size} rollouts is the base right in some and "
             "wrong in others; larger groups, or other problems, may have spread"
         )
-    write_problems(profile.problems / f"{FILE}.jsonl", problems)
-    return dict(Counter(problem.level for problem in problems))
+    if path.is_file() and load_problems(path) != problems:
+        raise ProblemError(
+            f"{path} is there with other problems, which runs may have been trained on; give "
+            "another --name"
+        )
+    write_problems(path, problems)
+    counts = Counter(problem.level for problem in problems)
+    return {level: counts[level] for level in {p.level: 0 for p in training_problems(profile)}}

@@ -20,6 +20,7 @@ from mrtlib.training.runs import train, training_key
 # Compared with ten seeds and at two lengths; the rest with five, at one.
 MAIN = ("outcome", "final_progress", "mixed_group", "episode_progress", "regret_to_go")
 REST = tuple(method for method in TRAINED_METHODS if method not in MAIN)
+BESIDE = ("outcome", "mixed_group")  # what the rest is compared with, at its length
 # Tokens through the model (sampled, probed, learned) in a run: about 60, 120 and 240 steps of
 # `outcome`. A step of the others has more of them or fewer, so they take fewer steps, or more.
 LENGTHS = {"short": 1_600_000, "middle": 3_200_000, "long": 6_400_000}
@@ -70,7 +71,7 @@ def compared(profile: Profile) -> list[Part]:
     return [
         Part("short", MAIN, seeds, trained_for(LENGTHS["short"])),
         Part("long", MAIN, seeds, trained_for(LENGTHS["long"])),
-        Part("middle", (MAIN[0], *REST), few, trained_for(LENGTHS["middle"])),
+        Part("middle", (*BESIDE, *REST), few, trained_for(LENGTHS["middle"])),
     ]
 
 

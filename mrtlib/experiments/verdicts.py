@@ -15,7 +15,7 @@ from mrtlib.evaluation.comparison import Models
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds, problems_of
 from mrtlib.experiments import study_votes
 from mrtlib.experiments.study_results import MRT, Found, difference, removed, tokens
-from mrtlib.stats import ratio
+from mrtlib.stats import ratio, two_way
 from mrtlib.store import read_csv
 
 REPRODUCED, NOT, OPEN = "reproduced", "not reproduced", "not decided"
@@ -122,6 +122,7 @@ def gains(
     """Return the ratio of a method's gain over the base to that of outcome RL, with its interval.
 
     Gains are in natural accuracy at C0. The base has no seeds: it stands against each of them.
+    Where outcome RL's own gain may be none, there is no ratio: all three are nan.
 
     Args:
         among: the level of the problems, or "all".
@@ -132,7 +133,10 @@ def gains(
         by_seed_and_problem([models[m, s][place] for s in own], index, among)
         for m, own in ((method, seeds), ("outcome", seeds), ("base", [0]))
     )
-    found = ratio(ours - base, other - base, level_of_each(index))
+    levels = level_of_each(index)
+    if not two_way(other - base, levels).low > 0:
+        return np.nan, np.nan, np.nan
+    found = ratio(ours - base, other - base, levels)
     return found.estimate, found.low, found.high
 
 

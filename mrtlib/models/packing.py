@@ -29,7 +29,7 @@ class Trie:
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
-    _children: dict[tuple[int, int], int] = field(default_factory=dict)  # that begin a piece
+    _children: dict[tuple[int, int], int] = field(default_factory=dict)  # first nodes of pieces
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -52,7 +52,7 @@ class Trie:
         return self._children.get((node, token))
 
     def _append(self, node: int, tokens: Sequence[int]) -> list[int]:
-        """Add a sequence that nothing is there of."""
+        """Add a sequence of which not even the first token is there."""
         first, depth = len(self), 0 if node == ROOT else self.depths[node] + 1
         self._children[node, tokens[0]] = first
         path = list(range(first, first + len(tokens)))

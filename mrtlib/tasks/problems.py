@@ -118,20 +118,23 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     path.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def check_splits(folder: Path, train: str = "train") -> None:
+def check_splits(folder: Path, train: Sequence[str] = SPLIT_NAMES[:1]) -> None:
     """Raise ProblemError where the splits of a folder do not have the same levels.
 
     A method would be trained on what it is never asked, or asked what it was never trained on.
 
     Args:
-        train: file of the training problems, without ".jsonl"; of several, the first. What
-            further ones have of other levels is meant to be learned beside.
+        train: files of the training problems, without ".jsonl". Where there are several, some may
+            have levels that are never asked: they are meant to be learned beside the others.
     """
     levels = {name: {p.level for p in load_problems(folder / f"{name}.jsonl")}
-              for name in (train, *SPLIT_NAMES[1:])}  # fmt: skip
-    known = set.union(*levels.values())
-    lacking = [f"{name}.jsonl has none of {', '.join(sorted(known - found))}"
-               for name, found in levels.items() if known - found]  # fmt: skip
+              for name in (*train, *SPLIT_NAMES[1:])}  # fmt: skip
+    trained = " and ".join(train)
+    levels[trained] = set.union(*(levels[name] for name in train))
+    splits = (trained, *SPLIT_NAMES[1:])
+    known = set.union(*(levels[name] for name in (splits if len(train) == 1 else splits[1:])))
+    lacking = [f"{name}.jsonl has none of {', '.join(sorted(known - levels[name]))}"
+               for name in splits if known - levels[name]]  # fmt: skip
     if lacking:
         raise ProblemError(
             f"the splits in {folder} have different levels: {'; '.join(lacking)}; add problems of "

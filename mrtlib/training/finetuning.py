@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 
 from mrtlib import credit
-from mrtlib.config import Profile
+from mrtlib.config import Profile, ProfileError
 from mrtlib.models.loading import (
     adapters_to_float32,
     add_lora,
@@ -72,8 +72,10 @@ def fine_tune(
     not change in between.
 
     Raises:
-        ProblemError, ModelError, ProverError: before any sampling.
+        ProfileError, ProblemError, ModelError, ProverError: before any sampling.
     """
+    if profile.training.budgets != (1.0,):
+        raise ProfileError(f"{method} samples within C0 alone; training.budgets is for RL")
     run = FineTuning(profile, method, seed, work)
     rows = run.finished()
     for number in range(run.rounds_done, profile.training.rounds):

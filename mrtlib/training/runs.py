@@ -25,6 +25,7 @@ from mrtlib.store import (
 )
 from mrtlib.training.checkpoints import Marking, history, newest
 from mrtlib.training.finetuning import FORMS, fine_tune
+from mrtlib.training.methods import METHODS
 from mrtlib.training.ranks import Ranks
 from mrtlib.training.schedule import share_done, spent
 from mrtlib.training.trainer import MRTTrainer
@@ -193,9 +194,11 @@ def training_key(profile: Profile, method: str, seed: int) -> str:
     """Return what decides a training: settings, base weights, problems, method, seed."""
     rate = profile.training.learning_rate[method]
     alpha = 0.0 if method == "outcome" else profile.training.alpha  # it has no use for one
+    own = method in METHODS and METHODS[method].budgets
     training = replace(  # without what changes no adapter
         profile.training, methods=(), seeds=(), learning_rate={method: rate},
         alpha=alpha, validate_every=Training.validate_every,
+        budgets=Training.budgets if own else profile.training.budgets,
     )  # fmt: skip
     names = (*profile.data.train_files, "validation")
     files = [profile.problems / f"{name}.jsonl" for name in names]
