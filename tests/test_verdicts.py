@@ -51,15 +51,22 @@ def test_the_study_is_read_whichever_way_it_came_out(shift, expected):
     assert rows["claim"].str.contains("long runs").all()
 
 
-@pytest.mark.parametrize(("without", "verdict"), [([2], "reproduced"), ([2, 3], "not run yet")])
-def test_what_lies_beyond_the_budget_is_of_the_seeds_measured_there(without, verdict):
+@pytest.mark.parametrize(
+    ("without", "verdict"),
+    [([], "4 seeds, reproduced"), ([("outcome", 2)], "3 seeds, reproduced"),
+     ([("outcome", 2), ("outcome", 3)], "not run yet"),
+     ([("outcome", 2), ("mixed_group", 3)], "not run yet")],  # three each, and two pairs
+)  # fmt: skip
+def test_what_lies_beyond_the_budget_is_of_the_pairs_measured_there(without, verdict):
     found = models(0.15)
-    for seed in without:  # of four
-        del found["outcome", seed]["regret", 4 * C0]
+    for run in without:  # of four seeds
+        del found[run]["regret", 4 * C0]
     rows = pd.DataFrame(verdicts.of_study(Found("long", "test", found), C0))
-    said = rows.set_index(rows["claim"].str.partition(" (")[0])["verdict"]
-    assert said["less regret than outcome RL at 4 C0, by extrapolation"] == verdict
-    assert said["less regret than outcome RL at C0"] == "reproduced"
+    rows = rows.set_index(rows["claim"].str.partition(" (")[0])
+    row = rows.loc["less regret than outcome RL at 4 C0, by extrapolation"]
+    assert row["verdict"] == verdict.rpartition(", ")[2]
+    assert verdict.rpartition(", ")[0] in row["claim"]
+    assert rows.loc["less regret than outcome RL at C0", "verdict"] == "reproduced"
 
 
 def test_gains_over_the_base_are_a_ratio_of_paired_means():
@@ -110,7 +117,7 @@ def test_a_constant_bonus_is_read_from_the_checks_of_its_notebook(monkeypatch):
 def test_claims_of_votes_are_of_the_forms_of_mrt():
     votes = voted({"base": 0.1, "outcome": 0.3, "mixed_group": 0.65, "final_progress": 0.5})
     [row] = verdicts.of_votes("long", votes)
-    assert "long runs, mixed_group" in row["claim"] and row["verdict"] == "reproduced"
+    assert "long runs, 3 seeds, mixed_group" in row["claim"] and row["verdict"] == "reproduced"
     assert verdicts.of_votes("", {}) == []
 
 

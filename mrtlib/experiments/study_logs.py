@@ -206,12 +206,10 @@ def in_words(record: pd.DataFrame, gaps: pd.DataFrame) -> str:
     parts = ["- " + ", ".join(said) + "."]
     mine = gaps[(gaps["quantity"] != QUANTITIES["validation_forced"]) & (gaps["seeds"] >= 3)]
     for part, rows in mine.groupby("part", sort=False):
-        seeds = rows["seeds"].max()
-        told = [f"`{row.method}` {row.quantity} {100 * row.estimate:+.1f} points "
-                f"[{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        told = [f"`{row.method}` {row.quantity} {100 * row.estimate:+z.1f} points "
+                f"[{100 * row.low:z.1f}, {100 * row.high:z.1f}], {row.seeds} seeds"
                 for row in rows.itertuples()]  # fmt: skip
-        parts.append(f"- *{part}* runs against outcome RL, validation, {seeds} seed(s): "
-                     + "; ".join(told) + ".")  # fmt: skip
+        parts.append(f"- *{part}* runs against outcome RL, validation: " + "; ".join(told) + ".")
     return "\n".join(parts)
 
 

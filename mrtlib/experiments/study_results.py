@@ -187,18 +187,23 @@ def by_level(found: Sequence[Found], c0: int) -> pd.DataFrame:
 def removed(found: Sequence[Found]) -> pd.DataFrame:
     """Return the share of outcome RL's regret that each method removes, by budget.
 
-    Each budget is of the seeds that were measured there, three or more of them.
+    Each budget is of the seeds for which both were measured there, three or more of them.
+
+    Returns:
+        part, set, method, level, budget, estimate, low, high, decided, seeds.
     """
     tables = []
     for part, name, models in found:
         budgets = {budget for metrics in models.values() for metric, budget in metrics
                    if metric == "regret"}  # fmt: skip
         for budget in sorted(budgets):
-            own = enough({key: metrics for key, metrics in models.items()
-                          if ("regret", budget) in metrics})  # fmt: skip
-            if any(method == "outcome" for method, _ in own):
+            there = {key: own for key, own in models.items() if ("regret", budget) in own}
+            seeds = {m: len(paired_seeds(there, m, "outcome")) for m in _compared(there)}
+            if seeds:
+                own = {key: there[key] for key in there if key[0] in (*seeds, "outcome")}
                 table = regret_removed(own, (budget,))
-                tables.append(table[table["level"] == "all"].assign(part=part, set=name))
+                table = table.assign(part=part, set=name, seeds=table["method"].map(seeds))
+                tables.append(table[table["level"] == "all"])
     return _joined(tables)
 
 
@@ -246,9 +251,10 @@ def in_words(table: pd.DataFrame) -> str:
     for (part, measure), rows in table.groupby(["part", "measure"], sort=False):
         name = "natural accuracy" if measure == PRIMARY[0] else "normalised regret"
         told = [f"`{row.method}` {100 * row.estimate:+z.1f} [{100 * row.low:z.1f}, "
-                f"{100 * row.high:z.1f}]" + ("" if row.decided else ", not decided")
+                f"{100 * row.high:z.1f}], {row.seeds} seeds"
+                + ("" if row.decided else ", not decided")
                 for row in rows.itertuples()]  # fmt: skip
         said.append(f"{name} at $C_0$ on the test problems after *{part}* runs, less that of "
-                    f"outcome RL, in points ({rows['seeds'].min()} seeds, 98.3 % intervals): "
+                    "outcome RL, in points (98.3 % intervals): "
                     + "; ".join(told) + ".")  # fmt: skip
     return "\n".join("- " + text[0].upper() + text[1:] for text in said)

@@ -71,17 +71,15 @@ def of_study(part: Found, c0: int) -> list[dict]:
     less = removed([part]).set_index(["method", "budget"])
     fewer = tokens([part], c0).set_index("method")
     for method in [m for m in MRT if m in fewer.index]:
-        seeds = len(paired_seeds(models, method, "outcome"))
-        where = f"{part.part} runs, {seeds} seeds, {method}"
+        where = _where(part, method)
         numbers = ["estimate", "low", "high"]
         rows += [
             row(f"less regret than outcome RL at C0 (share removed; {where})", "yes (figure 9)",
                 less.loc[(method, c0), numbers], 0.0, STUDY),
-            row(f"less regret than outcome RL at 4 C0, by extrapolation ({where})",
-                "yes (figure 9)", less.loc[(method, 4 * c0), numbers], 0.0, STUDY)
+            _beyond(part.part, method, less.loc[[(method, 4 * c0)]])
             if (method, 4 * c0) in less.index else
-            not_run(f"less regret than outcome RL at 4 C0, by extrapolation ({where})",
-                    "yes (figure 9)"),
+            not_run("less regret than outcome RL at 4 C0, by extrapolation "
+                    f"({part.part} runs, {method})", "yes (figure 9)"),
             row(f"fewer tokens at outcome RL's best accuracy (times; {where})",
                 "1.6 (figure 7)", fewer.loc[method, ["times_fewer", "low", "high"]], 1.6, STUDY),
             row(f"gain in natural accuracy over the base, to outcome RL's ({where})",
@@ -97,6 +95,20 @@ def of_study(part: Found, c0: int) -> list[dict]:
     return rows
 
 
+def _beyond(part: str, method: str, less: pd.DataFrame) -> dict[str, object]:
+    """Return the claim about 4 C0, where fewer seeds were measured than at C0."""
+    [found] = less.to_dict("records")
+    return row(f"less regret than outcome RL at 4 C0, by extrapolation ({part} runs, "
+               f"{found['seeds']} seeds, {method})", "yes (figure 9)",
+               [found[name] for name in ("estimate", "low", "high")], 0.0, STUDY)  # fmt: skip
+
+
+def _where(part: Found, method: str) -> str:
+    """Return whose runs a claim is about, and how many of them."""
+    seeds = len(paired_seeds(part.models, method, "outcome"))
+    return f"{part.part} runs, {seeds} seeds, {method}"
+
+
 def of_votes(part: str, models: Models) -> list[dict]:
     """Return the claims about votes of several rollouts.
 
@@ -105,7 +117,8 @@ def of_votes(part: str, models: Models) -> list[dict]:
     """
     table = study_votes.efficiency(models).set_index("method") if part else pd.DataFrame()
     return [
-        row(f"fewer tokens at outcome RL's best vote accuracy (times; {part} runs, {method})",
+        row("fewer tokens at outcome RL's best vote accuracy (times; "
+            f"{_where(Found(part, study_votes.SET, models), method)})",
             "1.6 (figure 7)", table.loc[method, ["times_fewer", "low", "high"]], 1.6, STUDY)
         for method in MRT if method in table.index
     ]  # fmt: skip
