@@ -74,8 +74,8 @@ CAPTIONS = {
     f"generated. {TRAINED} {CROSSED}",
     "study_curves": "Validation over tokens through the model, the study's runs from {model}. "
     + SEEDS,
-    "study_budgets": "Accuracy and normalised regret over the budget, short runs of the study; "
-    "beyond C0 of their seeds 0 to 2, where bands are wider for it. "
+    "study_budgets": "Accuracy and normalised regret over the budget, long runs of the study; "
+    "beyond C0 of seeds 0 to 2 of some methods, where bands are wider for it. "
     f"{TRAINED} {CROSSED}",
     "study_removed": "Share of outcome RL's regret that each method removes, paired, at equal "
     f"tokens through the model. {TRAINED} {CROSSED}",
