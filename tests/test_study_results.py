@@ -61,6 +61,25 @@ def test_differences_are_paired_and_primary_ones_are_wider(found):
     assert "not decided" not in words
 
 
+def test_what_stands_beside_the_rest_is_no_primary_comparison(found):
+    assert set(study_results.primary(found, C0)["part"]) == {"short"}
+    middle = [Found("middle", *rest) for _, *rest in found]
+    assert study_results.primary(middle, C0).empty
+    assert not study_results.differences(middle, C0).empty
+
+
+def test_tokens_used_are_of_the_seeds_that_both_have(found):
+    models = {key: dict(metrics) for key, metrics in found[0].models.items()}
+    want = study_results.tokens([Found("short", "test", models)], C0)
+    more = models["outcome", 0] | {
+        ("tokens", b): models["outcome", 0]["tokens", b].map(lambda v: 9 * v) for b in (56, C0)
+    }
+    models["outcome", 99] = more  # a seed without its pair
+    got = study_results.tokens([Found("short", "test", models)], C0)
+    assert got["times_fewer"].tolist() == pytest.approx(want["times_fewer"].tolist())
+    assert want["times_fewer"][0] > 0
+
+
 def test_two_seeds_are_not_compared(found):
     few = {k: v for k, v in found[0].models.items() if k[0] == "base" or k[1] < 2}
     assert study_results.differences([Found("short", "test", few)], C0).empty

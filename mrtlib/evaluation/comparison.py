@@ -50,32 +50,33 @@ def tokens_at_equal_accuracy(models: Models, c0: int) -> pd.DataFrame:
     where the method never gets there (tokens inf).
     """
     budgets = _budgets(models, c0)
-    return _equal(models, budgets, lambda method: budgets)
+    return _equal(models, budgets, lambda *_: budgets)
 
 
 def used_at_equal_accuracy(models: Models, c0: int) -> pd.DataFrame:
     """Return the same of the tokens that are used where thinking is cut at a budget.
 
     Each accuracy stands at the mean of the tokens used: traces end before the budget, too. These
-    means are taken as given; they vary much less than accuracies do.
+    means, of the seeds that both methods have, are taken as given; they vary much less than
+    accuracies do.
     """
     budgets = _budgets(models, c0)
 
-    def used(method: str) -> list[float]:
-        return [float(_values(models, method, ("tokens", b)).mean()) for b in budgets]
+    def used(method: str, beside: str) -> list[float]:
+        return [float(_values(models, method, ("tokens", b), beside).mean()) for b in budgets]
 
     return _equal(models, budgets, used)
 
 
 def _equal(
-    models: Models, budgets: list[int], tokens_of: Callable[[str], Sequence[float]]
+    models: Models, budgets: list[int], tokens_of: Callable[[str, str], Sequence[float]]
 ) -> pd.DataFrame:
     out, places = [], [("accuracy", b) for b in budgets]
     levels = level_of_each(next(iter(models.values()))[places[0]])
     for method in _rivals_of_outcome(models):
         ours = np.array([_values(models, method, place) for place in places])
         other = np.array([_values(models, "outcome", place, method) for place in places])
-        mine, theirs = tokens_of(method), tokens_of("outcome")
+        mine, theirs = tokens_of(method, "outcome"), tokens_of("outcome", method)
         times = times_fewer(mine, ours, other, levels, theirs)
         best = other.mean((1, 2)).max()
         tokens = tokens_to_reach(mine, ours.mean((1, 2)), best)

@@ -30,6 +30,7 @@ from mrtlib.stats import proportion, two_way
 MRT = tuple(method for method in MAIN if method not in ("outcome", "final_progress"))
 PRIMARY = ("natural_accuracy", "regret")  # at C0
 FAMILY_LEVEL = 1 - 0.05 / len(MRT)  # of one of the primary intervals of an outcome
+PRIMARY_PARTS = ("long", "short")  # of the main methods
 FEWEST = 3  # seeds: an interval of two does not cover
 # What is drawn of each method against outcome RL; the tokens as a share of the budget.
 DRAWN = {"natural_accuracy": "natural accuracy", "accuracy": "forced accuracy", "regret": "regret"}
@@ -132,7 +133,7 @@ def difference(
 
 
 def primary(found: Sequence[Found], c0: int) -> pd.DataFrame:
-    """Return the primary comparisons of the protocol, of each part that has them.
+    """Return the primary comparisons of the protocol, of each part of the main methods.
 
     Three comparisons share the error of an outcome, so each interval has 98.3 %.
 
@@ -142,7 +143,7 @@ def primary(found: Sequence[Found], c0: int) -> pd.DataFrame:
     rows = [
         {"part": part, "method": method, "measure": measure,
          **difference(models, method, measure, c0, FAMILY_LEVEL)}
-        for part, name, models in found if name == SETS[0]
+        for part, name, models in found if name == SETS[0] and part in PRIMARY_PARTS
         for measure in PRIMARY
         for method in _compared(models) if method in MRT
     ]  # fmt: skip

@@ -14,7 +14,14 @@ from mrtlib.config import ROOT, Profile, load_profile
 from mrtlib.evaluation.comparison import Models
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds, problems_of
 from mrtlib.experiments import study_votes
-from mrtlib.experiments.study_results import MRT, Found, difference, removed, tokens
+from mrtlib.experiments.study_results import (
+    MRT,
+    PRIMARY_PARTS,
+    Found,
+    difference,
+    removed,
+    tokens,
+)
 from mrtlib.stats import ratio, two_way
 from mrtlib.store import read_csv
 
@@ -59,7 +66,7 @@ def claims(profile: Profile, found: Sequence[Found]) -> pd.DataFrame:
         found: from `study_results.recorded`.
     """
     on_test, c0 = [f for f in found if f.set == "test"], profile.thinking.budget
-    rows = [claim for f in on_test if f.part in ("long", "short") for claim in of_study(f, c0)]
+    rows = [claim for f in on_test if f.part in PRIMARY_PARTS for claim in of_study(f, c0)]
     votes = of_votes(*study_votes.voted(profile))
     rest = of_rest(on_test, c0)
     return pd.DataFrame([*rows, *votes, *rest, *of_tiny(), *of_backtracking()], columns=COLUMNS)
