@@ -9,6 +9,7 @@ from transformers import LlamaConfig
 
 from mrtlib import batch, config
 from mrtlib.config import Profile, Training, key_texts, later, load_profile
+from mrtlib.config.settings import COMMITTED
 from mrtlib.evaluation import sweep
 from mrtlib.models import loading
 from mrtlib.models.loading import work_key
@@ -120,7 +121,7 @@ def test_a_problem_file_that_a_run_does_not_read_changes_no_key_of_it(copied):
     assert batch._key(own) != before
 
 
-@pytest.mark.parametrize("name", config.COMMITTED)
+@pytest.mark.parametrize("name", COMMITTED)
 def test_the_manifest_of_a_committed_run_has_its_key(name):
     own = load_profile(name)
     assert read_json(own.runs / "manifest.json")["key"] == batch._key(own)
