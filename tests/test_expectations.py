@@ -87,6 +87,16 @@ def test_gains_on_the_hard_level_are_of_its_problems_alone():
     assert row["measured"] != pytest.approx(verdicts.gains(found, "mixed_group", C0)[0])
 
 
+def test_a_study_of_other_problems_has_no_expectation_of_its_levels():
+    found = models(0.15)
+    for metrics in found.values():
+        for place, values in metrics.items():
+            index = values.index.set_levels(["hard", "easy"], level="level")
+            metrics[place] = values.set_axis(index)
+    table = expectations.expectations([Found("long", "test", found)], C0)
+    assert not table["expectation"].str.contains("four").any() and len(table) > 5
+
+
 def test_there_is_no_ratio_of_gains_where_outcome_rl_may_have_gained_nothing():
     found = made({"base": 0.0, "outcome": 0.0, "mixed_group": 0.3})
     for metrics in found.values():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mrtlib.evaluation.comparison import Models, used_at_equal_accuracy
-from mrtlib.evaluation.results import paired_seeds, relative_regret
+from mrtlib.evaluation.results import level_names, paired_seeds, relative_regret
 from mrtlib.experiments.study_results import FEWEST, MRT, Found
 from mrtlib.experiments.verdicts import NOT, NOT_RUN, REPRODUCED, gains, verdict
 
@@ -53,8 +53,10 @@ def of_method(models: Models, method: str, c0: int) -> list[dict]:
     for rival in RIVALS:  # of the same length of run, where it has both
         if len(paired_seeds(models, method, rival)) >= FEWEST:
             rows.append(_removed(models, method, rival, c0, _against_rival(rival), 0.0))
-    hard = gains(models, method, c0, HARD)
-    return [*rows, _row(f"gain over the base to outcome RL's, on `{HARD}`", hard, 2.0, seeds)]
+    if HARD in level_names(models["base", 0]["natural_accuracy", c0]):
+        hard = gains(models, method, c0, HARD)
+        rows.append(_row(f"gain over the base to outcome RL's, on `{HARD}`", hard, 2.0, seeds))
+    return rows
 
 
 def _removed(
