@@ -247,7 +247,9 @@ def read_arrow(path: Path, name: str) -> pa.Table:
     try:
         data = path.read_bytes()
         _check_seal(data)
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        # No threads: a process that ends while Arrow's still run may abort (apache/arrow 34314).
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read(use_threads=False)
     except FileNotFoundError as error:
         raise StoreError(f"{path} does not exist; run the step that writes it first") from error
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -302,7 +304,7 @@ def as_frame(table: pa.Table) -> pd.DataFrame:
 
     NaN is a value to whatever counts, groups or compares texts, and no text is not an answer.
     """
-    frame = table.to_pandas()
+    frame = table.to_pandas(use_threads=False)  # see `read_arrow`
     for field in table.schema:
         if field.nullable and pa.types.is_string(field.type):
             frame[field.name] = pd.Series(table[field.name].to_pylist(), dtype=object)

@@ -237,6 +237,20 @@ def made(folder) -> list[tuple[int, int]]:
     return [tuple(map(int, line.split())) for line in lines]
 
 
+def test_reading_records_leaves_no_thread_that_may_abort_the_end_of_a_process(tmp_path):
+    store.write_table(tmp_path / "a.parquet", "progress", [progress_row(sample=i) for i in range(9)])
+    code = (
+        "import sys; from pathlib import Path; import psutil\n"
+        "from mrtlib.store import read_table\n"
+        "before = psutil.Process().num_threads()\n"
+        "rows = read_table(Path(sys.argv[1]), 'progress')\n"
+        "print(len(rows), psutil.Process().num_threads() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.parquet")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["9", "0"]
+
+
 def test_two_processes_divide_the_parts_of_one_work(tmp_path):
     both = [worker(tmp_path, "abcdefgh") for _ in range(2)]
     assert [one.wait(60) for one in both] == [0, 0]
