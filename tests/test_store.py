@@ -238,7 +238,8 @@ def made(folder) -> list[tuple[int, int]]:
 
 
 def test_reading_records_leaves_no_thread_that_may_abort_the_end_of_a_process(tmp_path):
-    store.write_table(tmp_path / "a.parquet", "progress", [progress_row(sample=i) for i in range(9)])
+    rows = [progress_row(sample=i) for i in range(9)]
+    store.write_table(tmp_path / "a.parquet", "progress", rows)
     code = (
         "import sys; from pathlib import Path; import psutil\n"
         "from mrtlib.store import read_table\n"
