@@ -41,13 +41,13 @@ def expectations(found: Sequence[Found], c0: int) -> pd.DataFrame:
 def of_method(models: Models, method: str, c0: int) -> list[dict]:
     """Return what was expected of one form of MRT, from the runs of one length."""
     seeds = len(paired_seeds(models, method, "outcome"))
-    rows = [_row("tokens used, at outcome RL's best accuracy: times fewer",
+    rows = [_row("times fewer tokens used than by outcome RL",
                  fewer_tokens(models, method, "outcome", c0), 1.6, seeds),
-            _row("tokens used, at the base's best accuracy: times fewer",
+            _row("times fewer tokens used than by the base",
                  fewer_tokens(models, method, "base", c0), 3.0, seeds)]  # fmt: skip
-    bounds = [(f"share of outcome RL's regret removed at {name}", times, 0.0)
+    bounds = [(f"regret of outcome RL removed at {name}", times, 0.0)
               for name, times in BUDGETS.items()]  # fmt: skip
-    bounds.append(("share of outcome RL's regret removed at C0, a tenth or more", 1, 0.1))
+    bounds.append(("regret of outcome RL removed at C0, by a tenth", 1, 0.1))
     for words, times, bound in bounds:
         rows.append(_removed(models, method, "outcome", round(c0 * times), words, bound))
     for rival in RIVALS:  # of the same length of run, where it has both
@@ -89,7 +89,7 @@ def _against(models: Models, method: str, other: str) -> Models:
 
 
 def _against_rival(rival: str) -> str:
-    return f"share of the regret of {rival} removed at C0"
+    return f"regret of {rival} removed at C0"
 
 
 def _not_run(words: str) -> dict:
