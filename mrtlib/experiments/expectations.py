@@ -10,7 +10,7 @@ import pandas as pd
 
 from mrtlib.evaluation.comparison import Models, used_at_equal_accuracy
 from mrtlib.evaluation.results import level_names, paired_seeds, relative_regret
-from mrtlib.experiments.study_results import FEWEST, MRT, Found
+from mrtlib.experiments.study_results import FEWEST, MRT, Found, paired_with_outcome
 from mrtlib.experiments.verdicts import NOT, NOT_RUN, REPRODUCED, gains, verdict
 
 WORDS = {REPRODUCED: "confirmed", NOT: "refuted"}
@@ -29,7 +29,7 @@ def expectations(found: Sequence[Found], c0: int) -> pd.DataFrame:
     rows = [
         {"part": part.part, "method": method, **row}
         for part in found if part.set == "test"
-        for method in MRT if len(paired_seeds(part.models, method, "outcome")) >= FEWEST
+        for method in paired_with_outcome(part.models) if method in MRT
         for row in of_method(part.models, method, c0)
     ]  # fmt: skip
     said = {row["expectation"] for row in rows}

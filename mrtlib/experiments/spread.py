@@ -36,8 +36,8 @@ def as_in_training(profile: Profile) -> Profile:
     ))  # fmt: skip
 
 
-def shares_right(profile: Profile, seed: int) -> dict[str, float]:
-    """Return the share of right rollouts in a group of the base, for each training problem.
+def shares_right(profile: Profile, problems: Sequence[Problem], seed: int) -> dict[str, float]:
+    """Return the share of right rollouts in a group of the base, for each problem.
 
     Sampled part by part, from what is on record on; says how far it is.
 
@@ -45,7 +45,6 @@ def shares_right(profile: Profile, seed: int) -> dict[str, float]:
         seed: of the rollouts.
     """
     own = as_in_training(profile)
-    problems = training_problems(own)
     size = own.evaluation.shard
     parts = [problems[i : i + size] for i in range(0, len(problems), size)]
     contents = [{"problems": [as_record(p) for p in part], "seed": seed} for part in parts]
@@ -76,8 +75,9 @@ def row(group: Sequence[Rollout], seed: int, budget: int) -> dict:
 
 def with_spread(profile: Profile, seed: int) -> list[Problem]:
     """Return the training problems of which a group of the base has spread."""
-    shares = shares_right(profile, seed)
-    return [problem for problem in training_problems(profile) if NONE < shares[problem.id] < ALL]
+    problems = training_problems(profile)
+    shares = shares_right(profile, problems, seed)
+    return [problem for problem in problems if NONE < shares[problem.id] < ALL]
 
 
 def write_with_spread(profile: Profile, seed: int, name: str) -> dict[str, int]:

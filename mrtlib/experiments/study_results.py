@@ -104,7 +104,7 @@ def enough(models: Models) -> Models:
             if key[0] == "base" or seeds[key[0]] >= FEWEST}  # fmt: skip
 
 
-def _compared(models: Models) -> list[str]:
+def paired_with_outcome(models: Models) -> list[str]:
     """Return the methods that share three seeds with `outcome`, or more."""
     methods = [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
     return [m for m in methods if len(paired_seeds(models, m, "outcome")) >= FEWEST]
@@ -145,7 +145,7 @@ def primary(found: Sequence[Found], c0: int) -> pd.DataFrame:
          **difference(models, method, measure, c0, FAMILY_LEVEL)}
         for part, name, models in found if name == SETS[0] and part in PRIMARY_PARTS
         for measure in PRIMARY
-        for method in _compared(models) if method in MRT
+        for method in paired_with_outcome(models) if method in MRT
     ]  # fmt: skip
     columns = ["part", "method", "measure", "estimate", "low", "high", "seeds"]
     table = pd.DataFrame(rows, columns=columns)
@@ -162,7 +162,7 @@ def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
         {"part": part, "set": name, "method": method, "measure": words,
          **difference(models, method, measure, c0)}
         for part, name, models in found
-        for method in _compared(models)
+        for method in paired_with_outcome(models)
         for measure, words in DRAWN.items()
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -178,7 +178,7 @@ def by_level(found: Sequence[Found], c0: int) -> pd.DataFrame:
         {"part": part, "method": method, "level": level, "measure": words,
          **difference(models, method, measure, c0, among=level)}
         for part, name, models in found if name == SETS[0]
-        for method in _compared(models)
+        for method in paired_with_outcome(models)
         for level in level_names(models["base", 0][PRIMARY[0], c0])
         for measure, words in DRAWN.items() if measure in PRIMARY
     ]  # fmt: skip
@@ -199,7 +199,7 @@ def removed(found: Sequence[Found]) -> pd.DataFrame:
                    if metric == "regret"}  # fmt: skip
         for budget in sorted(budgets):
             there = {key: own for key, own in models.items() if ("regret", budget) in own}
-            seeds = {m: len(paired_seeds(there, m, "outcome")) for m in _compared(there)}
+            seeds = {m: len(paired_seeds(there, m, "outcome")) for m in paired_with_outcome(there)}
             if seeds:
                 own = {key: there[key] for key in there if key[0] in (*seeds, "outcome")}
                 table = regret_removed(own, (budget,))
