@@ -86,7 +86,7 @@ def test_every_claim_has_a_row_whatever_is_on_record():
     profile = load_profile("study")
     none = verdicts.claims(profile, [])
     assert tuple(none.columns) == verdicts.COLUMNS
-    assert (none["verdict"] == "not run yet").sum() == 2
+    assert (none["verdict"] == "not run yet").sum() == len(verdicts.REST)
     assert none["claim"].is_unique and none["command"].str.len().min() > 5
     some = verdicts.claims(profile, [
         Found("short", "test", models(-0.15)), Found("long", "test", models(0.15)),
@@ -121,9 +121,14 @@ def test_claims_of_votes_are_of_the_forms_of_mrt():
     assert verdicts.of_votes("", {}) == []
 
 
-def test_a_method_of_the_rest_is_compared_where_outcome_is_beside_it():
-    found = made({"base": -0.1, "outcome": 0.0, "length_penalty": -0.15})
+def test_a_method_of_the_rest_is_compared_where_its_rival_is_beside_it():
+    runs = {"base": -0.1, "outcome": 0.0, "length_penalty": -0.15, "star": 0.0}
+    found = made({**runs, "mrt_star_keep": 0.15, "mrt_star_cut": -0.15})
+    del found["mrt_star_cut", 0], found["star", 1]  # of four seeds each: two pairs are left
     rows = pd.DataFrame(verdicts.of_rest([Found("middle", "test", found)], C0))
-    penalty, curriculum = rows.itertuples()
-    assert penalty.verdict == "reproduced" and "middle runs" in penalty.claim
-    assert curriculum.verdict == "not run yet"
+    penalty, curriculum, kept, cut = rows.itertuples()
+    assert penalty.verdict == "reproduced" and "(middle runs, 4 seeds)" in penalty.claim
+    assert curriculum.verdict == cut.verdict == "not run yet"
+    assert kept.verdict == "reproduced" and "(middle runs, 3 seeds)" in kept.claim
+    ours = verdicts.difference(found, "mrt_star_keep", "regret", C0, other="star")
+    assert kept.measured == pytest.approx(-ours["estimate"])
