@@ -8,7 +8,7 @@ import pytest
 
 from mrtlib.config import Evaluation, load_profile
 from mrtlib.evaluation import comparison
-from mrtlib.evaluation.results import metrics_of, results
+from mrtlib.evaluation.results import by_seed_and_problem, metrics_of, results
 from mrtlib.experiments import claims
 
 C0, PROBLEMS, SAMPLES = 40, 6, 4
@@ -49,6 +49,17 @@ def tables():
 @pytest.fixture
 def models(tables, profile):
     return {run: metrics_of(found, profile) for run, found in tables.items()}
+
+
+def test_means_are_of_each_problem_whatever_its_samples_and_its_place():
+    index = pd.MultiIndex.from_tuples([("three", "a"), ("three", "b"), ("four", "c")],
+                                      names=["level", "problem"])  # fmt: skip
+    ragged = pd.Series([np.array([1.0]), np.array([0.0, 1.0]), np.array([0.0, 0.0, 1.0])], index)
+    means, fewer = pd.Series([0.5, 0.25, 1.0], index[::-1]), ragged[:2]
+    got = by_seed_and_problem([ragged, means, fewer], ragged, "all")
+    want = [[1.0, 0.5, 1 / 3], [1.0, 0.25, 0.5], [1.0, 0.5, np.nan]]
+    assert np.allclose(got, want, equal_nan=True)
+    assert by_seed_and_problem([ragged, means], ragged["four"], "four").tolist() == [[1 / 3], [0.5]]
 
 
 def test_regret_removed_is_signed_and_said(models):

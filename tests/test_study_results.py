@@ -123,7 +123,7 @@ def test_records_are_found_by_part_and_set(tmp_path, monkeypatch):
     (only,) = study_results.recorded(profile)
     assert (only.part, only.set) == ("short", "test")
     assert set(only.models) == {("base", 0), *(("outcome", s) for s in range(3))}
-    assert only.models["base", 0]["regret", C0]["three", "p2"].tolist() == [0.5]
+    assert only.models["base", 0]["regret", C0]["three", "p2"] == 0.5
 
 
 def test_a_level_is_compared_by_its_own_problems(found):

@@ -23,7 +23,8 @@ COLUMNS = (
 SHARES = (
     "natural_accuracy", "truncated", "pass@4", "maj@4", "accuracy", "regret", "official_regret",
 )  # fmt: skip
-# What is measured for one evaluated model: (metric, budget) -> samples of each problem.
+# What is measured for one evaluated model: (metric, budget) -> samples of each problem, or the
+# mean of them, which all estimates are made of.
 Metrics = dict[tuple[str, int], pd.Series]
 
 
@@ -144,7 +145,7 @@ def _rows(
             way = proportion if metric in SHARES and not other else two_way
             interval = way(values, level_of_each(part))
             label = f"diff_to_{other}_{metric}" if other else metric
-            samples = sum(int(problems_of(s, level).map(len).sum()) for s in series)
+            samples = sum(int(problems_of(s, level).map(np.size).sum()) for s in series)
             rows.append((method, name, level, label, budget, *vars(interval).values(), len(part),
                          samples))  # fmt: skip
     return rows
@@ -174,10 +175,17 @@ def paired_seeds(models: dict[tuple[str, int], Metrics], method: str, other: str
 
 def by_seed_and_problem(series: list[pd.Series], index: pd.Series, level: str) -> np.ndarray:
     """Return (S, P): the mean over samples for each seed and problem, aligned by problem."""
-    return np.array([
-        [float(np.mean(v)) for v in problems_of(values, level).reindex(index.index)]
-        for values in series
-    ])  # fmt: skip
+    return np.array([_means(problems_of(values, level), index.index) for values in series])
+
+
+def _means(values: pd.Series, index: pd.Index) -> np.ndarray:
+    """Return (P,): the mean over samples of each problem of an index; nan where it has none."""
+    aligned = values if values.index.equals(index) else values.reindex(index)
+    if aligned.dtype != object:  # they are means already
+        return aligned.to_numpy()
+    cells = [np.atleast_1d(cell) for cell in aligned]
+    sizes = np.array([len(cell) for cell in cells])
+    return np.add.reduceat(np.concatenate(cells), np.cumsum(sizes) - sizes) / sizes
 
 
 def relative_regret(

@@ -46,15 +46,29 @@ def rows_of(metrics: Metrics, labels: Row) -> list[dict]:
 
 
 def metrics_from(rows: pd.DataFrame) -> Metrics:
-    """Return the measures of one model as `evaluation.results.results` takes them.
+    """Return the measures of one model as `evaluation.results` takes them.
 
-    Each problem has one value, the mean over its rollouts, which is all that is used of them.
+    Each problem has one number, the mean over its rollouts, which is all that is used of them.
     """
-    found: Metrics = {}
-    for (name, budget), part in rows.groupby(["measure", "budget"], sort=False):
-        values = part.set_index(["level", "problem"])["value"]
-        found[str(name), int(budget)] = pd.Series(list(values.to_numpy()[:, None]), values.index)
-    return found
+    groups = rows.groupby(["measure", "budget"], sort=False).indices
+    levels, problems, values = (rows[name].to_numpy() for name in ("level", "problem", "value"))
+    return {
+        (str(name), int(budget)): pd.Series(values[at], _index(levels[at], problems[at]))
+        for (name, budget), at in groups.items()
+    }
+
+
+def _index(levels: Sequence[str], problems: Sequence[str]) -> pd.MultiIndex:
+    """Return the index of some problems; of the same ones the same object.
+
+    Two runs are then aligned at a glance, where their problems would be compared one by one.
+    """
+    return _known_index(tuple(levels), tuple(problems))
+
+
+@cache
+def _known_index(levels: tuple[str, ...], problems: tuple[str, ...]) -> pd.MultiIndex:
+    return pd.MultiIndex.from_arrays([levels, problems], names=["level", "problem"])
 
 
 @dataclass(frozen=True)
