@@ -68,7 +68,7 @@ def _study() -> Profile:
         training=Training(
             TRAINED_METHODS, tuple(range(10)), tokens=3_200_000, most_steps=2000, count="all",
             schedule="cosine", validate_every=20,
-            learning_rate=dict.fromkeys(TRAINED_METHODS, 2e-3),
+            learning_rate=dict.fromkeys(TRAINED_METHODS, 2e-3) | {"budget_relative": 1e-3},
         ),
         # Forced on to 4 C0, in steps of half a C0: further than the reasoner's 512 positions.
         evaluation=Evaluation(
