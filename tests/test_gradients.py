@@ -199,13 +199,13 @@ def test_no_advantage_is_larger_than_what_there_is_to_gain(doubt):
 
 
 def test_a_problem_keeps_its_weight_whatever_else_is_in_the_step():
-    from mrtlib.training.methods import mean_square, running_spread
+    from mrtlib.training.methods import mean_square, running_scale
 
     rng = np.random.default_rng(0)
     squares = [mean_square([rng.normal(size=40)]) for _ in range(20)]
-    low, high = (running_spread([*squares, s]) for s in (0.8**2, 1.2**2))
+    low, high = (running_scale([*squares, s]) for s in (0.8**2, 1.2**2))
     assert 1.2 / 0.8 > 1.4 and high / low < 1.05
-    assert running_spread([0.0]) > 0
+    assert running_scale([0.0]) > 0
 
 
 def test_the_enumeration_reads_what_it_should():

@@ -8,7 +8,7 @@ from mrtlib.training.methods import (
     RECENT,
     largest_share,
     mean_square,
-    running_spread,
+    running_scale,
 )
 
 EARLY = (np.array([0.1, 0.9, 0.9]), np.array([0, 20, 60]))
@@ -77,7 +77,7 @@ def test_empty_traces_are_harmless():
 def test_scale_is_that_of_whole_steps_so_that_noise_in_an_idle_group_stays_small():
     idle = (np.array([0.01, 0.012, 0.009]), np.array([0, 30, 60]))
     values = episode_progress([EARLY, LATE], 100) + episode_progress([idle, NEVER], 100)
-    out = [v / running_spread([mean_square(values)]) for v in values]
+    out = [v / running_scale([mean_square(values)]) for v in values]
     assert np.sqrt(np.mean(np.concatenate(out) ** 2)) == pytest.approx(1, abs=1e-3)
     assert np.abs(np.concatenate(out[2:])).max() < 0.02
     assert mean_square([]) == mean_square([np.zeros(0)]) == 0.0
@@ -85,8 +85,8 @@ def test_scale_is_that_of_whole_steps_so_that_noise_in_an_idle_group_stays_small
 
 def test_scale_is_that_of_recent_steps():
     old, new = [100.0] * 5, [0.25] * RECENT
-    assert running_spread(old + new) == pytest.approx(0.5, abs=1e-3)
-    assert running_spread([0.25, 1.75]) == pytest.approx(1.0, abs=1e-3)
+    assert running_scale(old + new) == pytest.approx(0.5, abs=1e-3)
+    assert running_scale([0.25, 1.75]) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_the_largest_share_of_a_step_counts_tokens():

@@ -15,7 +15,7 @@ from mrtlib.prover import probes, prover
 from mrtlib.prover.probes import ProverError
 from mrtlib.store import read_table
 from mrtlib.training import runs
-from mrtlib.training.methods import METHODS, mean_square, running_spread
+from mrtlib.training.methods import METHODS, mean_square, running_scale
 from mrtlib.training.runs import steps_of
 from mrtlib.training.trainer import MRTTrainer
 
@@ -76,7 +76,7 @@ def test_advantages_are_outcome_plus_alpha_times_the_episode_s_credit(profile, t
     curves = list(zip(made.found.J, ends, strict=True))
     form = METHODS["episode_progress"]
     values = form.credit(curves[:4], 40) + form.credit(curves[4:], 40)
-    size = running_spread([mean_square(values)])
+    size = running_scale([mean_square(values)])
     width = out["completion_ids"].shape[1]
     for row, rollout in enumerate(made.rollouts):
         marks = [0, *rollout.boundaries]

@@ -50,8 +50,8 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def spread() -> bool:
-    """Say whether a launcher will spread the model's weights over devices, which then load it."""
+def sharded() -> bool:
+    """Say whether a launcher will shard the model's weights over devices, which then load it."""
     return any(os.environ.get(name) == "true" for name in (FSDP, DEEPSPEED))
 
 
@@ -113,7 +113,7 @@ def load_base(profile: Profile, guard: bool = True) -> PreTrainedModel:
         )  # fmt: skip
     model = fetch(
         AutoModelForCausalLM, profile, config=config, dtype=dtype, use_safetensors=True,
-        quantization_config=quantised, device_map=None if spread() else {"": device()},
+        quantization_config=quantised, device_map=None if sharded() else {"": device()},
     )  # fmt: skip
     if guard and quantised:
         guard_4bit(model)

@@ -2,8 +2,8 @@
 
 A method says what every token of a rollout is paid (`rollouts`, over a group), what is paid to the
 tokens of each episode beside it (`credit`), and where rollouts begin. The trainer adds alpha times
-the credit, divided by its spread over recent steps (`running_spread`). The spread is one number for
-a whole step: it scales the credit's part of the gradient and does not turn it.
+the credit, divided by its scale over recent steps (`running_scale`). The scale is one number for
+a whole step: it sets the size of the credit's part of the gradient and does not turn it.
 
 A new method is a function like those in `mrtlib.credit` and a line here:
 
@@ -18,7 +18,7 @@ import numpy as np
 from mrtlib import credit
 from mrtlib.credit import Array, Curve, Group
 
-RECENT = 10  # steps in the running spread
+RECENT = 10  # steps in the running scale
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ def mean_square(values: Sequence[np.ndarray]) -> float:
     return float(np.mean(joined**2)) if joined.size else 0.0
 
 
-def running_spread(squares: Sequence[float]) -> float:
+def running_scale(squares: Sequence[float]) -> float:
     """Return what the credit of a step is divided by: its root mean square over recent steps.
 
-    Not over one group: where nothing happened in a group, J moves by noise alone, and a spread of
+    Not over one group: where nothing happened in a group, J moves by noise alone, and a scale of
     its own would make that noise as large as a real gain. And not over one step: over the last 10,
     a problem's weight hardly depends on the other problems of its step. With steps of 16 groups,
-    drawn from 500 recorded ones, this spread varies by 1.4 % from step to step (standard
+    drawn from 500 recorded ones, this scale varies by 1.4 % from step to step (standard
     deviation), and that of single steps by 14 %.
 
     Args:

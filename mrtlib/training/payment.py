@@ -11,7 +11,7 @@ import numpy as np
 from mrtlib import credit
 from mrtlib.credit import Curve, Group
 from mrtlib.rollouts import Rollout
-from mrtlib.training.methods import Method, running_spread
+from mrtlib.training.methods import Method, running_scale
 from mrtlib.training.starts import Start
 
 
@@ -73,14 +73,14 @@ def ends_of(
 
 def of_episodes(values: Sequence[np.ndarray], ends: Sequence[np.ndarray], squares: Sequence[float],
                 width: int) -> np.ndarray:  # fmt: skip
-    """Return the credit of each token, over its spread in recent steps, (B, width).
+    """Return the credit of each token, over its scale in recent steps, (B, width).
 
     Args:
         values: a rollout's credit (k,), for each rollout; `ends` (k + 1,) from `ends_of`.
         squares: `mean_square` of every step so far, this one last.
     """
-    spread = running_spread(squares)
-    return np.array([credit.per_token(value / spread, end, width)
+    scale = running_scale(squares)
+    return np.array([credit.per_token(value / scale, end, width)
                      for value, end in zip(values, ends, strict=True)])  # fmt: skip
 
 

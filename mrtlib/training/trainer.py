@@ -298,7 +298,7 @@ class MRTTrainer(GRPOTrainer):
     def _squares(self, values: list[np.ndarray]) -> list[float]:
         """Return the mean square of the credit of every step so far, and note that of this one.
 
-        From the log, which a checkpoint holds: a run that was cut goes on with the same spread.
+        From the log, which a checkpoint holds: a run that was cut goes on with the same scale.
         """
         known = [log["credit_square"] for log in self.state.log_history if "credit_square" in log]
         known.append(mean_square(values))
