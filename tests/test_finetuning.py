@@ -19,7 +19,7 @@ from mrtlib.rollouts import Reader, of_record
 from mrtlib.store import read_table
 from mrtlib.tasks.problems import load_problems
 from mrtlib.training import runs
-from mrtlib.training.finetuning import FORMS, FineTuning, fine_tune, make_trainer
+from mrtlib.training.finetuning import FORMS, FineTuning, fine_tune, make_trainer, to_read
 from mrtlib.training.selection import Sampling, Source, closed_prefix
 from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import SEED, Validator
@@ -310,6 +310,26 @@ def test_tokens_can_bound_what_is_read_as_well(toy, tmp_path):
     assert run.share(rows) == 660 / 1200
     assert FineTuning(toy, "mrt_star_keep", 0, tmp_path).share(rows) == 200 / 1200
     assert run.share([]) == 0
+
+
+def test_what_a_round_will_learn_is_in_its_share(profile, tmp_path):
+    """Else the first round learns with the tokens of the second, which has next to none left."""
+    training = replace(profile.training, count="all", tokens=60_000, rounds=3)
+    _, rows = fine_tune(replace(profile, training=training), "star", 0, tmp_path)
+    through = np.array([row["sampled"] + row["probed"] + (row["learned"] or 0) for row in rows])
+    ends = np.flatnonzero([row["learned"] is not None for row in rows]) + 1
+    rounds = [part.sum() for part in np.split(through, ends)[:-1]]
+    assert len(rounds) == 3
+    assert rounds == pytest.approx([20_000] * 3, rel=0.2)
+
+
+def test_what_learning_reads_is_foreseen(profile, done):
+    for number in range(ROUNDS):
+        work, rows = done["star"]
+        kept, _ = recorded(profile, work, "learned", number)
+        [learned] = [row["learned"] for row in rows if row["learned"]][number : number + 1]
+        assert to_read(kept, profile.training.micro_batch) == pytest.approx(learned, rel=0.1)
+    assert to_read([], 8) == 0
 
 
 def test_few_steps_end_a_run_as_well(toy, tmp_path):

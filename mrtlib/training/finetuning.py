@@ -64,8 +64,9 @@ def fine_tune(
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
     """Run the rounds of a form; return the trained policy and the rows of its `steps`.
 
-    A round ends when its share of the profile's tokens is spent. A row is one sampled step of
-    `problems_per_step` groups; the last one of a round has what learning from the round took.
+    A round stops sampling when its share of the profile's tokens is spent; where all tokens through
+    the model are counted, those of learning what it has kept are in that share. A row is one
+    sampled step of `problems_per_step` groups; the last one of a round has what learning took.
     What was sampled and kept, and each round's adapter, are written to `work`, and the adapter that
     was best on the validation problems to its folder `best`; a run that was cut goes on behind the
     last round that is whole. Each round is validated, unless `validate_every` is 0: the policy does
@@ -121,12 +122,17 @@ class FineTuning:
         table = self.steps.read(self.steps.keys())
         return table.astype(object).where(table.notna(), None).to_dict("records")
 
-    def share(self, rows: Sequence[dict[str, Any]]) -> float:
-        """Return which share of the run is done: tokens, or steps where they are bounded."""
+    def share(self, rows: Sequence[dict[str, Any]], kept: Sequence[Rollout] = ()) -> float:
+        """Return which share of the run is done: tokens, or steps where they are bounded.
+
+        Args:
+            kept: what the round will learn, and has not yet.
+        """
         training = self.profile.training
         spent = rows[-1]["generated_tokens"] if rows else 0
         if training.count == "all":
             spent = sum(row[name] or 0 for row in rows for name in THROUGH)
+            spent += to_read(kept, training.micro_batch)
         return max(spent / training.tokens, len(rows) / training.most_steps)
 
     def round(self, number: int, before: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -139,7 +145,7 @@ class FineTuning:
             rows.append(self._row(step, rows))
             rollouts += step.rollouts
             kept += step.kept
-            done = self.share(rows)
+            done = self.share(rows, kept)
             if done >= (number + 1) / self.profile.training.rounds:
                 break
             if len(rows) % EVERY == 1:
@@ -248,6 +254,17 @@ def as_dataset(kept: Sequence[Rollout]) -> Dataset:
          "labels": [*[-100] * len(r.prompt_ids), *r.token_ids]}
         for r in kept
     ])  # fmt: skip
+
+
+def to_read(kept: Sequence[Rollout], batch: int) -> int:
+    """Return how many tokens learning from rollouts will send through the model, padding included.
+
+    Batches are shuffled as the trainer's are, but not into the same order: it is an estimate.
+    """
+    lengths = np.array([len(r.prompt_ids) + len(r.token_ids) for r in kept], dtype=int)
+    orders = np.random.default_rng(0).permuted(np.tile(lengths, (EPOCHS, 1)), axis=1)
+    parts = [order[i : i + batch] for order in orders for i in range(0, len(kept), batch)]
+    return int(sum(len(part) * part.max() for part in parts))
 
 
 def make_trainer(
