@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from shutil import copytree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from mrtlib.store import read_table
 from mrtlib.tasks.problems import load_problems
 from mrtlib.training import runs
 from mrtlib.training.finetuning import FORMS, FineTuning, fine_tune, make_trainer, to_read
-from mrtlib.training.selection import Sampling, Source, closed_prefix
+from mrtlib.training.selection import Sampling, Source, Step, closed_prefix
 from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import SEED, Validator
 
@@ -312,15 +313,21 @@ def test_tokens_can_bound_what_is_read_as_well(toy, tmp_path):
     assert run.share([]) == 0
 
 
-def test_what_a_round_will_learn_is_in_its_share(profile, tmp_path):
+def test_what_a_round_will_learn_is_in_its_share(profile, done, tmp_path, monkeypatch):
     """Else the first round learns with the tokens of the second, which has next to none left."""
-    training = replace(profile.training, count="all", tokens=60_000, rounds=3)
-    _, rows = fine_tune(replace(profile, training=training), "star", 0, tmp_path)
-    through = np.array([row["sampled"] + row["probed"] + (row["learned"] or 0) for row in rows])
-    ends = np.flatnonzero([row["learned"] is not None for row in rows]) + 1
-    rounds = [part.sum() for part in np.split(through, ends)[:-1]]
-    assert len(rounds) == 3
-    assert rounds == pytest.approx([20_000] * 3, rel=0.2)
+    training = replace(profile.training, count="all", tokens=60_000, rounds=3, validate_every=0)
+    run = FineTuning(replace(profile, training=training), "star", 0, tmp_path)
+    kept = recorded(profile, done["star"][0], "learned", 0)[0][:2]  # of each step
+    columns = {"sampled": 800.0, "probed": 100.0, "prover_tokens": 100, "reward": 0.5,
+               "length": 100.0}  # fmt: skip
+    step = Step(columns, 800, kept, kept)
+    monkeypatch.setattr(run, "sampling", lambda _: SimpleNamespace(step=lambda *_: step))
+    monkeypatch.setattr(run, "_learn", lambda _, kept, of: {"learned": float(to_read(kept, 8))})
+    rows, rounds = [], []
+    for number in range(3):
+        rows += run.round(number, rows)
+        rounds.append(run.share(rows))
+    assert np.diff([0, *rounds]) == pytest.approx([1 / 3] * 3, rel=0.15)
 
 
 def test_what_learning_reads_is_foreseen(profile, done):
