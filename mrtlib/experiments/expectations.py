@@ -52,7 +52,9 @@ def of_method(models: Models, method: str, c0: int) -> list[dict]:
         rows.append(_removed(models, method, "outcome", round(c0 * times), words, bound))
     for rival in RIVALS:  # of the same length of run, where it has both
         if len(paired_seeds(models, method, rival)) >= FEWEST:
-            rows.append(_removed(models, method, rival, c0, _against_rival(rival), 0.0))
+            rows += [_removed(models, method, rival, round(c0 * times),
+                              _against_rival(rival, name), 0.0)
+                     for name, times in BUDGETS.items()]  # fmt: skip
     if HARD in level_names(models["base", 0]["natural_accuracy", c0]):
         hard = gains(models, method, c0, HARD)
         rows.append(_row(f"gain over the base to outcome RL's, on `{HARD}`", hard, 2.0, seeds))
@@ -88,8 +90,8 @@ def _against(models: Models, method: str, other: str) -> Models:
             | {(method, s): models[method, s] for s in seeds})  # fmt: skip
 
 
-def _against_rival(rival: str) -> str:
-    return f"regret of {rival} removed at C0"
+def _against_rival(rival: str, budget: str = "C0") -> str:
+    return f"regret of {rival} removed at {budget}"
 
 
 def _not_run(words: str) -> dict:
