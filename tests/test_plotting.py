@@ -610,6 +610,8 @@ def test_looks_differ_in_greyscale():
         looks = [style.METHODS[name] for name in names]
         for feature in ("dashes", "marker", "label", "colour"):
             assert len({getattr(look, feature) for look in looks}) == len(looks)
+    # Any may meet in the figures of the study.
+    assert len({look[1:3] for look in style.METHODS.values()}) == len(style.METHODS)
     assert len({dashes for _, dashes, _ in style.SERIES}) == len(style.SERIES)
     assert len({marker for *_, marker in style.SERIES}) == len(style.SERIES)
 

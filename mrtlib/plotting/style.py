@@ -49,8 +49,8 @@ class Look(NamedTuple):
     marker: str
 
 
-# Colours of Okabe and Ito (2008) and one of Tol's. Methods that are drawn together share neither
-# colour nor dashes nor marker, so the curves stay apart in greyscale too.
+# Colours of Okabe and Ito (2008) and one of Tol's. No two methods share both colour and dashes, and
+# those that are often drawn together share neither, nor a marker: they stay apart in greyscale too.
 BLACK, BLUE, ORANGE, GREEN, PURPLE = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, WINE = "#56B4E9", "#E69F00", "#882255"
 DOTTED, DASHED, MIXED, TWICE = (1, 1.2), (4, 1.5), (5, 1.2, 1, 1.2), (5, 1.2, 1, 1.2, 1, 1.2)
@@ -61,16 +61,16 @@ METHODS = {
     "episode_progress": Look(LABELS["episode_progress"], GREEN, MIXED, "^"),
     "episode_progress_centred": Look(LABELS["episode_progress_centred"], PURPLE, TWICE, "v"),
     "regret_to_go": Look(LABELS["regret_to_go"], ORANGE, "", "D"),
-    "final_progress": Look(LABELS["final_progress"], SKY, SHORT, "P"),
-    "budget_relative": Look(LABELS["budget_relative"], AMBER, LONG, "X"),
-    "length_penalty": Look(LABELS["length_penalty"], AMBER, LONG, "<"),
-    "budget_curriculum": Look(LABELS["budget_curriculum"], PURPLE, TWICE, ">"),
-    "outcome_wide": Look(LABELS["outcome_wide"], ORANGE, "", "h"),
+    "final_progress": Look(LABELS["final_progress"], SKY, LONG, "P"),
+    "budget_relative": Look(LABELS["budget_relative"], AMBER, SHORT, "X"),
+    "length_penalty": Look(LABELS["length_penalty"], ORANGE, TWICE, "<"),
+    "budget_curriculum": Look(LABELS["budget_curriculum"], PURPLE, SHORT, ">"),
+    "outcome_wide": Look(LABELS["outcome_wide"], GREEN, "", "h"),
     "mixed_group": Look(LABELS["mixed_group"], WINE, (3, 1), "v"),
-    "termination_baseline": Look(LABELS["termination_baseline"], GREEN, MIXED, "d"),
-    "stale_outcome": Look(LABELS["stale_outcome"], AMBER, LONG, "*"),
+    "termination_baseline": Look(LABELS["termination_baseline"], GREEN, LONG, "d"),
+    "stale_outcome": Look(LABELS["stale_outcome"], SKY, "", "*"),
     "star": Look(LABELS["star"], SKY, SHORT, "X"),
-    "mrt_star_keep": Look(LABELS["mrt_star_keep"], PURPLE, TWICE, "H"),
+    "mrt_star_keep": Look(LABELS["mrt_star_keep"], PURPLE, "", "H"),
     "mrt_star_cut": Look(LABELS["mrt_star_cut"], AMBER, LONG, "p"),
 }
 # For series that are not methods, in order.
