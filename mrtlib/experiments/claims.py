@@ -306,8 +306,8 @@ def of_study(steps: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     shares = steps[list(study_logs.QUANTITIES)].stack().dropna()
     free = [name for name, form in METHODS.items()  # they begin with the same rollouts
             if not form.from_prefixes and form.wider == 1 and not form.budgets]  # fmt: skip
-    batches = steps[steps["method"].isin(free) & (steps["step"] == 1)]
-    written = batches.groupby("seed")["generated_tokens"]
+    batches = first_batch(steps[steps["method"].isin(free)])
+    written = batches["generated_tokens"].groupby("seed")
     gap = (written.max() / written.min() - 1).max()
     return checked([
         ("runs that ended before their tokens were spent", (ends < tokens).sum(), 0, 0),

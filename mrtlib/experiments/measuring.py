@@ -53,21 +53,18 @@ def metrics_from(rows: pd.DataFrame) -> Metrics:
     groups = rows.groupby(["measure", "budget"], sort=False).indices
     levels, problems, values = (rows[name].to_numpy() for name in ("level", "problem", "value"))
     return {
-        (str(name), int(budget)): pd.Series(values[at], _index(levels[at], problems[at]))
+        (str(name), int(budget)):
+            pd.Series(values[at], _index(tuple(levels[at]), tuple(problems[at])))
         for (name, budget), at in groups.items()
     }
 
 
-def _index(levels: Sequence[str], problems: Sequence[str]) -> pd.MultiIndex:
+@cache
+def _index(levels: tuple[str, ...], problems: tuple[str, ...]) -> pd.MultiIndex:
     """Return the index of some problems; of the same ones the same object.
 
     Two runs are then aligned at a glance, where their problems would be compared one by one.
     """
-    return _known_index(tuple(levels), tuple(problems))
-
-
-@cache
-def _known_index(levels: tuple[str, ...], problems: tuple[str, ...]) -> pd.MultiIndex:
     return pd.MultiIndex.from_arrays([levels, problems], names=["level", "problem"])
 
 
