@@ -542,7 +542,7 @@ def test_the_page_of_figures_is_in_order_and_names_model_and_levels(tmp_path):
     page = (profile.figures / "README.md").read_text(encoding="utf-8")
     heads = [line[3:] for line in page.splitlines() if line.startswith("## ")]
     assert heads == ["episode_counts", "headline", "mine"]
-    assert "Base model data/reasoner, 24 test problems of countdown (levels three" in page
+    assert "Base model: the embedded reasoner; 24 test problems of countdown (levels three" in page
     assert "![mine](mine.png)" in page and "C0 = 224 tokens" in page
 
 

@@ -1,6 +1,7 @@
 """What the README shows is what is committed: its table, its figures, its notebooks."""
 
 import re
+import textwrap
 
 import pandas as pd
 import pytest
@@ -52,6 +53,15 @@ def test_it_lists_the_notebooks_and_the_figures_that_are_there():
         assert named == {*CAPTIONS, NARROW}
     page = (ROOT / "figures" / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\w+)$", page, flags=re.M) == list(CAPTIONS)
+
+
+def test_its_example_of_a_profile_is_read(tmp_path):
+    lines = README.partition('    base = "r1-distill-1.5b"')
+    example = textwrap.dedent("".join(lines[1:])).partition("\nExamples:")[0]
+    (tmp_path / "mine.toml").write_text(example, encoding="utf-8")
+    profile = load_profile(str(tmp_path / "mine.toml"))
+    assert profile.name == "mine" and profile.problems == tmp_path / "my-problems"
+    assert profile.evaluation.budgets[-1] == profile.thinking.budget == 4096
 
 
 @pytest.mark.parametrize("page", PAGES)

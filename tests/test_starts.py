@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mrtlib import credit
-from mrtlib.config import load_profile
+from mrtlib.config import ProfileError, load_profile
 from mrtlib.models.compatibility import obstacle
 from mrtlib.models.loading import load_policy
 from mrtlib.models.packing import counted
@@ -265,6 +265,8 @@ def test_a_method_from_outside_is_one_function_and_one_line(profile, monkeypatch
 
     mine = Method(credit=Less(first_episode, credit.less_expected), to_maker=True)
     monkeypatch.setitem(METHODS, "mine", mine)
+    with pytest.raises(ProfileError, match="no learning rate for 'mine'"):
+        runs.train(profile, "mine", 0)
     rates = {**profile.training.learning_rate, "mine": 1e-2}
     own = replace(profile, training=replace(profile.training, learning_rate=rates))
     steps = read_table(runs.train(own, "mine", 0) / "steps.parquet", "steps")

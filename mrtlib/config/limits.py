@@ -88,8 +88,7 @@ def _check_together(profile: Profile) -> None:
     """Raise ProfileError for values that are each allowed, and not together."""
     training, thinking = profile.training, profile.thinking
     for method in training.methods:
-        if method not in training.learning_rate:
-            raise ProfileError(f"no learning rate for {method!r} in training.learning_rate")
+        training.rate(method)
     model = profile.model
     if model.engine == "server" and not model.servers:
         raise ProfileError("model.engine = 'server' needs addresses in model.servers")

@@ -210,6 +210,19 @@ class Training:
     studies: bool = place(False)
     report_to: str = place("none")  # or "tensorboard", "trackio", "wandb", in the runs folder
 
+    def rate(self, method: str) -> float:
+        """Return a method's peak learning rate.
+
+        Raises:
+            ProfileError: the profile has none for it.
+        """
+        if method not in self.learning_rate:
+            raise ProfileError(
+                f"no learning rate for {method!r} in training.learning_rate; it has one for "
+                f"{', '.join(self.learning_rate) or 'no method'}"
+            )
+        return self.learning_rate[method]
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -99,7 +99,7 @@ Fine-Tuning* (arXiv 2503.07572):
 | base | `{name}` ({profile.model.revision}), {profile.model.quantization} while training |
 | form of the method | `{method}`, weight of the gain {training.alpha:g} |
 | tokens | {training.tokens:,} ({training.count}), in groups of {training.group_size} |
-| peak learning rate | {training.learning_rate[method]:g}, {training.schedule} |
+| peak learning rate | {training.rate(method):g}, {training.schedule} |
 | LoRA | rank {profile.lora.rank}, alpha {profile.lora.alpha} |
 | budget of thinking C0 | {c0:,} tokens |
 

@@ -165,7 +165,7 @@ def rates_tried(runs: Sequence[Training], record: Shards) -> pd.DataFrame:
         last, best = known.iloc[-1], float(known["validation"].max())
         rows.append({
             "method": run.method, "seed": run.seed, "steps": len(steps),
-            "learning_rate": run.settings.training.learning_rate[run.method],
+            "learning_rate": run.settings.training.rate(run.method),
             "accuracy": last["validation"], "regret": last["validation_regret"], "best": best,
             "broken": bool(last["validation"] < best - BROKEN),
         })  # fmt: skip

@@ -104,9 +104,8 @@ def error_by_tokens(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     sns.scatterplot(table, x="tokens", y="error", hue=kind, style=kind, palette=COLOURS,
                     markers=MARKERS, s=16, ax=ax)  # fmt: skip
     for row in sampled.itertuples():
-        ax.annotate(f"$K$ = {row.answers}", (row.tokens, row.error), (4, 3), fontsize=SMALL,
-                    textcoords="offset points", color=ORANGE,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3})  # fmt: skip
+        ax.annotate(f"$K$ = {row.answers}", (row.tokens, row.low), (0, -2), fontsize=SMALL,
+                    textcoords="offset points", color=ORANGE, ha="center", va="top")  # fmt: skip
     style.few_ticks(ax)
     ax.set(yscale="log", xlabel="tokens through the model per trace",
            ylabel="root mean square error of progress")  # fmt: skip

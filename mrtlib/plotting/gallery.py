@@ -19,9 +19,13 @@ from mrtlib.store import write_text
 PAGE, HEAD = "README.md", "# Figures\n\nEach is here as PDF, as PNG and, with the numbers, as CSV."
 NARROW = "_column"  # behind the stem of a form for one column of a page
 
+# Of the models in the repository, which have folders and no names.
+NAMES = {"data/reasoner": "the embedded reasoner",
+         "data/backtracker/warm": "the embedded backtracker"}  # fmt: skip
 # The base, its traces and what was asked of them; then what the intervals are.
-BASE = "Base model {model}, {test} test problems of {family} ({levels})."
-TRAINED = "Base model {model} and LoRA adapters trained on it, {test} test problems ({levels})."
+BASE = "Base model: {model}; {test} test problems of {family} ({levels})."
+SOME = "Base model: {model}; some of the test problems of {family} ({levels})."
+TRAINED = "Base model: {model}, with LoRA adapters trained on it; {test} test problems ({levels})."
 PROBLEMS = "Intervals are 95 %, over problems."
 CROSSED = "Intervals are 95 %, over training seeds and problems, crossed."
 SEEDS = "Bands are 95 % t intervals over training seeds."
@@ -42,15 +46,16 @@ CAPTIONS = {
     "progress_by_episode": "Mean progress of episode j, the change of J that it brings. "
     f"{BASE} {PROBLEMS}",
     "exact_against_sampled": "J sampled against exact J at the same boundaries; shaded is where "
-    "95 % of honest samples fall. " + BASE,
+    "95 % of honest samples fall. " + SOME,
     "error_by_tokens": "Root mean square error of progress by estimator, over the tokens that it "
-    f"costs, against answers drawn 256 times. {BASE} {PROBLEMS}",
+    f"costs, against answers drawn 256 times. {SOME} {PROBLEMS}",
     "estimator_curves": "Learning with the reward measured exactly and by samples, over all "
     "tokens through the model; training rollouts of {model}. " + SEEDS,
     "cost_by_boundaries": "What J of a trace of 1,024 tokens costs by the number of its "
     "boundaries, on {model}; bands are the range of three runs.",
     "learning_curves": "Training rollouts: share of right answers, normalised regret at C0 = {c0} "
-    "tokens and length of a trace, means of five steps. Base model {model}. " + SEEDS,
+    "tokens and length of a trace, means of five steps; of outcome RL, regret is measured in every "
+    "fifth step alone. Base model: {model}. " + SEEDS,
     "learning_curves_by_seed": "The same as the learning curves, a line a training seed.",
     "forms_curves": "Validation while each form of the method trains, one seed each, from {model}; "
     "squares are outcome RL, its band Wilson's 95 % interval over problems.",
@@ -64,31 +69,36 @@ CAPTIONS = {
     f"{TRAINED} {CROSSED}",
     "results_table": "Results at C0 = {c0} tokens, and paired differences to outcome RL. "
     f"{TRAINED} {CROSSED}",
-    "coverage": "How often 95 % intervals of each kind held the truth in simulations.",
+    "coverage": "How often 95 % intervals of each kind held the truth in simulations: by the closed "
+    "form that this library uses, and by the percentile bootstrap. In the grey band they should; an "
+    "arrow at the edge stands for less than is drawn.",
     "warm_start_loss": "Loss on held-out traces while backtracking search is warm-started on "
     "each kind of data (the paper's figure 15).",
-    "search_curves": "Training rollouts of backtracking search, one seed. Base model {model}.",
+    "search_curves": "Training rollouts of backtracking search, one seed. Base model: {model}.",
     "backtrack_progress": "What a return to an earlier step gains, as histograms (the paper's "
     f"figure 16). {TRAINED}",
     "votes_by_tokens": "Votes in one long stream and over parallel samples, by all tokens "
-    f"generated. {TRAINED} {CROSSED}",
-    "study_curves": "Validation over tokens through the model, the study's runs from {model}. "
-    + SEEDS,
+    "generated; a stream has the interval of its end (a line). Base model: {model}, with LoRA "
+    "adapters of one training seed; some of the test problems ({levels}). " + PROBLEMS,
+    "study_curves": "Validation over tokens through the model, the study's runs from {model}; bands "
+    "are cut where no curve is. " + SEEDS,
     "study_budgets": "Accuracy and normalised regret over the budget, long runs of the study; "
     "beyond C0 of seeds 0 to 2 of some methods, where bands are wider for it. "
     f"{TRAINED} {CROSSED}",
     "study_removed": "Share of outcome RL's regret that each method removes, paired, at equal "
-    f"tokens through the model. {TRAINED} {CROSSED}",
+    "tokens through the model; each over the seeds on record, which are not as many for all. "
+    f"{TRAINED} {CROSSED}",
     "study_lengths": "Thinking tokens of the rollouts while each method trains (the paper's "
     "figure 10), the study's runs from {model}. " + SEEDS,
     "study_votes": "Accuracy of the vote of 1 to 10 rollouts over all their tokens (the paper's "
-    f"figure 7). {TRAINED} {CROSSED}",
+    "figure 7), long runs, each method over the seeds on record. " f"{TRAINED} {CROSSED}",
     "study_ablations": "What one change of the settings does to `episode_progress`, short runs, "
-    "paired, on the validation problems. Base model {model}. " + CROSSED,
+    "paired, on the validation problems. Base model: {model}. " + CROSSED,
     "study_differences": "Differences to outcome RL at equal tokens through the model, paired, by "
     f"length of run. {TRAINED} {CROSSED}",
     "study_sets": "Differences to outcome RL at equal tokens through the model, short runs, "
-    f"paired, on three sets of problems. {TRAINED} {CROSSED}",
+    "paired, on the test problems and on two sets of kinds that were not trained on, of which "
+    "hardly any is solved. Base model: {model}, with LoRA adapters trained on it. " + CROSSED,
 }  # fmt: skip
 
 
@@ -97,7 +107,7 @@ def caption(stem: str, settings: Profile) -> str:
     data = settings.data
     levels = "level" + "s" * (len(data.levels) > 1) + " " + " and ".join(data.levels)
     words = {
-        "model": settings.model.name, "family": data.family, "levels": levels,
+        "model": NAMES.get(settings.model.name, settings.model.name), "family": data.family, "levels": levels,
         "test": data.test * len(data.levels), "c0": settings.thinking.budget,
     }  # fmt: skip
     return CAPTIONS.get(stem, "").format(**words)
@@ -120,12 +130,17 @@ def keep(
 
 
 def keep_both(
-    draw: Callable[[], Sequence[Axes]], stem: str, table: pd.DataFrame, settings: Profile
-) -> None:
-    """Keep a figure as wide as a page and, as STEM_column, one in a column, its panels stacked."""
+    draw: Callable[[], Sequence[Axes]], stem: str, table: pd.DataFrame, settings: Profile,
+    draw_narrow: Callable[[], Sequence[Axes]] | None = None,
+) -> None:  # fmt: skip
+    """Keep a figure as wide as a page and, as STEM_column, one in a column, its panels stacked.
+
+    Args:
+        draw_narrow: draws the one in a column, where all panels would be too many for a page.
+    """
     keep(draw(), stem, table, settings)
     with one_column():
-        narrow = _figure(draw())
+        narrow = _figure((draw_narrow or draw)())
     save(narrow, stem + NARROW, table, settings.figures)
     plt.close(narrow)  # the numbers are the same, and so is the notebook's picture
     (settings.figures / f"{stem}{NARROW}.csv").unlink()

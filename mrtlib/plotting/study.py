@@ -7,12 +7,24 @@ from matplotlib.ticker import MaxNLocator
 
 from mrtlib.config import LABELS
 from mrtlib.evaluation.tables import in_order, need
-from mrtlib.plotting.style import FAINT, SERIES, WIDE, Given, curves, legend_above, panels, paper
+from mrtlib.plotting.style import (
+    FAINT,
+    SERIES,
+    WIDE,
+    Given,
+    around,
+    curves,
+    legend_above,
+    panels,
+    paper,
+)
 
 
 @paper
 def study_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     """Draw validation over tokens through the model: a row a length, accuracy left, regret right.
+
+    A panel is as high as its curves: of a wide band what lies beyond them is cut.
 
     Args:
         table: part, method, through (millions), quantity, estimate, low, high; as from
@@ -26,8 +38,11 @@ def study_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     rows = rows.sort_values("panel", key=lambda p: p.map(names.index), kind="stable")
     if axes is None:
         axes = panels(None, len(names), columns=2)
-    return curves(rows, "panel", "method", "through", "tokens through the model (millions)",
+    axes = curves(rows, "panel", "method", "through", "tokens through the model (millions)",
                   axes=axes)  # fmt: skip
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_ylim(around(rows.loc[rows["panel"] == name, "estimate"], 0.15))
+    return axes
 
 
 @paper

@@ -30,6 +30,7 @@ COLUMN, WIDE = 3.25, 6.75  # inches: one column of a two-column page, and both
 SMALL = 6.4  # points, of words beside the data; labels have 7
 FAINT = "#767676"  # reference lines
 SHADE = "#eeeeee"  # regions
+MARKERS_A_CURVE = 8
 
 # Decorator: seaborn's style and sizes with our sheet on top, whatever the user set.
 _SEABORN = sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=7 / 9.6)
@@ -143,9 +144,6 @@ def curves(
     looks = looks_of(table[by])
     table = table.assign(**{by: table[by].map({name: look.label for name, look in looks.items()})})
     labels, colours, dashes, markers = map(list, zip(*looks.values(), strict=True))
-    # Markers tell curves apart. On a long curve every one of them would be a smear, and those of
-    # curves that nearly agree would hide each other, so each begins with another point.
-    every = max(1, table.groupby([panel, by], observed=True).size().max() // 8)
     names = table[panel].unique()
     axes = panels(axes, len(names), sharey=ylabel is not None)
     for ax, name in zip(axes, names, strict=True):
@@ -153,7 +151,10 @@ def curves(
         sns.lineplot(rows, x=x, y="estimate", hue=by, hue_order=labels, palette=colours, style=by,
                      style_order=labels, dashes=dashes, markers=markers, estimator=None, mew=0.4,
                      ax=ax)  # fmt: skip
+        # Markers tell curves apart. On a long curve every one of them would be a smear, and those
+        # of curves that nearly agree would hide each other, so each begins with another point.
         for i, line in enumerate(ax.get_lines()):
+            every = max(1, len(line.get_xdata()) // MARKERS_A_CURVE)
             line.set_markevery((i % every, every))
         for label, part in rows.groupby(by):
             colour = colours[labels.index(label)]
@@ -165,6 +166,12 @@ def curves(
             ax.set(ylabel=ylabel if ax is axes[0] else "", title=name if len(names) > 1 else "")
     legend_above(axes)
     return axes
+
+
+def around(values: pd.Series | pd.DataFrame, margin: float = 0.05) -> tuple[float, float]:
+    """Return the limits of an axis that holds all values, with a margin as a share of them."""
+    low, high = np.nanmin(values), np.nanmax(values)
+    return low - margin * (high - low), high + margin * (high - low)
 
 
 def few_ticks(ax: Axes) -> None:

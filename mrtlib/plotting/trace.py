@@ -157,7 +157,8 @@ def _curve(ax: Axes, view: TraceView) -> None:
     for j, (start, end) in enumerate(pairwise(view.tokens), 1):
         ax.axvspan(start, end, color=_tint(j), linewidth=0, zorder=0)
     ax.step(view.tokens, view.J, "o-", where="post", color=DARK, clip_on=False, zorder=3)
-    ax.axvline(view.tokens[view.stop_at], color=ORANGE, linestyle="--", linewidth=0.8, zorder=4)
+    if could_have_stopped(view):
+        ax.axvline(view.tokens[view.stop_at], color=ORANGE, linestyle="--", linewidth=0.8, zorder=4)
     ax.set(xlim=(0, max(view.tokens[-1], 1)), xlabel="thinking tokens", ylabel="$J$")
     few_ticks(ax)
     ax.set(ylim=(0, 1), yticks=(0, 0.5, 1))

@@ -5,7 +5,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from mrtlib.evaluation.tables import need
-from mrtlib.plotting.style import Given, curves, few_ticks, looks_of, panels, paper
+from mrtlib.plotting.style import Given, around, curves, few_ticks, looks_of, panels, paper
 
 QUANTITIES = {
     "reward": "mean reward", "regret": "normalised regret", "length": "trace length (tokens)",
@@ -40,7 +40,7 @@ def seed_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
         sns.lineplot(own, x="step", y="estimate", units="seed", estimator=None, linewidth=0.6,
                      color=looks[method].colour, ax=ax)  # fmt: skip
         of_row = rows.loc[rows["quantity"] == quantity, "estimate"]
-        ax.set(ylim=(of_row.min(), of_row.max()), xlim=(1, rows["step"].max()))
+        ax.set(ylim=around(of_row), xlim=(1, rows["step"].max()))
         few_ticks(ax)
         ax.set(title=looks[method].label if i < len(looks) else "",
                ylabel=quantity if i % len(looks) == 0 else "",
@@ -80,7 +80,7 @@ def forms_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     """
     need(table, "family method tokens quantity estimate low high", "forms_curves")
     families, quantities = table["family"].unique(), table["quantity"].unique()
-    axes = panels(axes, len(families) * len(quantities), height=1.55)
+    axes = panels(axes, len(families) * len(quantities), height=1.8)
     looks = looks_of(table["method"])
     for i, ax in enumerate(axes):
         family, quantity = families[i % len(families)], quantities[i // len(families)]
@@ -94,15 +94,14 @@ def forms_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
                 ax.fill_between(run["tokens"], run["low"], run["high"], linewidth=0,
                                 facecolor=(look.colour, 0.12))  # fmt: skip
         ends = table.loc[table["quantity"] == quantity, ["estimate", "low", "high"]]
-        low, high = ends.min(axis=None), ends.max(axis=None)
-        ax.set(ylim=(low - 0.05 * (high - low), high + 0.05 * (high - low)), xlim=(0, None))
+        ax.set(ylim=around(ends), xlim=(0, None))
         few_ticks(ax)
         if i < len(families):
             ax.set(title=family)
         if i % len(families) == 0:
             ax.set(ylabel=quantity)
         if i >= len(axes) - len(families):
-            ax.set(xlabel="thousand tokens")
+            ax.set(xlabel="generated tokens (thousands)")
     _legends_below(axes[-len(families) :])
     return axes
 
@@ -110,4 +109,4 @@ def forms_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
 def _legends_below(axes: list[Axes]) -> None:
     """Put a legend of its own below each panel, for panels that hold different curves."""
     for ax in axes:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.36), frameon=False, ncols=1)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42), frameon=False, ncols=1)

@@ -282,7 +282,7 @@ def make_trainer(
         per_device_train_batch_size=training.micro_batch,
         gradient_accumulation_steps=rows // training.micro_batch,
         num_train_epochs=EPOCHS,
-        learning_rate=training.learning_rate[method],
+        learning_rate=training.rate(method),
         warmup_steps=WARMUP,
         max_grad_norm=training.max_grad_norm,
         max_length=None,

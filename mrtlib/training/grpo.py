@@ -30,7 +30,7 @@ def grpo_settings(profile: Profile, method: str, seed: int, folder: Path) -> GRP
         num_generations=size,
         max_completion_length=profile.thinking.budget + profile.thinking.answer_tokens,
         max_steps=training.most_steps,
-        learning_rate=training.learning_rate[method],  # its schedule: `create_scheduler`
+        learning_rate=training.rate(method),  # its schedule: `create_scheduler`
         max_grad_norm=training.max_grad_norm,
         beta=training.beta,
         temperature=training.temperature,

@@ -192,7 +192,7 @@ def _reinforce(profile: Profile, method: str, seed: int, work: Path, ranks: Rank
 
 def training_key(profile: Profile, method: str, seed: int) -> str:
     """Return what decides a training: settings, base weights, problems, method, seed."""
-    rate = profile.training.learning_rate[method]
+    rate = profile.training.rate(method)
     alpha = 0.0 if method == "outcome" else profile.training.alpha  # it has no use for one
     own = method in METHODS and METHODS[method].budgets
     training = replace(  # without what changes no adapter
