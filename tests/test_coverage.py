@@ -57,6 +57,13 @@ def test_faults_are_seen_beyond_the_error_of_the_simulation():
     assert coverage.faults(pd.DataFrame(few)).empty
 
 
+def test_intervals_of_few_seeds_cover_at_the_levels_that_are_printed():
+    table = coverage.of_few_seeds(40_000)
+    assert set(table["seeds"]) == set(coverage.MANY_SEEDS) and len(table) == 8
+    short = table["level"] - table["coverage"]
+    assert short.max() < 0.005, table.to_string()  # seeds that agree by chance made it 0.03
+
+
 def test_the_study_is_made_once_and_then_read(tmp_path, monkeypatch):
     monkeypatch.setattr(coverage, "DRAWS", 5)
     first = coverage.on_record(tmp_path / "coverage.csv", 4)

@@ -108,10 +108,11 @@ def test_mean_squares_are_those_of_the_analysis_of_variance():
     left = values - [[3], [5]] - [2, 2, 8] + 4
     assert rest == pytest.approx((left**2).sum() / 2)
     _, variance, found = stats.mean_and_variance(values)
+    assert found == 1  # that of two seeds
     assert variance == pytest.approx((of_seeds + of_problems - rest) / 6)
-    below = of_seeds**2 / 1 + of_problems**2 / 2 + rest**2 / 2
-    df = stats.CAUTION * (of_seeds + of_problems - rest) ** 2 / below
-    assert found == pytest.approx(max(df, 1))
+    total, df = stats.combined((np.array(2.0), np.array(4.0), np.array(1.5)), (5, 7))  # six seeds
+    assert total == 4.5
+    assert df == pytest.approx(stats.CAUTION * 4.5**2 / (2**2 / 5 + 4**2 / 7 + 1.5**2 / 35))
 
 
 def test_seeds_that_agree_make_no_variance_negative():
@@ -224,3 +225,30 @@ def test_the_same_rng_state_gives_the_same_bits():
     np.random.seed(2)  # noqa: NPY002
     assert draw(np.random.default_rng(3)) == first
     assert draw(np.random.default_rng(4)) != first
+
+
+def test_two_or_three_seeds_that_agree_are_taken_for_no_more_than_they_are():
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(1, 200)) + 0.1 * rng.normal(size=(3, 200))
+    values -= values.mean(1, keepdims=True)  # every seed has the same mean
+    *_, df = stats.mean_and_variance(values)
+    assert df == 2
+    *_, many = stats.mean_and_variance(np.concatenate([values, values[:2]]))
+    assert many > 100
+    around, wide = (stats.two_way(np.concatenate([values, values[:2]]), level=level)
+                    for level in (0.95, 0.951))  # fmt: skip
+    assert wide.high > 1.1 * around.high  # beyond 95 %, at most 2 (S - 1) = 8 degrees of freedom
+
+
+def test_a_ratio_may_be_whatever_the_test_does_not_refuse():
+    rng = np.random.default_rng(5)
+    other = 1 + 0.2 * rng.normal(size=(5, 1)) + rng.normal(size=(5, 40))
+    ours = 2 * other + rng.normal(size=(5, 40))
+    found = stats.fieller(ours, other)
+    assert found.estimate == pytest.approx(ours.mean() / other.mean())
+    assert stats.two_way(ours - found.low * other).low == pytest.approx(0, abs=1e-9)
+    assert stats.two_way(ours - found.high * other).high == pytest.approx(0, abs=1e-9)
+    assert found.low < 2 < found.high
+    wide, sure = stats.ratio(ours + 50, other + 50), stats.fieller(ours + 50, other + 50)
+    assert [sure.low, sure.high] == pytest.approx([wide.low, wide.high], rel=1e-2)
+    assert np.isnan(stats.fieller(ours, other - other.mean()).low)

@@ -11,7 +11,7 @@ from test_study_votes import voted
 from mrtlib.config import load_profile
 from mrtlib.experiments import verdicts
 from mrtlib.experiments.study_results import Found
-from mrtlib.stats import ratio
+from mrtlib.stats import fieller
 
 PLACES = ("tokens", C0), ("regret", 4 * C0)
 
@@ -75,7 +75,7 @@ def test_gains_over_the_base_are_a_ratio_of_paired_means():
     values = {m: np.array([[float(v[0]) for v in found[m, s][place]]
                            for s in range(1 if m == "base" else 4)])
               for m in ("base", "outcome", "mixed_group")}  # fmt: skip
-    want = ratio(values["mixed_group"] - values["base"], values["outcome"] - values["base"],
+    want = fieller(values["mixed_group"] - values["base"], values["outcome"] - values["base"],
                  np.array(["three"] * 3 + ["four"] * 3))  # fmt: skip
     assert verdicts.gains(found, "mixed_group", C0) == pytest.approx(
         (want.estimate, want.low, want.high))  # fmt: skip
@@ -97,13 +97,16 @@ def test_every_claim_has_a_row_whatever_is_on_record():
     name = "less regret than outcome RL at C0 (share removed; {} runs, 4 seeds, mixed_group)"
     assert said[name.format("long")] == "reproduced"
     assert said[name.format("short")] == "not reproduced"
+    left = verdicts.without_short(some)["claim"]
+    assert name.format("long") in set(left) and not left.str.contains("short runs").any()
+    assert len(left) < len(some) and len(verdicts.without_short(none)) == len(none)
 
 
 def test_a_constant_bonus_is_read_from_the_checks_of_its_notebook(monkeypatch):
     real = verdicts._table
     claimed = "a constant bonus for right answers leaves GRPO as it is"
     [row] = [r for r in verdicts.of_tiny() if r["claim"].startswith(claimed)]
-    assert row["verdict"] == "reproduced" and -0.001 < row["measured"] <= 0
+    assert row["verdict"] == "reproduced" and 0 < row["measured"] <= 0.001
 
     def worse(profile: str, name: str) -> pd.DataFrame:
         table = real(profile, name)

@@ -4,10 +4,12 @@ Models whose true accuracy is known are simulated. Each kind of interval is made
 that makes the printed one, and once more by the percentile bootstrap, which is printed nowhere: it
 takes the variance of five seeds for that of all seeds, so its intervals are too short. A nominal
 95 % interval should cover the truth in 93 to 97 % of the repetitions, and exclude "no difference"
-in at most 5 % of them where there is none. R repetitions, D bootstrap draws, B budgets, S seeds,
-P problems, L levels.
+in at most 5 % of them where there is none. What rests on other numbers of seeds, and intervals of
+98.3 %, are looked at in their worst case (`of_few_seeds`). R repetitions, D bootstrap draws, B
+budgets, S seeds, P problems, L levels.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,8 @@ DRAWS = 300  # of a bootstrap
 SAMPLES = 4  # of a problem
 STEPS, RIGHT = 13, 0.998  # of a trace's arithmetic, as the embedded reasoner's
 READ = 0.997  # answers that can be read, one a problem
+MANY_SEEDS = (3, 4, 5, 10)  # as many as a result here may rest on
+RATIOS = (1, 1.3, 2, 3, 5, 10, 30)  # of an expected mean square to that of the residuals
 ANSWERS, GOLD = 4, 256  # of sampled J, and of the gold standard
 WITHIN = 0.12  # share of J's variance within a problem, on the scale of liabilities
 
@@ -298,6 +302,31 @@ def faults(table: pd.DataFrame, way: str = "closed form") -> pd.DataFrame:
     decided, _ = wilson(rows["decided"] * rows["repetitions"], rows["repetitions"], LEVEL)
     above = (low > BAND[1]) & (rows["kind"] != "share of 99.7 %")
     return rows[above | (high < BAND[0]) | (decided > VERDICTS)]
+
+
+def of_few_seeds(draws: int = 100_000, problems: int = 500, seed: int = 0) -> pd.DataFrame:
+    """Return the least coverage of two-way intervals by the number of seeds: the worst case.
+
+    Over all ratios of the expected mean squares in RATIOS, for normal values, whose mean squares
+    are chi-squared: nothing is taken from records.
+
+    Returns:
+        seeds, level, coverage (least), of_seeds, of_problems (its ratios to the residual).
+    """
+    rows = []
+    for seeds in MANY_SEEDS:
+        free, rng = (seeds - 1, problems - 2), np.random.default_rng(seed)  # two levels
+        dfs = (*free, free[0] * free[1])
+        squares = [rng.chisquare(df, draws) / df for df in dfs]
+        error = np.abs(rng.standard_normal(draws))
+        for level in (0.95, 1 - 0.05 / 3):
+            found = []
+            for a, b in itertools.product(RATIOS, RATIOS):
+                total, df = stats.combined((a * squares[0], b * squares[1], squares[2]), free)
+                half = stats.quantile(df, seeds, level) * np.sqrt(total)
+                found.append(((error * np.sqrt(a + b - 1) <= half).mean(), a, b))
+            rows.append((seeds, level, *min(found)))
+    return pd.DataFrame(rows, columns=["seeds", "level", "coverage", "of_seeds", "of_problems"])
 
 
 def on_record(path: Path, repetitions: int) -> pd.DataFrame:
