@@ -166,6 +166,8 @@ def tokens_to_reach(tokens: ArrayLike, accuracy: ArrayLike, target: ArrayLike) -
     """
     x, y = _envelope(tokens, accuracy)
     target = np.asarray(target, dtype=float)[..., None]
+    if np.isnan(target).any():
+        raise ValueError("the accuracy to reach is nan; was the other curve measured?")
     first = (y < target).sum(-1, keepdims=True)  # first point at or above the target
     after = first.clip(1, x.shape[-1] - 1)
     (x0, x1), (y0, y1) = (

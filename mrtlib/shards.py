@@ -7,6 +7,7 @@ put aside, with a line that says so, and its part is made anew.
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +39,9 @@ class Shards:
         schema(name)
         self.directory, self.name = Path(directory), name
         for stray in self.directory.glob(".*.tmp"):
-            if time.time() - stray.stat().st_mtime > STALE_SECONDS:
-                stray.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just put it in its place
+                if time.time() - stray.stat().st_mtime > STALE_SECONDS:
+                    stray.unlink()
 
     def path(self, key: str) -> Path:
         """Return the file of `key`."""
@@ -73,12 +75,16 @@ class Shards:
         """Read the records of these keys in this order, as one table.
 
         Raises:
-            StoreError: shards are missing or damaged; the message names every one of them.
+            StoreError: shards are missing or damaged; the message names every one of them. Damaged
+                ones are put aside.
         """
         tables, errors = [schema(self.name).empty_table()], []
         for key in keys:
             try:
                 tables.append(read_arrow(self.path(key), self.name))
+            except DamagedError as error:
+                set_aside(self.path(key))  # or it would count as done
+                errors.append(str(error))
             except StoreError as error:
                 errors.append(str(error))
         if errors:

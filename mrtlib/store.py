@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -246,12 +247,15 @@ def read_arrow(path: Path, name: str) -> pa.Table:
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} does not exist; run the step that writes it first") from error
+    except OSError as error:  # the disk, the network, a limit: the file may be whole
+        raise StoreError(f"{path} cannot be read now ({error}); try again") from error
+    try:
         _check_seal(data)
         # No threads: a process that ends while Arrow's still run may abort (apache/arrow 34314).
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         table = file.read(use_threads=False)
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist; run the step that writes it first") from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedError(f"{path} is damaged ({error})") from error
     return conform(table, name, where=str(path))
@@ -313,7 +317,8 @@ def as_frame(table: pa.Table) -> pd.DataFrame:
 
 def _replace(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step; on failure the old file stays and no temporary one."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    # Machines that share a folder may have equal process numbers.
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as stream:

@@ -117,7 +117,12 @@ def test_tokens_at_equal_accuracy(models):
     assert "no significant difference" in comparison.tokens_in_words(even)
     assert "does not reach" in comparison.tokens_in_words(short)
     sure = even._replace(times_fewer=1.5, low=1.1, high=2.0)
-    assert "with 1.50 [1.10, 2.00] times fewer" in comparison.tokens_in_words(sure)
+    assert "needs fewer tokens" in comparison.tokens_in_words(sure)
+    assert "(1.50 [1.10, 2.00] times fewer" in comparison.tokens_in_words(sure)
+    worse = even._replace(times_fewer=0.8, low=0.7, high=0.9)
+    assert "needs more tokens" in comparison.tokens_in_words(worse)
+    alone = even._replace(low=np.nan, high=np.nan)
+    assert "without an interval" in comparison.tokens_in_words(alone)
 
 
 def test_tokens_used_at_equal_accuracy_count_what_was_thought_and_not_the_cap(tables, profile):

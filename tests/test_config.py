@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mrtlib.config import PROFILES, ROOT, ProfileError, as_json, check, load_profile
+from mrtlib.config import PROFILES, ROOT, ProfileError, as_json, check, key_texts, load_profile
 
 
 def test_every_profile_is_sound_and_readable_as_json():
@@ -55,3 +55,18 @@ def test_a_run_elsewhere_leaves_the_figures_of_the_repository_alone(tmp_path, mo
     assert load_profile("tiny").figures == ROOT / "figures"
     monkeypatch.setenv("MRT_RUNS", str(tmp_path))
     assert load_profile("tiny").figures == tmp_path / "tiny" / "figures"
+
+
+def test_methods_must_be_measured_where_they_are_compared():
+    profile = load_profile("tiny")
+    longer = replace(profile, thinking=replace(profile.thinking, budget=300))
+    with pytest.raises(ProfileError, match="budgets lacks 150 and 300"):
+        check(longer)
+
+
+def test_a_key_does_not_hang_on_the_order_of_a_table():
+    profile = load_profile("tiny")
+    one, other = (replace(profile.thinking, template=dict(pairs))
+                  for pairs in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)]))  # fmt: skip
+    assert key_texts(replace(profile, thinking=one), "thinking") == key_texts(
+        replace(profile, thinking=other), "thinking")  # fmt: skip

@@ -124,5 +124,5 @@ def test_runs_train_each_estimator_once(toy_profile, tmp_path, monkeypatch):
     drawn = steps[steps["step"] == 1].set_index(["estimator", "seed"])["generated_tokens"]
     dearest = drawn[f"sampled, K = {estimators.SAMPLED[-1]}"]
     assert (dearest > drawn[EXACT]).all()
-    monkeypatch.setattr("mrtlib.training.runs.MRTTrainer", None)  # a second call only reads
+    monkeypatch.setattr("mrtlib.training.trainer.MRTTrainer", None)  # a second call only reads
     pd.testing.assert_frame_equal(estimators.runs(profile, range(2)), steps)

@@ -77,6 +77,17 @@ def test_equal_tokens_reads_each_run_at_the_same_total(steps):
     assert table.loc["outcome", "reward"] == pytest.approx(0.3)
 
 
+def test_rewards_at_equal_tokens_are_compared_seed_by_seed(steps):
+    gaps = learning.reward_gaps(steps, window=1)
+    assert list(gaps.index) == ["regret_to_go"]
+    row = gaps.loc["regret_to_go"]
+    assert row["estimate"] == pytest.approx(((1.0 - 0.5) + (0.4 - 0.1)) / 2)
+    assert row["low"] < row["estimate"] < row["high"]
+    assert "`regret_to_go`: reward 0.400 (+0.2" in learning.in_words(steps)
+    alone = learning.in_words(steps[steps["seed"] == 0])  # one seed has no interval
+    assert "to outcome RL" not in alone and "`regret_to_go`: reward 0.667, 10 thinking" in alone
+
+
 def test_methods_keep_their_order_on_every_processor():
     """Sorts that are not stable leave equal steps in another order on each."""
     methods = ["e", "d", "c", "b", "a"]

@@ -86,6 +86,7 @@ def test_a_return_takes_its_step_and_the_later_ones():
     assert text_of(standing(found)) == "Step 1: a.\n\nStep 2: d.\n\n"
     assert standing(found[:4]) == found[:1]
     assert standing(lines(f"Step 1: a.\n\n{BACK} 1.\n\n")) == []
+    assert standing(lines(f"Step 1: a.\n\n{BACK} 0.\n\n")) == []  # before the first
     twice = lines("Step 1: a.\n\nStep 2: b.\n\nso\n\nStep 1: c.\n\n")
     assert text_of(standing(twice)) == "Step 1: c.\n\n"
 

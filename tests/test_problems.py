@@ -7,6 +7,7 @@ import time
 import pytest
 
 from mrtlib.config import ROOT
+from mrtlib.tasks import problems
 from mrtlib.tasks.countdown import (
     LEVELS,
     OUTSIDE,
@@ -120,6 +121,13 @@ def changed(**fields) -> str:
         (changed(level=""), "level"),
         (changed(target=1.5), "target: 1.5 is not of type"),
         (changed()[:-20], "not JSON"),  # cut off
+        (changed(target=0)[:-2] + "9" * 5000 + "}", "not JSON"),  # a number without end
+        (changed(numbers=[])[:-3] + "[" * 10**5, "not JSON"),
+        (changed(level="all"), "level: 'all'"),  # all levels together, in every table
+        (changed(id="\ud800"), "half of a character"),
+        (changed(target=True), "target: True is not of type"),
+        (changed(numbers=[1, True]), "numbers/1: True is not of type"),
+        (changed(numbers=None), "numbers: None is not of type"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, message):
@@ -241,3 +249,16 @@ def test_splits_with_other_levels_are_refused_before_anything_is_sampled(tmp_pat
     (tmp_path / "validation.jsonl").write_text("".join(x for x in lines if '"four"' not in x))
     with pytest.raises(ProblemError, match=r"validation.jsonl has none of four; add problems"):
         check_splits(tmp_path)
+
+
+def test_what_is_right_at_a_glance_is_right_by_the_schema():
+    values = [None, "", " ", "x", "all", "math", 1, 1.0, True, [], ["x"], ["x", ""], [1], [1, True]]
+    known = {True: 0, False: 0}
+    for name in ("id", "family", "level", "question", "references", "numbers", "target", "colour"):
+        for value in values:
+            record = json.loads(changed(**{name: value}))
+            plain = problems._plain(record)
+            known[plain] += 1
+            assert not (plain and problems._faults(record)), record
+    assert min(known.values()) > 10
+    assert not problems._plain([]) and not problems._plain({}) and not problems._plain("x")

@@ -22,7 +22,7 @@ template.enable_thinking = true
 system = "Think first."
 
 [evaluation]
-budgets = [1024, 2048]
+budgets = [2048, 4096]
 
 [training]
 learning_rate = 1e-6
@@ -54,7 +54,7 @@ def test_a_file_says_what_it_starts_from_and_what_it_changes(write):
     )
     assert set(profile.training.learning_rate.values()) == {1e-6}
     assert profile.training.methods == ("outcome", "regret_to_go")
-    assert profile.evaluation.budgets == (1024, 2048)
+    assert profile.evaluation.budgets == (2048, 4096)
     assert profile.lora == start.lora and profile.data == start.data
 
 
@@ -62,7 +62,7 @@ def test_a_profile_that_was_read_once_is_known_by_its_name(write):
     profile = load_profile(str(write(TEXT)))
     assert load_profile("mine") == profile
     kept = profile.runs / KEPT
-    kept.write_text(kept.read_text(encoding="utf-8").replace("4096", '"x"'), encoding="utf-8")
+    kept.write_text(kept.read_text(encoding="utf-8").replace('"budget": 4096', '"budget": "x"'), encoding="utf-8")
     with pytest.raises(ProfileError, match="thinking.budget = 'x'; it takes a whole number"):
         load_profile("mine")
     kept.write_text("{", encoding="utf-8")

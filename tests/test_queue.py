@@ -95,6 +95,12 @@ def test_workers_that_fail_are_an_error_that_names_the_tasks(tmp_path):
         queue.run_workers(command(tmp_path, 4, 0.0), 1, tasks(tmp_path, 4), tmp_path)
 
 
+def test_a_worker_that_is_killed_is_an_error(tmp_path):
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(queue.QueueError, match="-9 if memory"):
+        queue.run_workers([sys.executable, "-c", kill], 1, tasks(tmp_path, 1), tmp_path)
+
+
 def test_a_held_task_is_left_to_its_holder_and_a_dead_one_holds_nothing(tmp_path):
     holder = subprocess.Popen(command(tmp_path, 1, 60.0))
     deadline = time.monotonic() + 60

@@ -3,7 +3,7 @@
 import pytest
 
 from mrtlib.config import Training
-from mrtlib.training.schedule import rate_factor, share_done, spent, stage
+from mrtlib.training.schedule import rate_at, rate_factor, share_done, spent, stage
 
 LOG = [
     {"generated": 100.0, "sampled": 150.0, "probed": 50.0, "learned": 120.0},
@@ -37,3 +37,8 @@ def test_rates_decay_to_a_tenth(schedule):
 def test_a_curriculum_has_equal_parts():
     assert [stage((0.5, 1.0), done) for done in (0, 0.49, 0.5, 1.0)] == [0.5, 0.5, 1.0, 1.0]
     assert stage((1.0,), 0.3) == 1.0
+
+
+def test_a_warm_up_of_no_steps_wastes_none():
+    assert rate_at(0, 0.0, Training(warmup_steps=0)) == 1.0
+    assert [rate_at(step, 0.0, Training(warmup_steps=2)) for step in range(4)] == [0, 0.5, 1, 1]

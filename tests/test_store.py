@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -152,9 +153,39 @@ def test_a_damaged_shard_is_reported_not_skipped(tmp_path, damage):
     path.write_bytes({"truncated": data[: len(data) // 2], "empty": b""}.get(damage, data))
     with pytest.raises(StoreError, match=r"1 shards .* run the command[\s\S]*b\.parquet"):
         shards.read_all()
-    path.unlink()
-    assert not shards.has("b")
+    assert not shards.has("b"), "what is damaged is put aside, or it would never be made anew"
+    assert (tmp_path / "damaged" / "b.parquet").is_file()
     assert len(shards.read_all()) == 100
+
+
+def test_a_disk_that_fails_for_a_moment_puts_no_good_file_aside(tmp_path, monkeypatch):
+    shards = Shards(tmp_path, "progress")
+    shards.write("a", [progress_row(0)])
+
+    def fails(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fails)
+        with pytest.raises(StoreError, match="cannot be read now") as error:
+            store.read_table(shards.path("a"), "progress")
+        assert not isinstance(error.value, DamagedError)
+        assert shards.whole("a")
+    assert len(shards.read_all()) == 1 and not (tmp_path / "damaged").exists()
+
+
+def test_a_temporary_file_may_be_gone_when_it_is_looked_at(tmp_path, monkeypatch):
+    gone = tmp_path / ".a.parquet.1.tmp"
+    monkeypatch.setattr(Path, "glob", lambda *_: [gone])  # another process has just renamed it
+    assert Shards(tmp_path, "progress").directory == tmp_path
+
+
+def test_two_machines_with_one_process_number_write_one_file(tmp_path, monkeypatch):
+    temporary = []
+    monkeypatch.setattr(os, "replace", lambda source, _: temporary.append(source))
+    for _ in range(2):
+        store.write_text(tmp_path / "keys.json", "{}")
+    assert len(set(temporary)) == 2
 
 
 def test_a_flipped_byte_never_changes_a_number_unnoticed(tmp_path):

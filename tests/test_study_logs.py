@@ -95,7 +95,7 @@ def test_first_batches_at_a_seed_are_the_same_but_for_rounding(profile, steps, m
     first = (steps["method"] == "outcome") & (steps["seed"] == 1) & (steps["step"] == 1)
     steps = steps.assign(generated_tokens=steps["generated_tokens"] + more * first)
     told = claims.of_study(steps, profile).set_index("claim")["holds"]
-    assert told["largest difference of first batches at a seed, share of tokens"] == same
+    assert told["largest gap of first batches, share of tokens"] == same
 
 
 def test_the_last_quarter_of_a_curve():
@@ -117,6 +117,9 @@ def test_without_records_there_are_no_rows_and_no_error(profile):
     assert study_logs.logs(profile).empty
     assert study_logs.gaps(study_logs.logs(profile)).empty
     assert study_logs.rates(profile).empty
+    unseen = pd.DataFrame({"part": ["short"], "method": ["outcome"], "seed": [0], "step": [1],
+                           "validation": [np.nan]})  # fmt: skip
+    assert study_logs.validated(unseen).empty
 
 
 def test_the_search_is_read_from_its_logs(profile):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mrtlib.config import load_profile
-from mrtlib.experiments import study_results
+from mrtlib.experiments import study_results, verdicts
 from mrtlib.experiments.measuring import measurings
 from mrtlib.experiments.study_results import Found
 from mrtlib.stats import two_way
@@ -59,6 +59,11 @@ def test_differences_are_paired_and_primary_ones_are_wider(found):
     words = study_results.in_words(first)
     assert "Natural accuracy at $C_0$" in words and "`mixed_group` +" in words
     assert "not decided" not in words
+    both = ("`mixed_group` has more natural accuracy than outcome RL; "
+            "`mixed_group` has less normalised regret than outcome RL.")  # fmt: skip
+    assert words.splitlines()[0] == f"- Decided after *short* runs, of 2 comparisons: {both}"
+    none = study_results.in_words(first.assign(decided=False))
+    assert "of 2 comparisons: none." in none and none.count("not decided") == 2
 
 
 def test_what_stands_beside_the_rest_is_no_primary_comparison(found):
@@ -135,3 +140,17 @@ def test_a_level_is_compared_by_its_own_problems(found):
         row = table.loc[level, "natural accuracy"]
         assert row[["estimate", "low", "high"]].tolist() == pytest.approx(
             list(vars(two_way(mine)).values()))  # fmt: skip
+
+
+def test_a_study_under_way_has_claims_of_what_is_paired(found):
+    models = found[0].models
+    few = {key: own for key, own in models.items() if key[0] != "mixed_group" or key[1] < 2}
+    late = {("mixed_group", s + 2) if m == "mixed_group" else (m, s): own
+            for (m, s), own in models.items()}  # fmt: skip
+    for models in (few, late):  # two pairs
+        under_way = [Found("short", "test", models)]
+        assert study_results.tokens(under_way, C0).empty
+        claims = verdicts.of_study(under_way[0], C0)
+        assert [row["claim"] for row in claims] == [
+            "outcome RL has more regret than the base at C0 (short runs)"]  # fmt: skip
+        assert {m for m, _ in study_results.comparable(models)} == {"base", "outcome"}

@@ -165,9 +165,21 @@ def test_the_paper_says_what_the_table_says(records, written):
     assert rows["text"].isin(["+5.8"]).any() == (r"\stacked{+5.8}" in paired)
 
 
+def test_an_end_that_is_not_zero_is_not_written_as_zero():
+    ends = [tables.written(-2.9, -5.7, -0.02, 1)[1], tables.written(2.9, 0.0, 5.9, 1)[1]]
+    assert ends == ["[\u22125.70, \u22120.02]", "[0.0, 5.9]"]
+    assert tables.said({"estimate": 0.0052, "low": 0.004, "high": 0.0064}) == "0.005 [0.004, 0.006]"
+    assert tables.said({"estimate": 0.5, "low": float("nan"), "high": 1.0}) == "0.50 [nan, 1.00]"
+
+
+def test_a_table_of_objects_is_rounded():
+    table = pd.DataFrame({"low": pd.Series([0.12345, 0.5], dtype=object), "name": ["a", "b"]})
+    assert tables.rounded(table, 2)["low"].tolist() == [0.12, 0.5]
+
+
 def test_what_rounds_to_zero_has_no_sign():
     assert tables.said({"estimate": -0.004, "low": -1.0, "high": -0.0}) == "0.00 [-1.00, 0.00]"
-    assert tables.written(-4e-4, -1e-17, 4e-4, 1, 100) == ("0.0", "[0.0, 0.0]")
+    assert tables.written(-4e-6, -1e-17, 4e-6, 1, 100) == ("0.000", "[0.000, 0.000]")
     assert tables.number(-0.5, 2) == "\u22120.50"
     shown = tables.rounded(pd.DataFrame({"x": [-4e-4, -1e-17], "name": ["a", "b"], "n": [1, 0]}))
     assert "-" not in shown.to_string() and shown["n"].dtype == int

@@ -202,3 +202,9 @@ def test_claims_of_votes_hold_and_can_fail(made):
     biased = pairs.assign(sampled=pairs["sampled"] + 0.02)
     of_size = claims.checked(claims.of_votes("tiny", answers, votes, biased, found, race))
     assert not of_size.set_index("claim").loc["share of right answers less exact J", "holds"]
+
+
+def test_the_probability_of_a_long_answer_weighs():
+    spot = pd.DataFrame({"logprob": [-0.9, -0.9, -1.0], "answer_tokens": [900, 900, 900]})
+    weights = voting.probability(spot)  # e^-810 is 0 in floats
+    assert weights.tolist() == pytest.approx([1.0, 1.0, np.exp(-90.0)])

@@ -109,3 +109,10 @@ def _check_together(profile: Profile) -> None:
             "evaluation.budgets must lie between 1 and C0, which is thinking.budget = "
             f"{thinking.budget}"
         )
+    wanted = {thinking.budget // 2, thinking.budget} - {0, *profile.evaluation.budgets}
+    if wanted:
+        raise ProfileError(
+            f"evaluation.budgets lacks {' and '.join(map(str, sorted(wanted)))}: methods are "
+            f"compared at C0 (thinking.budget = {thinking.budget}) and at half of it; add what is "
+            "missing"
+        )

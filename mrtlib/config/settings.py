@@ -107,6 +107,13 @@ class Model:
     servers: tuple[str, ...] = place(())  # their addresses, such as http://localhost:8000
     served: str = place("")  # how they call the base; "" is its name here
 
+    @property
+    def title(self) -> str:
+        """What it is called in text: the models of the repository have folders and no names."""
+        known = {"data/reasoner": "the embedded reasoner",
+                 "data/backtracker/warm": "the embedded backtracker"}  # fmt: skip
+        return known.get(self.name, self.name)
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -303,6 +310,8 @@ def _key_text(part: str, settings: Any) -> str:
         if "place" in item.metadata:
             continue
         value = getattr(settings, item.name)
+        if isinstance(value, dict):
+            value = dict(sorted(value.items()))
         if "before" not in item.metadata or value != item.metadata["before"]:
             words.append(f"{item.name}={value!r}")
         if item.name in GONE:

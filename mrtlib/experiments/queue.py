@@ -117,11 +117,13 @@ def run_workers(command: Sequence[str], count: int, tasks: Sequence[Task], folde
         signal.signal(signal.SIGTERM, before)
     left = [task for task in tasks if not task.done()]
     failed = [task.name for task in left if (folder / FAILED / f"{task.name}.txt").is_file()]
-    codes = [worker.returncode for worker in workers if worker.returncode > 0]
+    codes = [worker.returncode for worker in workers if worker.returncode]
     if failed or codes:
         raise QueueError(
-            f"{len(failed)} tasks failed: {', '.join(failed[:5])}; tracebacks are in "
-            f"{folder / FAILED}, what was printed in {folder / LOGS}. The same command tries again"
+            f"{len(failed)} tasks failed: {', '.join(failed[:5]) or '-'}; workers ended with "
+            f"{', '.join(map(str, codes)) or '-'} (below 0: killed by a signal, -9 if memory ran "
+            f"out); tracebacks are in {folder / FAILED}, what was printed in {folder / LOGS}. The "
+            "same command tries again"
         )
 
 
@@ -164,7 +166,7 @@ def state(tasks: Sequence[Task], folder: Path, start: float, seconds: float) -> 
     open_ = [task for task in tasks if not task.done()]
     done, total = _done(tasks), sum(task.size for task in tasks)
     left = ""
-    if done > start:
+    if done > start and seconds > 0:
         left = f", about {(total - done) * seconds / (done - start) / 3600:.1f} h left"
     working = ", ".join(held(folder)) or "nothing"
     return f"{len(tasks) - len(open_)} of {len(tasks)} tasks done, at work: {working}{left}"

@@ -98,7 +98,8 @@ def validated(steps: pd.DataFrame) -> pd.DataFrame:
                  **_over(at[column]), "seeds": len(at), "point": point}
                 for column, name in QUANTITIES.items()
             ]  # fmt: skip
-    return pd.DataFrame(rows).drop(columns="point")
+    columns = ["part", "method", "through", "quantity", "estimate", "low", "high", "seeds", "point"]
+    return pd.DataFrame(rows, columns=columns).drop(columns="point")
 
 
 def lengths(steps: pd.DataFrame, points: int = 16) -> pd.DataFrame:
@@ -208,8 +209,10 @@ def in_words(record: pd.DataFrame, gaps: pd.DataFrame) -> str:
     for part, rows in mine.groupby("part", sort=False):
         told = [f"`{row.method}` {row.quantity} {100 * row.estimate:+z.1f} points "
                 f"[{100 * row.low:z.1f}, {100 * row.high:z.1f}], {row.seeds} seeds"
+                + ("" if row.low > 0 or row.high < 0 else ", not decided")
                 for row in rows.itertuples()]  # fmt: skip
-        parts.append(f"- *{part}* runs against outcome RL, validation: " + "; ".join(told) + ".")
+        parts.append(f"- *{part}* runs against outcome RL, validation (95 % intervals): "
+                     + "; ".join(told) + ".")  # fmt: skip
     return "\n".join(parts)
 
 

@@ -19,7 +19,7 @@ from mrtlib.evaluation.votes import maj_at_k
 from mrtlib.experiments.measuring import Base, OfRun, metrics_from
 from mrtlib.experiments.study import MAIN, compared, trainings
 from mrtlib.experiments.study_logs import measures
-from mrtlib.experiments.study_results import enough
+from mrtlib.experiments.study_results import comparable, enough
 from mrtlib.rollouts import Rollout
 from mrtlib.stats import proportion
 from mrtlib.store import content_key, file_hashes
@@ -161,7 +161,7 @@ def efficiency(models: Models) -> pd.DataFrame:
     Returns:
         method, accuracy (outcome RL's), times_fewer, low, high: as from `comparison.times_fewer`.
     """
-    rows = []
+    rows, models = [], comparable(models)
     for method in dict.fromkeys(method for method, _ in models if method != "outcome"):
         seeds = [0] if method == "base" else paired_seeds(models, method, "outcome")
         rivals = sorted(s for m, s in models if m == "outcome") if method == "base" else seeds

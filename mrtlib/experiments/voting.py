@@ -33,8 +33,12 @@ def likelihood(spot: pd.DataFrame) -> Array:
 
 
 def probability(spot: pd.DataFrame) -> Array:
-    """Return each answer's probability under the prover, all its tokens together, (K,)."""
-    return np.exp((spot["logprob"] * spot["answer_tokens"]).to_numpy(float))
+    """Return each answer's probability under the prover, all its tokens together, (K,).
+
+    As a share of the largest: those of long answers are below what a float can hold.
+    """
+    logp = (spot["logprob"] * spot["answer_tokens"]).to_numpy(float)
+    return np.exp(logp - logp.max(initial=-np.inf))
 
 
 def plain(spot: pd.DataFrame) -> Array:

@@ -24,11 +24,9 @@ from mrtlib.store import (
     write_table,
 )
 from mrtlib.training.checkpoints import Marking, history, newest
-from mrtlib.training.finetuning import FORMS, fine_tune
 from mrtlib.training.methods import METHODS
 from mrtlib.training.ranks import Ranks
 from mrtlib.training.schedule import share_done, spent
-from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import BEST, Validation
 
 # How the libraries say that a process of a run is gone, in the words of gloo and NCCL.
@@ -141,7 +139,7 @@ def _train(
     profile: Profile, method: str, seed: int, folder: Path, key: str, ranks: Ranks
 ) -> None:
     work = profile.runs / "checkpoints" / f"{method}-{seed}-{key[:8]}"
-    make = _imitate if method in FORMS else _reinforce
+    make = _reinforce if method in METHODS else _imitate
     policy, rows, gathered = make(profile, method, seed, work, ranks)
     with gathered():
         if ranks.writes:
@@ -154,6 +152,9 @@ def _keep(
 ) -> None:
     """Write what a training leaves: adapters, its log, what it tried, and last its key."""
     (folder / KEY).unlink(missing_ok=True)  # of another training, whose adapter is replaced now
+    shutil.rmtree(folder / BEST, ignore_errors=True)
+    for name in FOUND:
+        (folder / name).unlink(missing_ok=True)
     save_adapter(policy, folder)
     for part in work.glob(BEST):
         shutil.copytree(part, folder / BEST, dirs_exist_ok=True)
@@ -167,6 +168,8 @@ def _keep(
 def _imitate(profile: Profile, method: str, seed: int, work: Path, ranks: Ranks) -> Trained:
     if ranks.count > 1:
         raise TrainingError(f"{method} is trained by one process; start it without a launcher")
+    from mrtlib.training.finetuning import fine_tune  # brings TRL, as below
+
     return *fine_tune(profile, method, seed, work), nullcontext
 
 
@@ -175,6 +178,9 @@ def _reinforce(profile: Profile, method: str, seed: int, work: Path, ranks: Rank
         last = newest(work)
     if last and share_done(history(last), profile.training) >= 1:  # cut behind its last step
         return load_policy(profile, last), steps_of(history(last), method, seed), nullcontext
+    # TRL and PEFT take seconds to import, and who only reads what is on record has no use for them.
+    from mrtlib.training.trainer import MRTTrainer
+
     trainer = MRTTrainer(profile, method, seed, work)
     trainer.remove_callback(PrinterCallback)
     few = "" if trainer.prover.is_exact else f", {profile.prover.samples} answers a boundary"

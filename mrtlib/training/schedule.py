@@ -34,7 +34,7 @@ def rate_factor(schedule: str, done: float) -> float:
 
 def rate_at(step: int, done: float, training: Training) -> float:
     """Return the learning rate of a step as a share of its peak: a warm-up, then the schedule."""
-    warm = min(1.0, step / max(1, training.warmup_steps))
+    warm = min(1.0, step / training.warmup_steps) if training.warmup_steps else 1.0
     return warm * rate_factor(training.schedule, done)
 
 
