@@ -17,6 +17,7 @@ from mrtlib.evaluation.results import (
     paired_seeds,
     relative_regret,
 )
+from mrtlib.evaluation.tables import decided
 from mrtlib.regret import efficiency_at_equal_accuracy, tokens_to_reach
 from mrtlib.stats import Interval, two_way
 
@@ -38,9 +39,7 @@ def regret_removed(models: Models, budgets: tuple[int, ...]) -> pd.DataFrame:
         for budget in budgets
     ]
     names = ["method", "level", "budget", "estimate", "low", "high"]
-    table = pd.DataFrame(rows, columns=names)
-    table["decided"] = (table["low"] > 0) | (table["high"] < 0)
-    return table
+    return decided(pd.DataFrame(rows, columns=names))
 
 
 def tokens_at_equal_accuracy(models: Models, c0: int) -> pd.DataFrame:
@@ -147,8 +146,7 @@ def between(models: Models, method: str, other: str, c0: int) -> pd.DataFrame:
         gap = two_way(ours - theirs, level_of_each(index))
         rows.append((*place, ours.mean(), theirs.mean(), gap.estimate, gap.low, gap.high))
     names = ["metric", "budget", method, other, "difference", "low", "high"]
-    table = pd.DataFrame(rows, columns=names)
-    return table.assign(decided=(table["low"] > 0) | (table["high"] < 0))
+    return decided(pd.DataFrame(rows, columns=names))
 
 
 def _rivals_of_outcome(models: Models) -> list[str]:
@@ -187,10 +185,14 @@ def regret_in_words(row: pd.Series) -> str:
 def tokens_in_words(row: pd.Series) -> str:
     """Say in words what one row of `used_at_equal_accuracy` shows, or of the one by budgets."""
     much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
+    if math.isnan(row.low):
+        return f"`{row.method}`: {row.times_fewer:.2f} times fewer tokens, without an interval"
     if row.times_fewer == 0:
         return (f"`{row.method}` does not reach the best accuracy of `outcome` within C0 "
                 f"({much})")  # fmt: skip
     if row.low <= 1 <= row.high:
         return (f"`{row.method}` shows no significant difference in the tokens that reach the best "
                 f"accuracy of `outcome` up to C0 ({much})")  # fmt: skip
-    return f"`{row.method}` reaches the best accuracy of `outcome` up to C0 with {much}"
+    few = "fewer" if row.low > 1 else "more"
+    return (f"`{row.method}` needs {few} tokens to the best accuracy of `outcome` up to C0 "
+            f"({much})")  # fmt: skip

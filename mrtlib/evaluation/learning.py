@@ -6,6 +6,7 @@
 import numpy as np
 import pandas as pd
 
+from mrtlib.evaluation.tables import written
 from mrtlib.schemas import SECONDS
 from mrtlib.stats import cut, over_seeds
 
@@ -91,6 +92,38 @@ def at_equal_tokens(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
     The count is the smallest total of a run. Values are the means over the last `window` steps up
     to it, and then over seeds. Methods that write shorter traces are at a later step.
     """
+    return _at_equal_tokens(steps, window).groupby("method", sort=False).mean().drop(columns="seed")
+
+
+def reward_gaps(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
+    """Return each method's reward less that of outcome RL, as in `at_equal_tokens`.
+
+    Returns:
+        Indexed by method: estimate, low, high, paired over the seeds that both have (t interval;
+        nan where that is one seed).
+    """
+    runs = _at_equal_tokens(steps, window).pivot(index="seed", columns="method", values="reward")
+    others = [method for method in steps["method"].unique() if method != "outcome"]
+    return pd.DataFrame(
+        {m: over_seeds((runs[m] - runs["outcome"]).dropna()).row() for m in others}
+    ).T  # fmt: skip
+
+
+def in_words(steps: pd.DataFrame) -> str:
+    """Return how the methods stood at equal tokens, in words: rewards, differences and lengths."""
+    equal, gaps = at_equal_tokens(steps), reward_gaps(steps)
+    told = []
+    for method, row in equal.iterrows():
+        gap = ""
+        if method in gaps.index and np.isfinite(gaps.loc[method, "low"]):
+            number, ends = written(*gaps.loc[method], 3, 1, "+")
+            gap = f" ({number} {ends} to outcome RL)"
+        told.append(f"`{method}`: reward {row.reward:.3f}{gap}, {row.length:.0f} thinking tokens")
+    return "; ".join(told)
+
+
+def _at_equal_tokens(steps: pd.DataFrame, window: int) -> pd.DataFrame:
+    """Return the rows that `at_equal_tokens` is the mean of: one a run."""
     total = int(steps.groupby(["method", "seed"])["generated_tokens"].max().min())
     rows = []
     # Other sorts leave equal steps, and so the methods, in an order that hangs on the processor.
@@ -99,7 +132,7 @@ def at_equal_tokens(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
         last = run[run["generated_tokens"] <= total].tail(window)
         rows.append({"method": method, "seed": seed, "tokens": total, "step": last["step"].max(),
                      **last[list(QUANTITIES)].mean()})  # fmt: skip
-    return pd.DataFrame(rows).groupby("method", sort=False).mean().drop(columns="seed")
+    return pd.DataFrame(rows)
 
 
 def first_batch(steps: pd.DataFrame) -> pd.DataFrame:

@@ -103,9 +103,21 @@ def number(value: float, digits: int, scale: float = 1, sign: str = "") -> str:
 def written(
     estimate: float, low: float, high: float, digits: int, scale: float = 1, sign: str = ""
 ) -> tuple[str, str]:
-    """Return an estimate and its interval as texts; "" where there is no interval."""
+    """Return an estimate and its interval as texts; "" where there is no interval.
+
+    An end that is not 0 is not written as 0, if two more digits can tell: whether an interval
+    leaves out 0 is what it is read for.
+    """
+    digits = _telling(low, high, digits, scale)
     interval = f"[{number(low, digits, scale)}, {number(high, digits, scale)}]"
     return number(estimate, digits, scale, sign), "" if math.isnan(low) else interval
+
+
+def _telling(low: float, high: float, digits: int, scale: float = 1) -> int:
+    """Return the digits, two more at most, with which no end is written as 0 that is not 0."""
+    few = range(digits, digits + 2)
+    ends = [end * scale for end in (low, high) if end and math.isfinite(end)]
+    return next((n for n in few if all(abs(end) >= 0.5 * 10**-n for end in ends)), digits + 2)
 
 
 def table_lines(numbers: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
@@ -173,8 +185,10 @@ def in_order(names: pd.Series) -> list[str]:
 
 
 def said(row: Mapping[str, float]) -> str:
-    """Return an estimate with its interval: "0.41 [0.35, 0.47]"."""
-    return "{estimate:z.2f} [{low:z.2f}, {high:z.2f}]".format_map(row)
+    """Return an estimate with its interval, digits as in `written`: "0.41 [0.35, 0.47]"."""
+    digits = _telling(row["low"], row["high"], 2)
+    return " [".join((f"{row['estimate']:z.{digits}f}",
+                      f"{row['low']:z.{digits}f}, {row['high']:z.{digits}f}]"))  # fmt: skip
 
 
 def against(row: Mapping[str, float]) -> str:
@@ -191,4 +205,10 @@ def small(value: float, bound: float) -> str:
 
 def rounded(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """Return a table to be shown: rounded, and without a sign on what rounds to 0."""
-    return table.round(digits).map(lambda cell: cell + 0.0 if isinstance(cell, float) else cell)
+    table = table.infer_objects().round(digits)
+    return table.map(lambda cell: cell + 0.0 if isinstance(cell, float) else cell)
+
+
+def decided(table: pd.DataFrame) -> pd.DataFrame:
+    """Return differences with a column that says whether the interval leaves out 0."""
+    return table.assign(decided=(table["low"] > 0) | (table["high"] < 0))

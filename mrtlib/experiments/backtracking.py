@@ -15,7 +15,7 @@ from mrtlib.config import ROOT, WRONG, Profile
 from mrtlib.episodes import Decode, returns_to
 from mrtlib.evaluation.comparison import times_fewer
 from mrtlib.evaluation.linearised import LINEARISED, PARALLEL, WAYS
-from mrtlib.evaluation.tables import need
+from mrtlib.evaluation.tables import decided, need
 from mrtlib.evaluation.votes import maj_at_k
 from mrtlib.stats import SLACK, Array, over_seeds, proportion, two_way, wilson
 from mrtlib.store import TRACE, read_csv
@@ -110,11 +110,6 @@ def progress_differences(
                 rows.append((method, other, part, *vars(gap).values(), len(levels)))
     names = ["method", "other", "part", "estimate", "low", "high", "problems"]
     return decided(pd.DataFrame(rows, columns=names))
-
-
-def decided(table: pd.DataFrame) -> pd.DataFrame:
-    """Return differences with a column that says whether the interval leaves out 0."""
-    return table.assign(decided=(table["low"] > 0) | (table["high"] < 0))
 
 
 def progress_shares(found: pd.DataFrame, bins: Sequence[float] = BINS) -> pd.DataFrame:
@@ -344,18 +339,23 @@ def progress_in_words(row: pd.Series) -> str:
 def efficiency_in_words(row: pd.Series) -> str:
     """Say in words what one row of `efficiency` shows, whichever way it came out."""
     much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
+    much += "" if row.counted == COUNTED[0] else f", counted {row.counted}"
     place = f"the best vote of {row.other}, {row.accuracy:.1%}"
     if row.times_fewer == 0:
-        return f"{row.ours} does not reach {place} ({much})"
+        end = "" if row.decided else "; whether it can is not decided"
+        return f"{row.ours} does not reach {place}{end} ({much})"
     if not row.decided:
         return f"{row.ours} shows no significant difference in the tokens to {place} ({much})"
-    return f"{row.ours} reaches {place}, with {much}"
+    return f"{row.ours} needs {'fewer' if row.low > 1 else 'more'} tokens to {place} ({much})"
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `efficiency` that are told in words: generated tokens, not to the base."""
+    """Return the rows of `efficiency` that are told in words, none of them against the base.
+
+    Those in generated tokens, as the paper counts, and what is decided in the others.
+    """
     of_base = table["other"].str.startswith("base ") & ~table["ours"].str.startswith("base ")
-    return table[(table["counted"] == COUNTED[0]) & ~of_base]
+    return table[((table["counted"] == COUNTED[0]) | table["decided"]) & ~of_base]
 
 
 def crossed(table: pd.DataFrame, column: str) -> tuple[Array, Array]:

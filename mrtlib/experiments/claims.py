@@ -317,7 +317,7 @@ def of_study(steps: pd.DataFrame, profile: Profile) -> pd.DataFrame:
         ("runs whose last step was not validated",
          steps.loc[runs.idxmax(), "validation"].isna().sum(), 0, 0),
         ("validations that are no share", (~shares.between(0, 1)).sum(), 0, 0),
-        ("largest difference of first batches at a seed, share of tokens", gap, 0, SAME_BATCH),
+        ("largest gap of first batches, share of tokens", gap, 0, SAME_BATCH),
     ])  # fmt: skip
 
 
@@ -348,7 +348,7 @@ def of_backtracking(
         ("fewest tokens of a stream", streams.min(), context + 1, np.inf),
         ("most tokens that a stream saw at once",
          attempts.loc[attempts["way"] == "linearised", "read"].max(), 1, min(window, context)),
-        ("largest gap of a stream's tokens to those of the samples that it stands beside",
+        ("largest gap of a stream's tokens to its samples'",
          points.groupby(["method", "seed", "problem", "k"])["tokens"].agg(np.ptp).max(), 0, 1e-6),
         ("streams shorter than their problem's samples",
          (streams < last.xs("parallel", level="way")).sum(), 0, 0),

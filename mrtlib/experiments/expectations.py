@@ -6,10 +6,12 @@ way: it says that a number is larger than a bound, and the interval decides.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from mrtlib.evaluation.comparison import Models, used_at_equal_accuracy
 from mrtlib.evaluation.results import level_names, paired_seeds, relative_regret
+from mrtlib.evaluation.tables import written
 from mrtlib.experiments.study_results import FEWEST, MRT, Found, paired_with_outcome
 from mrtlib.experiments.verdicts import NOT, NOT_RUN, REPRODUCED, gains, verdict
 
@@ -103,3 +105,18 @@ def _row(words: str, numbers: Sequence[float], bound: float, seeds: int) -> dict
     said = verdict(low, high, bound)
     return {"seeds": seeds, "expectation": words, "measured": measured, "low": low, "high": high,
             "bound": bound, "verdict": WORDS.get(said, said)}
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return the expectations as a Markdown table: a row each, with interval, bound and verdict."""
+    lines = ["| runs | method | expected of it | measured | expected: more than | verdict |",
+             "|:--|:--|:--|--:|--:|:--|"]  # fmt: skip
+    for row in table.itertuples():
+        known = np.isfinite(row.measured)
+        numbers = " ".join(written(row.measured, row.low, row.high, 3)) if known else ""
+        runs = f"{row.part}, {row.seeds} seeds" if row.seeds else row.part
+        bound = f"{row.bound:g}" if known else ""
+        lines.append(
+            f"| {runs} | {row.method} | {row.expectation} | {numbers} | {bound} | {row.verdict} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -209,9 +209,10 @@ def answer_in_words(gain: pd.DataFrame, errors: pd.DataFrame | None, gaps: pd.Se
     price = "" if errors is None else _price_in_words(errors)
     return (
         f"**Answer.** On `{first['level']}` the first episode gains {said(first)} of $J$, and "
-        f"episode {last['j']} {said(last)}. {price}Only "
-        "`regret_to_go` also says *when*: discounted by what is left of the budget, progress adds "
-        f"up to the regret removed, on all {len(gaps)} traces. (95 % intervals, over problems.)"
+        f"episode {last['j']} {said(last)}. {price}Of "
+        "the forms that are trained, only `regret_to_go` also says *when*: discounted by what is "
+        "left of the budget, progress adds up to the regret removed, on all "
+        f"{len(gaps)} traces. (95 % intervals, over problems.)"
     )
 
 
@@ -220,9 +221,10 @@ def _price_in_words(errors: pd.DataFrame) -> str:
     near = (rows["tokens"] - rows.loc[0, "tokens"]).abs().drop(0).idxmin()
     return (
         f"One packed pass measures that with an error of {said(rows.loc[0])} against many answers, "
-        f"whose own noise makes {rows.loc[0, 'floor']:.2f} of it, for "
+        f"whose own noise makes {rows.loc[0, 'floor']:.3f} of it, for "
         f"{rows.loc[0, 'tokens']:.0f} tokens a trace; {near} answers a boundary are off by "
-        f"{said(rows.loc[near])}, for {rows.loc[near, 'tokens']:.0f}. "
+        f"{said(rows.loc[near])} ({rows.loc[near, 'predicted']:.2f} are to be expected), for "
+        f"{rows.loc[near, 'tokens']:.0f}. "
     )
 
 

@@ -22,6 +22,7 @@ from mrtlib.evaluation.results import (
     paired_seeds,
     problems_of,
 )
+from mrtlib.evaluation.tables import decided, written
 from mrtlib.experiments.measuring import SETS, measured, measurings
 from mrtlib.experiments.study import MAIN, compared
 from mrtlib.experiments.study_logs import measures
@@ -29,6 +30,7 @@ from mrtlib.stats import proportion, two_way
 
 MRT = tuple(method for method in MAIN if method not in ("outcome", "final_progress"))
 PRIMARY = ("natural_accuracy", "regret")  # at C0
+NAMED = {"natural_accuracy": "natural accuracy", "regret": "normalised regret"}
 FAMILY_LEVEL = 1 - 0.05 / len(MRT)  # of one of the primary intervals of an outcome
 PRIMARY_PARTS = ("long", "short")  # of the main methods
 FEWEST = 3  # seeds: an interval of two does not cover
@@ -104,6 +106,12 @@ def enough(models: Models) -> Models:
             if key[0] == "base" or seeds[key[0]] >= FEWEST}  # fmt: skip
 
 
+def comparable(models: Models) -> Models:
+    """Return the models of the base, of outcome RL, and of methods that can stand against it."""
+    methods = ("base", "outcome", *paired_with_outcome(models))
+    return {key: metrics for key, metrics in models.items() if key[0] in methods}
+
+
 def paired_with_outcome(models: Models) -> list[str]:
     """Return the methods that share three seeds with `outcome`, or more."""
     methods = [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
@@ -148,15 +156,14 @@ def primary(found: Sequence[Found], c0: int) -> pd.DataFrame:
         for method in paired_with_outcome(models) if method in MRT
     ]  # fmt: skip
     columns = ["part", "method", "measure", "estimate", "low", "high", "seeds"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.assign(decided=(table["low"] > 0) | (table["high"] < 0))
+    return decided(pd.DataFrame(rows, columns=columns))
 
 
 def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
     """Return what `plotting.study_differences` draws: every method against outcome RL, at C0.
 
     Returns:
-        part, set, method, measure (as it is written), estimate, low, high, seeds.
+        part, set, method, measure (as it is written), estimate, low, high, seeds, decided.
     """
     rows = [
         {"part": part, "set": name, "method": method, "measure": words,
@@ -165,14 +172,15 @@ def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
         for method in paired_with_outcome(models)
         for measure, words in DRAWN.items()
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    columns = ["part", "set", "method", "measure", "estimate", "low", "high", "seeds"]
+    return decided(pd.DataFrame(rows, columns=columns))
 
 
 def by_level(found: Sequence[Found], c0: int) -> pd.DataFrame:
     """Return every method against outcome RL at C0 by the level of the test problems.
 
     Returns:
-        part, method, level, measure, estimate, low, high, seeds.
+        part, method, level, measure, estimate, low, high, seeds, decided.
     """
     rows = [
         {"part": part, "method": method, "level": level, "measure": words,
@@ -182,7 +190,8 @@ def by_level(found: Sequence[Found], c0: int) -> pd.DataFrame:
         for level in level_names(models["base", 0][PRIMARY[0], c0])
         for measure, words in DRAWN.items() if measure in PRIMARY
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    columns = ["part", "method", "level", "measure", "estimate", "low", "high", "seeds"]
+    return decided(pd.DataFrame(rows, columns=columns))
 
 
 def removed(found: Sequence[Found]) -> pd.DataFrame:
@@ -210,14 +219,16 @@ def removed(found: Sequence[Found]) -> pd.DataFrame:
 
 def tokens(found: Sequence[Found], c0: int) -> pd.DataFrame:
     """Return how many tokens each method uses for outcome RL's best accuracy, test problems."""
-    return _joined([used_at_equal_accuracy(enough(models), c0).assign(part=part)
-                    for part, name, models in found if name == SETS[0]])  # fmt: skip
+    return _joined([used_at_equal_accuracy(comparable(models), c0).assign(part=part)
+                    for part, name, models in found
+                    if name == SETS[0] and paired_with_outcome(models)])  # fmt: skip
 
 
 SHOWN = {  # rows of the table for readers, and the budgets in C0
     "natural_accuracy": (1,), "accuracy": (0.25, 0.5, 1, 2, 4), "regret": (0.25, 0.5, 1, 2, 4),
     "maj@4": (1,), "tokens": (1,), "episodes": (1,),
 }  # fmt: skip
+FEW_DIGITS = {"tokens": 1, "episodes": 2}  # of numbers that are no shares
 
 
 def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
@@ -235,7 +246,8 @@ def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
     for measure, times in SHOWN.items():
         for row in mine[mine["metric"] == measure].itertuples():
             if row.budget in {round(c0 * x) for x in times}:
-                text = f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]"
+                few = FEW_DIGITS.get(measure, 3)
+                text = " ".join(written(row.estimate, row.low, row.high, few))
                 cells[row.method, f"{measure} at {row.budget}"] = text
     table = pd.Series(cells, dtype=str).unstack(0).fillna("")
     return table.loc[list(dict.fromkeys(place for _, place in cells)),
@@ -245,12 +257,16 @@ def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
 def in_words(table: pd.DataFrame) -> str:
     """Return the primary comparisons in words, whichever way they came out: a list in Markdown.
 
+    What is decided stands first, then every comparison with its interval.
+
     Args:
         table: from `primary`.
     """
-    said = []
+    said = [f"Decided after *{part}* runs, of {len(rows)} comparisons: "
+            + ("; ".join(_verdict(row) for row in rows[rows["decided"]].itertuples()) or "none")
+            + "." for part, rows in table.groupby("part", sort=False)]  # fmt: skip
     for (part, measure), rows in table.groupby(["part", "measure"], sort=False):
-        name = "natural accuracy" if measure == PRIMARY[0] else "normalised regret"
+        name = NAMED[measure]
         told = [f"`{row.method}` {100 * row.estimate:+z.1f} [{100 * row.low:z.1f}, "
                 f"{100 * row.high:z.1f}], {row.seeds} seeds"
                 + ("" if row.decided else ", not decided")
@@ -259,3 +275,9 @@ def in_words(table: pd.DataFrame) -> str:
                     "outcome RL, in points (98.3 % intervals): "
                     + "; ".join(told) + ".")  # fmt: skip
     return "\n".join("- " + text[0].upper() + text[1:] for text in said)
+
+
+def _verdict(row: NamedTuple) -> str:
+    """Say what a decided comparison of `primary` says."""
+    more = "more" if row.estimate > 0 else "less"
+    return f"`{row.method}` has {more} {NAMED[row.measure]} than outcome RL"

@@ -96,7 +96,7 @@ def _histograms(ax: Axes, rows: pd.DataFrame) -> None:
         own = rows[rows["method"] == method]
         x = (own["left"] + own["right"]) / 2 + (i - (len(looks) - 1) / 2) * bar
         ax.bar(x, own["share"], bar, color=look.colour, linewidth=0)
-        ax.axvline(float(own["mean"].iloc[0]), color=look.colour, linewidth=0.9, zorder=0,
+        ax.axvline(float(own["mean"].iloc[0]), color=look.colour, linewidth=0.9, zorder=3,
                    dashes=look.dashes or (None, None))  # fmt: skip
     ax.set(xlabel="progress", xlim=(rows["left"].min(), rows["right"].max()))
     # Most backtracks change little: on a straight axis those that do could not be seen.

@@ -19,9 +19,6 @@ from mrtlib.store import write_text
 PAGE, HEAD = "README.md", "# Figures\n\nEach is here as PDF, as PNG and, with the numbers, as CSV."
 NARROW = "_column"  # behind the stem of a form for one column of a page
 
-# Of the models in the repository, which have folders and no names.
-NAMES = {"data/reasoner": "the embedded reasoner",
-         "data/backtracker/warm": "the embedded backtracker"}  # fmt: skip
 # The base, its traces and what was asked of them; then what the intervals are.
 BASE = "Base model: {model}; {test} test problems of {family} ({levels})."
 SOME = "Base model: {model}; some of the test problems of {family} ({levels})."
@@ -69,9 +66,9 @@ CAPTIONS = {
     f"{TRAINED} {CROSSED}",
     "results_table": "Results at C0 = {c0} tokens, and paired differences to outcome RL. "
     f"{TRAINED} {CROSSED}",
-    "coverage": "How often 95 % intervals of each kind held the truth in simulations: by the closed "
-    "form that this library uses, and by the percentile bootstrap. In the grey band they should; an "
-    "arrow at the edge stands for less than is drawn.",
+    "coverage": "How often 95 % intervals of each kind held the truth in simulations: by the "
+    "closed form that this library uses, and by the percentile bootstrap. In the grey band they "
+    "should; an arrow at the edge stands for less than is drawn.",
     "warm_start_loss": "Loss on held-out traces while backtracking search is warm-started on "
     "each kind of data (the paper's figure 15).",
     "search_curves": "Training rollouts of backtracking search, one seed. Base model: {model}.",
@@ -80,8 +77,8 @@ CAPTIONS = {
     "votes_by_tokens": "Votes in one long stream and over parallel samples, by all tokens "
     "generated; a stream has the interval of its end (a line). Base model: {model}, with LoRA "
     "adapters of one training seed; some of the test problems ({levels}). " + PROBLEMS,
-    "study_curves": "Validation over tokens through the model, the study's runs from {model}; bands "
-    "are cut where no curve is. " + SEEDS,
+    "study_curves": "Validation over tokens through the model, the study's runs from {model}; "
+    "bands are cut where no curve is. " + SEEDS,
     "study_budgets": "Accuracy and normalised regret over the budget, long runs of the study; "
     "beyond C0 of seeds 0 to 2 of some methods, where bands are wider for it. "
     f"{TRAINED} {CROSSED}",
@@ -107,7 +104,7 @@ def caption(stem: str, settings: Profile) -> str:
     data = settings.data
     levels = "level" + "s" * (len(data.levels) > 1) + " " + " and ".join(data.levels)
     words = {
-        "model": NAMES.get(settings.model.name, settings.model.name), "family": data.family, "levels": levels,
+        "model": settings.model.title, "family": data.family, "levels": levels,
         "test": data.test * len(data.levels), "c0": settings.thinking.budget,
     }  # fmt: skip
     return CAPTIONS.get(stem, "").format(**words)
