@@ -104,8 +104,9 @@ def error_by_tokens(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     sns.scatterplot(table, x="tokens", y="error", hue=kind, style=kind, palette=COLOURS,
                     markers=MARKERS, s=16, ax=ax)  # fmt: skip
     for row in sampled.itertuples():
-        ax.annotate(f"$K$ = {row.answers}", (row.tokens, row.low), (0, -2), fontsize=SMALL,
-                    textcoords="offset points", color=ORANGE, ha="center", va="top")  # fmt: skip
+        ax.annotate(f"$K$ = {row.answers}", (row.tokens, row.error), (4, 2), fontsize=SMALL,
+                    textcoords="offset points", color=ORANGE)
+    ax.margins(x=0.12)  # for the words of the last one
     style.few_ticks(ax)
     ax.set(yscale="log", xlabel="tokens through the model per trace",
            ylabel="root mean square error of progress")  # fmt: skip
