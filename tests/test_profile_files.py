@@ -62,7 +62,8 @@ def test_a_profile_that_was_read_once_is_known_by_its_name(write):
     profile = load_profile(str(write(TEXT)))
     assert load_profile("mine") == profile
     kept = profile.runs / KEPT
-    kept.write_text(kept.read_text(encoding="utf-8").replace('"budget": 4096', '"budget": "x"'), encoding="utf-8")
+    text = kept.read_text(encoding="utf-8").replace('"budget": 4096', '"budget": "x"')
+    kept.write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError, match="thinking.budget = 'x'; it takes a whole number"):
         load_profile("mine")
     kept.write_text("{", encoding="utf-8")

@@ -22,6 +22,10 @@ from mrtlib.training.methods import Method
 from mrtlib.training.ranks import ALONE, Ranks
 from mrtlib.training.starts import Start
 
+# From the seed of a step's rollouts to that of its answers at cuts, of its sampled J, of the
+# comparison of exact with sampled J at the start, and of the traces that later rollouts begin with.
+CUTS, ANSWERS, COMPARISON, STALE = 250_000, 500_000, 750_000, 875_000
+
 Drawn = tuple[list[Sample], list[Kept] | None]
 
 

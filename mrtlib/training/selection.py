@@ -25,11 +25,9 @@ from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import BLANK_LINE, check_problems
 from mrtlib.prover.prover import Measurement, Prover
 from mrtlib.rollouts import Reader, Rollout
+from mrtlib.training.collecting import ANSWERS, COMPARISON, CUTS
 from mrtlib.training.starts import training_problems
 
-# From the seed of a step's rollouts to that of its answers at cuts, of its sampled J, and of the
-# comparison of exact with sampled J at the start; the last two as in the trainer.
-CUTS, ANSWERS, COMPARISON = 250_000, 500_000, 750_000
 UNMEASURED = Measurement([], 0, 0)
 
 

@@ -34,7 +34,7 @@ from mrtlib.prover.prover import Measurement, Prover
 from mrtlib.rollouts import Reader, Rollout
 from mrtlib.tasks.problems import Problem
 from mrtlib.training import payment
-from mrtlib.training.collecting import Collected, Collector
+from mrtlib.training.collecting import ANSWERS, COMPARISON, STALE, Collected, Collector
 from mrtlib.training.grpo import grpo_settings
 from mrtlib.training.learning import learner
 from mrtlib.training.methods import METHODS, Method, largest_share, mean_square
@@ -45,10 +45,6 @@ from mrtlib.training.starts import StalePrefixes, Start, group_starts, training_
 
 # `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-
-ANSWERS = 500_000  # from the seed of a step's rollouts to that of its sampled answers
-COMPARISON = 750_000  # ... and of those that exact J is compared with at the start
-STALE = 875_000  # ... and of the traces that later rollouts begin with
 
 
 class MRTTrainer(GRPOTrainer):
