@@ -60,14 +60,18 @@ def test_its_example_of_a_profile_is_read(tmp_path):
     example = textwrap.dedent("".join(lines[1:])).partition("\nExamples:")[0]
     (tmp_path / "mine.toml").write_text(example, encoding="utf-8")
     profile = load_profile(str(tmp_path / "mine.toml"))
-    assert profile.name == "mine" and profile.problems == tmp_path / "my-problems"
+    assert profile.name == "mine" and profile.problems.name == "my-problems"
     assert profile.evaluation.budgets[-1] == profile.thinking.budget == 4096
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_files_that_a_page_names_are_there(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    links = [(ROOT / page).parent / link for link in re.findall(r"\]\(([^):]+)\)", text)]
+    found = re.findall(r"\]\(([^):]+)\)", text)
+    heads = {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-")
+             for head in re.findall(r"^#+ (.+)$", text, flags=re.M)}  # fmt: skip
+    assert {link[1:] for link in found if link.startswith("#")} <= heads
+    links = [(ROOT / page).parent / link for link in found if not link.startswith("#")]
     named = [ROOT / path for path in re.findall(r"`((?:mrtlib|tests|data)/[\w/-]+\.\w+)`", text)]
     assert [path for path in links + named if not path.exists()] == []
 
@@ -84,6 +88,12 @@ def test_every_column_of_the_records_is_explained():
     told = {section.split("`")[1]: section for section in sections}
     claimed = told.pop("claims/NOTEBOOK.csv")
     assert all(f"`{column}`" in claimed for column in checked([]))
+    tables = told.pop("*.csv")
+    for name in ("study/results.csv", "study/claims.csv", "study/expectations.csv",
+                 "tiny/coverage.csv", "tiny/tuning.csv"):  # fmt: skip
+        columns = read_csv(ROOT / "data" / "runs" / name).columns
+        missing = [column for column in columns if f"`{column}`" not in tables + general]
+        assert not missing, (name, missing)
     assert told.keys() == SCHEMAS.keys()
     for name, columns in SCHEMAS.items():
         for column in columns.names:
