@@ -24,7 +24,7 @@ def _smoke() -> Profile:
         name="smoke",
         data=Data(train=32, validation=8, test=12),
         training=Training(tokens=1200, most_steps=4, problems_per_step=2, group_size=4,
-                          warmup_steps=0, micro_batch=8, save_every=1, studies=True),
+                          warmup_steps=1, micro_batch=8, save_every=1, studies=True),
         evaluation=Evaluation(samples=4, extensions=2),
     )  # fmt: skip
 
