@@ -310,8 +310,10 @@ def _key_text(part: str, settings: Any) -> str:
         if "place" in item.metadata:
             continue
         value = getattr(settings, item.name)
-        if isinstance(value, dict):
-            value = dict(sorted(value.items()))
+        if isinstance(value, dict):  # methods in their order, other names in the alphabet's
+            place = {name: at for at, name in enumerate(LABELS)}
+            names = sorted(value, key=lambda name: (place.get(name, len(place)), name))
+            value = {name: value[name] for name in names}
         if "before" not in item.metadata or value != item.metadata["before"]:
             words.append(f"{item.name}={value!r}")
         if item.name in GONE:
