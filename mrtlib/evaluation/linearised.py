@@ -87,9 +87,10 @@ def lines_of(ids: Sequence[int], decode: Decode) -> list[Line]:
         if written.endswith("\n\n"):
             label = _LABEL.match(written)
             step = int(label[1]) if label else None
-            back = returns_to(written) if written.startswith(WRONG) else None
-            if back is None and written.startswith(WRONG):
-                back = NOWHERE
+            back = None
+            if written.startswith(WRONG):
+                back = returns_to(written)
+                back = NOWHERE if back is None else back  # step 0 is a step
             lines.append(Line(tuple(ids[first:last]), step, back))
     return lines
 
