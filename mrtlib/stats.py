@@ -6,6 +6,7 @@ seeds, and an interval that takes it as known is too short (`experiments.coverag
 much). Nothing is resampled, so no result depends on a random generator.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -296,21 +297,25 @@ def fieller(
     ours, other = np.asarray(ours, dtype=float), np.asarray(other, dtype=float)
     if not two_way(other, strata, level).low > 0:
         return Interval(np.nan, np.nan, np.nan)
-    middle, ends = ours.mean() / other.mean(), []
-    for side, name in ((-1, "low"), (1, "high")):
-        inside, outside = 0.0, 1.0  # distances from the middle
+    middle = ours.mean() / other.mean()
 
-        def refused(distance: float, side: int = side, name: str = name) -> bool:
-            around = two_way(ours - (middle + side * distance) * other, strata, level)
-            return -side * getattr(around, name) > 0
+    def at(ratio: float) -> Interval:
+        return two_way(ours - ratio * other, strata, level)
 
-        while not refused(outside):
-            inside, outside = outside, 2 * outside
-        for _ in range(BISECTIONS):
-            half = (inside + outside) / 2
-            inside, outside = (inside, half) if refused(half) else (half, outside)
-        ends.append(middle + side * outside)
-    return _interval(middle, *ends)
+    below = _nearest(lambda distance: at(middle - distance).low > 0)
+    above = _nearest(lambda distance: at(middle + distance).high < 0)
+    return _interval(middle, middle - below, middle + above)
+
+
+def _nearest(refused: Callable[[float], bool]) -> float:
+    """Return the least distance that is refused, where all beyond it are, and some are."""
+    inside, outside = 0.0, 1.0
+    while not refused(outside):
+        inside, outside = outside, 2 * outside
+    for _ in range(BISECTIONS):
+        half = (inside + outside) / 2
+        inside, outside = (inside, half) if refused(half) else (half, outside)
+    return outside
 
 
 def _t(df: Array, level: float) -> Array:

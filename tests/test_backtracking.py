@@ -203,6 +203,9 @@ def test_a_side_that_needs_half_the_tokens_is_twice_as_efficient():
     first = backtracking.efficiency(both)
     assert backtracking.told(first)["ours"].tolist() == ["base linearised", "outcome linearised"]
     assert all("times fewer tokens" in text for text in words)
+    alone = table.reset_index().assign(low=np.nan, high=np.nan, decided=False)
+    for row in alone.itertuples():
+        assert "nan" not in backtracking.efficiency_in_words(row)
 
 
 def test_the_rivals_own_tokens_are_taken_where_they_differ():

@@ -21,7 +21,8 @@ from mrtlib.store import read_table
 from mrtlib.tasks.problems import load_problems
 from mrtlib.training import runs
 from mrtlib.training.finetuning import FORMS, FineTuning, fine_tune, make_trainer, to_read
-from mrtlib.training.selection import Sampling, Source, Step, closed_prefix
+from mrtlib.training.selection import Sampling, Step, closed_prefix
+from mrtlib.training.source import Source
 from mrtlib.training.trainer import MRTTrainer
 from mrtlib.training.validation import SEED, Validator
 
@@ -166,8 +167,8 @@ def test_cut_learns_traces_that_end_where_they_gained_most_and_are_right(profile
 
 def test_a_trace_that_ends_wrongly_may_be_cut_where_it_was_right(profile):
     source = Source(profile, 0)
-    problem, prompt = next((p, i) for p, i in zip(source.problems, source.prompts, strict=True)
-                           if p.level == "three")  # fmt: skip
+    problem = next(p for p in source.problems if p.level == "three")
+    prompt = source.prompts[problem.question]
     found = f"So {problem.references[0]} works.\n\n"
     text = found + "But wait, 1 + 1 = 2.\n\n</think>\n\nThe answer is \\boxed{1}<|end|>"
     encode = source.reader.joiner.encode

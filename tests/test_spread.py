@@ -13,8 +13,7 @@ from mrtlib.evaluation.sweep import Evaluator
 from mrtlib.experiments import spread
 from mrtlib.tasks.problems import ProblemError, check_splits, load_problems, write_problems
 from mrtlib.training.runs import training_key
-from mrtlib.training.selection import Source
-from mrtlib.training.starts import training_problems
+from mrtlib.training.source import Source, training_problems
 from mrtlib.training.trainer import MRTTrainer
 
 
@@ -44,7 +43,7 @@ def test_training_problems_are_those_of_all_files(profile, tmp_path):
     assert training_problems(profile) == train
     assert training_problems(both) == Source(both, 0).problems == train + more
     assert training_problems(trained_on(profile, "more")) == more
-    assert MRTTrainer(both, "outcome", 0, tmp_path).problem_list == train + more
+    assert MRTTrainer(both, "outcome", 0, tmp_path).source.problems == train + more
     keys = [training_key(own, "star", 0) for own in (profile, both, trained_on(profile, "more"))]
     write_problems(profile.problems / "more.jsonl", more[1:])  # what a file holds is in the key
     keys.append(training_key(both, "star", 0))

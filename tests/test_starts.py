@@ -43,7 +43,7 @@ def one_batch(profile, method, folder):
     made.model.train()
     made.current_gradient_accumulation_steps = 1
     [first, *_] = made._upcoming()
-    index = {p.id: i for i, p in enumerate(made.problem_list)}
+    index = {p.id: i for i, p in enumerate(made.source.problems)}
     size = profile.training.group_size * METHODS[method].wider
     inputs = [dict(made.train_dataset[index[p.id]]) for p in first for _ in range(size)]
     return made, made._generate_and_score_completions(inputs)
@@ -102,7 +102,7 @@ def test_prefixes_are_records_of_an_older_policy_and_change_when_they_are_refres
     for step, starts in enumerate(seen):
         records = shards.read([f"iteration-{step // 2:04d}"])
         assert len(records) == 4  # two problems for each of two steps
-        questions = {p.id: p.question for p in made.problem_list}
+        questions = {p.id: p.question for p in made.source.problems}
         for prefix, question in starts.items():
             own = records[records["problem"].map(questions) == question].iloc[0]
             ends = [0, *own["boundaries"][:-1]]

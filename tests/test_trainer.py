@@ -153,12 +153,12 @@ def test_a_step_sampled_and_probed_in_batches_is_the_same_step(profile, tmp_path
         lambda self, prompts, *rest: (sizes.append(len(prompts)), keep(self, prompts, *rest))[1],
     )  # fmt: skip
     made, steps = MRTTrainer(profile, "regret_to_go", 0, tmp_path), []
-    longest = max(map(len, made.prompts.values())) + profile.thinking.budget
+    longest = max(map(len, made.source.prompts.values())) + profile.thinking.budget
     longest += profile.thinking.answer_tokens
     for rows, tokens in ((0, 10**6), (8, 8 * longest), (8, 7 * longest)):  # the last: no caches
         made.prover.profile = keeping(profile, tokens)
         made.profile = replace(profile, training=replace(profile.training, sampling_rows=rows))
-        steps.append(made.collect([p.question for p in made.problem_list[:4] for _ in range(4)]))
+        steps.append(made.collect([p.question for p in made.source.problems[:4] for _ in range(4)]))
     whole, parts, anew = steps
     assert sizes == [16, 8, 8]
     for other in (parts, anew):

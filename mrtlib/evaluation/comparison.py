@@ -182,11 +182,18 @@ def regret_in_words(row: pd.Series) -> str:
     return f"`{row.method}` {way} {much} of the regret of `outcome` {place}"
 
 
+def times_in_words(row: pd.Series) -> str:
+    """Return how many times fewer tokens a row names, with its interval where it has one."""
+    if math.isnan(row.low):
+        return f"{row.times_fewer:.2f} times fewer tokens, without an interval"
+    return f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
+
+
 def tokens_in_words(row: pd.Series) -> str:
     """Say in words what one row of `used_at_equal_accuracy` shows, or of the one by budgets."""
-    much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
+    much = times_in_words(row)
     if math.isnan(row.low):
-        return f"`{row.method}`: {row.times_fewer:.2f} times fewer tokens, without an interval"
+        return f"`{row.method}`: {much}"
     if row.times_fewer == 0:
         return (f"`{row.method}` does not reach the best accuracy of `outcome` within C0 "
                 f"({much})")  # fmt: skip

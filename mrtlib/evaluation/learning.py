@@ -12,9 +12,10 @@ from mrtlib.stats import cut, over_seeds
 
 QUANTITIES = {"reward": 1.0, "regret": 1.0, "length": np.inf}  # of the curves; largest values
 FIRST = ("generated_tokens", "length", "reward", "episodes")  # of the first batch
+WINDOW = 5  # steps that one point of a curve is the mean of
 
 
-def smoothed(steps: pd.DataFrame, window: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
+def smoothed(steps: pd.DataFrame, window: int = WINDOW) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return what `plotting.learning_curves` draws: means over seeds, and the seeds themselves.
 
     Each seed's series is smoothed: a point is the mean over the last `window` steps, for one step
@@ -86,32 +87,29 @@ def cost(steps: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def at_equal_tokens(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
+def at_equal_tokens(steps: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
     """Return each method's reward, regret and length at one count of generated tokens.
 
     The count is the smallest total of a run. Values are the means over the last `window` steps up
     to it, and then over seeds. Methods that write shorter traces are at a later step.
     """
-    return _at_equal_tokens(steps, window).groupby("method", sort=False).mean().drop(columns="seed")
+    return _means(_at_equal_tokens(steps, window))
 
 
-def reward_gaps(steps: pd.DataFrame, window: int = 5) -> pd.DataFrame:
+def reward_gaps(steps: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
     """Return each method's reward less that of outcome RL, as in `at_equal_tokens`.
 
     Returns:
         Indexed by method: estimate, low, high, paired over the seeds that both have (t interval;
         nan where that is one seed).
     """
-    runs = _at_equal_tokens(steps, window).pivot(index="seed", columns="method", values="reward")
-    others = [method for method in steps["method"].unique() if method != "outcome"]
-    return pd.DataFrame(
-        {m: over_seeds((runs[m] - runs["outcome"]).dropna()).row() for m in others}
-    ).T  # fmt: skip
+    return _gaps(_at_equal_tokens(steps, window))
 
 
 def in_words(steps: pd.DataFrame) -> str:
     """Return how the methods stood at equal tokens, in words: rewards, differences and lengths."""
-    equal, gaps = at_equal_tokens(steps), reward_gaps(steps)
+    runs = _at_equal_tokens(steps)
+    equal, gaps = _means(runs), _gaps(runs)
     told = []
     for method, row in equal.iterrows():
         gap = ""
@@ -122,7 +120,19 @@ def in_words(steps: pd.DataFrame) -> str:
     return "; ".join(told)
 
 
-def _at_equal_tokens(steps: pd.DataFrame, window: int) -> pd.DataFrame:
+def _means(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.groupby("method", sort=False).mean().drop(columns="seed")
+
+
+def _gaps(runs: pd.DataFrame) -> pd.DataFrame:
+    rewards = runs.pivot(index="seed", columns="method", values="reward")
+    others = [method for method in runs["method"].unique() if method != "outcome"]
+    return pd.DataFrame(
+        {m: over_seeds((rewards[m] - rewards["outcome"]).dropna()).row() for m in others}
+    ).T  # fmt: skip
+
+
+def _at_equal_tokens(steps: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
     """Return the rows that `at_equal_tokens` is the mean of: one a run."""
     total = int(steps.groupby(["method", "seed"])["generated_tokens"].max().min())
     rows = []

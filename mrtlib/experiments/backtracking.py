@@ -13,7 +13,7 @@ import pandas as pd
 
 from mrtlib.config import ROOT, WRONG, Profile
 from mrtlib.episodes import Decode, returns_to
-from mrtlib.evaluation.comparison import times_fewer
+from mrtlib.evaluation.comparison import times_fewer, times_in_words
 from mrtlib.evaluation.linearised import LINEARISED, PARALLEL, WAYS
 from mrtlib.evaluation.tables import decided, need
 from mrtlib.evaluation.votes import maj_at_k
@@ -338,7 +338,7 @@ def progress_in_words(row: pd.Series) -> str:
 
 def efficiency_in_words(row: pd.Series) -> str:
     """Say in words what one row of `efficiency` shows, whichever way it came out."""
-    much = f"{row.times_fewer:.2f} [{row.low:.2f}, {row.high:.2f}] times fewer tokens"
+    much = times_in_words(row)
     much += "" if row.counted == COUNTED[0] else f", counted {row.counted}"
     place = f"the best vote of {row.other}, {row.accuracy:.1%}"
     if row.times_fewer == 0:

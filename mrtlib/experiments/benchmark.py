@@ -258,9 +258,9 @@ def costs(stepper: Stepper, counts: Sequence[int] = BOUNDARIES, traces: int = 2)
 def cut_evenly(stepper: Stepper, count: int, traces: int) -> tuple[list[Probe], list[Kept]]:
     """Return sampled traces, as long as the budget and cut evenly, with their caches."""
     trainer, budget = stepper.trainer, stepper.profile.thinking.budget
-    [problem, *_] = trainer.problem_list
+    [problem, *_] = trainer.source.problems
     sampler = TransformersSampler(stepper.model, trainer.tokenizer.pad_token_id, traces)
-    prompt = trainer.prompts[problem.question]
+    prompt = trainer.source.prompts[problem.question]
     drawn, kept = sampler.sample_and_keep(
         [prompt] * traces, budget, 1.0, 1.0, {trainer.tokenizer.eos_token_id}, 0
     )

@@ -71,11 +71,11 @@ class Written:
 def probe_of(stepper: Stepper, shape: Shape) -> Probe:
     """Return the probe of a random trace, cut evenly."""
     trainer, thinking = stepper.trainer, stepper.profile.thinking
-    [problem, *_] = trainer.problem_list
+    [problem, *_] = trainer.source.problems
     [[drawn]] = Written(stepper, shape.trace).sample([[]], 1, shape.trace, 1.0, 1.0, set(), 0)
     ends = [shape.trace * (j + 1) // shape.boundaries for j in range(shape.boundaries)]
     references = references_of(problem, trainer.reader.joiner, thinking)
-    return Probe(trainer.prompts[problem.question], drawn.token_ids, ends, False, references)
+    return Probe(trainer.source.prompts[problem.question], drawn.token_ids, ends, False, references)
 
 
 def measured(row: str, work: Callable, repeats: int = REPEATS) -> Iterator[Measured]:

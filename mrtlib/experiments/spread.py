@@ -21,7 +21,7 @@ from mrtlib.tasks.problems import (
     load_problems,
     write_problems,
 )
-from mrtlib.training.starts import training_problems
+from mrtlib.training.source import training_problems
 
 MEASURE = "natural_accuracy"  # of a group
 NONE, ALL = 0.0, 1.0

@@ -45,7 +45,8 @@ from mrtlib.rollouts import Rollout
 from mrtlib.shards import Shards
 from mrtlib.store import schema
 from mrtlib.training.schedule import THROUGH, rate_factor
-from mrtlib.training.selection import Form, Sampling, Source, Step
+from mrtlib.training.selection import Form, Sampling, Step
+from mrtlib.training.source import Source
 from mrtlib.training.validation import BEST, Validator
 
 EPOCHS = 3  # over what was kept: as in the paper (table 2)

@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedModel
 
 from mrtlib import regret
-from mrtlib.config import Profile
 from mrtlib.credit import DROPPED, Curve
-from mrtlib.models.loading import check_context
 from mrtlib.models.quantization import Twin
 from mrtlib.models.sampling import Sample, TransformersSampler
 from mrtlib.models.server import server_sampler
-from mrtlib.models.tokens import load_tokenizer, prompt_ids
-from mrtlib.prover.probes import BLANK_LINE, check_problems
+from mrtlib.prover.probes import BLANK_LINE
 from mrtlib.prover.prover import Measurement, Prover
-from mrtlib.rollouts import Reader, Rollout
+from mrtlib.rollouts import Rollout
 from mrtlib.training.collecting import ANSWERS, COMPARISON, CUTS
-from mrtlib.training.starts import training_problems
+from mrtlib.training.source import Source
 
 UNMEASURED = Measurement([], 0, 0)
 
@@ -49,32 +45,6 @@ class Step:
     kept: list[Rollout]
 
 
-class Source:
-    """The train problems of a profile, with their prompts, in the order of a seed."""
-
-    def __init__(self, profile: Profile, seed: int) -> None:
-        """Read problems and tokenizer."""
-        self.profile, self.seed = profile, seed
-        self.problems = training_problems(profile)
-        self.tokenizer = load_tokenizer(profile)
-        self.reader = Reader(self.tokenizer, profile.thinking)
-        if profile.prover.estimator == "exact":
-            check_problems(self.problems, self.reader.joiner, profile.thinking)
-        self.prompts = [prompt_ids(self.tokenizer, p.question, profile.thinking)
-                        for p in self.problems]  # fmt: skip
-
-    def order(self) -> list[list[int]]:
-        """Return the problems of each step, in the order in which TRL gives them to the trainer.
-
-        As there, the list is repeated until it suffices for the most steps, and shuffled once.
-        """
-        size, count = self.profile.training.problems_per_step, len(self.problems)
-        repeats = 1 + self.profile.training.most_steps * size // count
-        generator = torch.Generator().manual_seed(self.seed)
-        order = (torch.randperm(repeats * count, generator=generator) % count).tolist()
-        return [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
-
-
 class Sampling:
     """What one round samples and measures with: the policy of the round before."""
 
@@ -91,9 +61,7 @@ class Sampling:
         profile = self.profile = source.profile
         self.source, self.form, self.record, self.reader = source, form, record, source.reader
         self.model = Twin(policy).model if profile.model.twin else policy
-        longest = max(map(len, source.prompts))
-        room = profile.thinking.answer_tokens + 32  # the termination text stands before the answer
-        check_context(self.model.config, longest, profile.thinking.budget + room)
+        source.check_room(self.model.config)
         rows = profile.training.problems_per_step * profile.training.group_size
         served = server_sampler(profile, adapter)
         self.sampler = served or TransformersSampler(
@@ -133,14 +101,15 @@ class Sampling:
     def _rollouts(self, indices: Sequence[int], seed: int) -> list[Rollout]:
         """Sample a group for each problem, as the trainer does."""
         profile, source = self.profile, self.source
-        rows = [i for i in indices for _ in range(profile.training.group_size)]
+        rows = [source.problems[i] for i in indices for _ in range(profile.training.group_size)]
+        prompts = [source.prompts[problem.question] for problem in rows]
         drawn = self.sampler.sample(
-            [source.prompts[i] for i in rows], 1,
+            prompts, 1,
             profile.thinking.budget + profile.thinking.answer_tokens,
             profile.training.temperature, 1.0, self.reader.end_ids, seed,
         )  # fmt: skip
-        return [self.reader.read(source.problems[i], source.prompts[i], samples[0])
-                for i, samples in zip(rows, drawn, strict=True)]  # fmt: skip
+        return [self.reader.read(problem, prompt, samples[0])
+                for problem, prompt, samples in zip(rows, prompts, drawn, strict=True)]  # fmt: skip
 
     def _kept(
         self, rollouts: list[Rollout], curves: list[Curve], seed: int

@@ -11,48 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mrtlib.config import Profile
 from mrtlib.models.sampling import Sample
 from mrtlib.prover.probes import Termination
 from mrtlib.rollouts import Reader, Rollout, of_record
 from mrtlib.shards import Shards
 from mrtlib.tasks.grading import grade
-from mrtlib.tasks.problems import SPLIT_NAMES, Problem, ProblemError, load_problems
+from mrtlib.tasks.problems import Problem
 from mrtlib.training.ranks import Ranks
-
-HELD_OUT = SPLIT_NAMES[1:]
-
-
-def training_problems(profile: Profile) -> list[Problem]:
-    """Return the problems that a profile trains on, file by file.
-
-    Raises:
-        ProblemError: a file is missing or has faults; two files ask the same, or have an id in
-            common; or what is asked here is asked in validation or test, where those are there.
-    """
-    found: list[Problem] = []
-    for name in profile.data.train_files:
-        problems = load_problems(profile.problems / f"{name}.jsonl", profile.data.train)
-        known = {p.id for p in found} | {p.question for p in found}
-        if twice := [p.id for p in problems if p.id in known or p.question in known]:
-            raise ProblemError(
-                f"{name}.jsonl has {len(twice)} problem(s) of the files before it, {twice[0]!r} "
-                "first; take them out of one, or leave one of data.train_files out"
-            )
-        found += problems
-    _check_held_out(found, profile.problems)
-    return found
-
-
-def _check_held_out(problems: Sequence[Problem], folder: Path) -> None:
-    trained = {p.question for p in problems}
-    for path in (folder / f"{name}.jsonl" for name in HELD_OUT):
-        held = load_problems(path) if path.is_file() else []
-        if shared := [p.id for p in held if p.question in trained]:
-            raise ProblemError(
-                f"{len(shared)} problem(s) of {path.name} are trained on, {shared[0]!r} first; "
-                "take them out of the files in data.train_files"
-            )
 
 
 @dataclass(frozen=True)

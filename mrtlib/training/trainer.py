@@ -23,15 +23,13 @@ from trl import GRPOTrainer
 from mrtlib import regret
 from mrtlib.config import Profile
 from mrtlib.credit import Curve, Group
-from mrtlib.models.loading import adapters_to_float32, add_lora, check_context, load_base
+from mrtlib.models.loading import adapters_to_float32, add_lora, load_base
 from mrtlib.models.packing import counted
 from mrtlib.models.precision import twin_of
 from mrtlib.models.quantization import assert_unpacked
 from mrtlib.models.sampling import Sampler, TransformersSampler
-from mrtlib.models.tokens import load_tokenizer, prompt_ids
-from mrtlib.prover.probes import check_problems
 from mrtlib.prover.prover import Measurement, Prover
-from mrtlib.rollouts import Reader, Rollout
+from mrtlib.rollouts import Rollout
 from mrtlib.tasks.problems import Problem
 from mrtlib.training import payment
 from mrtlib.training.collecting import ANSWERS, COMPARISON, STALE, Collected, Collector
@@ -41,7 +39,8 @@ from mrtlib.training.methods import METHODS, Method, largest_share, mean_square
 from mrtlib.training.ranks import Ranks
 from mrtlib.training.schedule import rate_at, share_done, stage
 from mrtlib.training.served import ServedPolicy
-from mrtlib.training.starts import StalePrefixes, Start, group_starts, training_problems
+from mrtlib.training.source import Source
+from mrtlib.training.starts import StalePrefixes, Start, group_starts
 
 # `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -67,22 +66,12 @@ class MRTTrainer(GRPOTrainer):
     def __init__(self, profile: Profile, method: str, seed: int, folder: Path) -> None:
         """Build base, adapters and data from the profile; `folder` takes the checkpoints."""
         self.profile, self.method, self.mrt_seed = profile, method, seed
-        self.problem_list = training_problems(profile)
-        self.tokenizer = load_tokenizer(profile)
-        self.reader = Reader(self.tokenizer, profile.thinking)
-        if profile.prover.estimator == "exact":
-            check_problems(self.problem_list, self.reader.joiner, profile.thinking)
-        self.prompts = {p.question: prompt_ids(self.tokenizer, p.question, profile.thinking)
-                        for p in self.problem_list}  # fmt: skip
+        self.source = Source(profile, seed)
+        self.tokenizer, self.reader = self.source.tokenizer, self.source.reader
         policy = add_lora(load_base(profile), profile.lora, seed)
-        longest = max(len(ids) for ids in self.prompts.values())
-        answer = profile.thinking.answer_tokens + 32  # the termination text stands before it
-        check_context(policy.config, longest, profile.thinking.budget + answer)
-        rows = [{"prompt": p.question, "index": i} for i, p in enumerate(self.problem_list)]
-        # As often as the run may need: a run that is resumed in a second epoch would shuffle anew.
-        needed = profile.training.most_steps * profile.training.problems_per_step
-        rows *= 1 + needed // len(rows)
-        self.problems_by_question = {p.question: p for p in self.problem_list}
+        self.source.check_room(policy.config)
+        rows = [{"prompt": p.question, "index": i} for i, p in enumerate(self.source.problems)]
+        rows *= self.source.times()
         self.step = Collected()
         # Tokens of the step: of stale prefixes, generated and through the model; of the correction.
         self.refreshed = self.refreshing = self.scored = 0
@@ -122,7 +111,7 @@ class MRTTrainer(GRPOTrainer):
         repeats = self.num_iterations * self.args.steps_per_generation
         steps = [order[i : i + batch : self.num_generations]
                  for i in range(0, len(order), batch * repeats)]  # fmt: skip
-        known = self.problem_list
+        known = self.source.problems
         return [[known[i % len(known)] for i in some] for some in steps]
 
     def sampling_model(self, fresh: bool) -> torch.nn.Module:
@@ -156,11 +145,11 @@ class MRTTrainer(GRPOTrainer):
         """Draw the rollouts of a step, one for each question, and measure J where it is wanted."""
         self.refreshed, self.refreshing, began = 0, 0, time.perf_counter()
         self.sampling_model(fresh=True)
-        problems = [self.problems_by_question[q] for q in questions]
+        problems = [self.source.of_question[q] for q in questions]
         starts = self.starts_of(problems)
         waited = time.perf_counter() - began
         self.step = self.collector(len(starts)).collect(
-            problems, [self.prompts[q] for q in questions], starts,
+            problems, [self.source.prompts[q] for q in questions], starts,
             (self.draw_seed, self.draw_seed + ANSWERS), self.present_budget,
             self._agree if self.needs_J else None,
         )  # fmt: skip
@@ -346,7 +335,7 @@ class MRTTrainer(GRPOTrainer):
     def starts_of(self, problems: list[Problem]) -> list[Start]:
         """Return where each row of a step begins; the rows of a problem stand together."""
         if not self.form.from_prefixes:
-            return [Start(self.prompts[p.question]) for p in problems]
+            return [Start(self.source.prompts[p.question]) for p in problems]
         self.stale.refresh(
             self.state.global_step, self._stale_traces,
             lambda rollout: self.reader.row(rollout, self.method, self.mrt_seed, 0), self.ranks,
@@ -361,7 +350,7 @@ class MRTTrainer(GRPOTrainer):
     def _stale_traces(self, problems: list[Problem]) -> list[Rollout]:
         """Sample a rollout of the present policy for each problem of an outer iteration."""
         first, own = self.ranks.own(problems)
-        prompts = [self.prompts[p.question] for p in own]
+        prompts = [self.source.prompts[p.question] for p in own]
         starts = [Start(prompt) for prompt in prompts]
         collector = self.collector(max(1, len(starts)))
         before = collector.sampler.tokens
