@@ -3,13 +3,14 @@
 import re
 import textwrap
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from mrtlib.batch import numbered, profile_of
 from mrtlib.config import ROOT, load_profile
 from mrtlib.evaluation.tables import results_markdown
-from mrtlib.experiments import scale, verdicts
+from mrtlib.experiments import backtracking, scale, verdicts
 from mrtlib.experiments.benchmark import markdown
 from mrtlib.experiments.claims import checked
 from mrtlib.plotting.gallery import CAPTIONS, NARROW
@@ -35,6 +36,50 @@ def test_its_benchmark_is_the_committed_one():
 def test_its_claims_are_the_committed_ones():
     table = read_csv(ROOT / "data" / "runs" / "study" / "claims.csv")
     assert verdicts.markdown(verdicts.without_short(table)) in README
+
+
+def written_intervals(text: str) -> list[tuple[str, ...]]:
+    """Return (estimate, low, high) as they stand in a text, code left out."""
+    number = r"[+-]?\d+(?:\.\d+)?"
+    words = r"(?: ?%| times| points)?(?: [a-z ]{1,40})?"
+    form = rf"(?<![\d.,])({number}){words}\s\[({number})(?: %)?, ({number})(?: %)?\]"
+    plain = re.sub(r"```.*?```", "", text, flags=re.S).replace("−", "-").replace("**", "")
+    return re.findall(form, plain.replace("\n", " "))
+
+
+def intervals_on_record() -> np.ndarray:
+    """Return (N, 3) estimate, low, high of every committed table that has intervals."""
+    folders = (ROOT / "data" / "runs", ROOT / "figures")
+    found = [read_csv(path) for folder in folders for path in sorted(folder.rglob("*.csv"))]
+    found.append(backtracking.warm_start_accuracy(load_profile("backtrack")))
+    rows = []
+    for table in found:
+        for low in [name for name in table if name == "low" or name.endswith("_low")]:
+            stem = low.removesuffix("low")
+            ends = table[[low, stem + "high"]].to_numpy(float)
+            names = [stem + "gap"] if stem else table.select_dtypes(float).columns
+            rows += [np.column_stack([table[name], ends]) for name in names if name in table]
+    return np.concatenate(rows)
+
+
+def is_on_record(written: tuple[str, ...], record: np.ndarray) -> bool:
+    """Say whether some row is rounded to these numbers: a share or points, less or more."""
+    digits = [len(text.partition(".")[2]) for text in written]
+    near = 0.5 * 10.0 ** -np.array(digits) * (1 + 1e-6)
+    numbers = np.array(written, dtype=float)
+    rows = [scale * record[:, order]
+            for scale, order in ((1, [0, 1, 2]), (-1, [0, 2, 1])) for scale in (scale, 100 * scale)]
+    return any((np.abs(row - numbers) <= near).all(axis=1).any() for row in rows)
+
+
+def test_its_intervals_are_on_record():
+    """Every interval that the text quotes is a row of a committed table, rounded."""
+    record, quoted = intervals_on_record(), written_intervals(README)
+    assert len(quoted) > 150
+    assert [row for row in quoted if not is_on_record(row, record)] == []
+    wrong = [(mean, low, f"{float(high) + 7:.{len(high.partition('.')[2])}f}")
+             for mean, low, high in quoted]  # fmt: skip
+    assert np.mean([is_on_record(row, record) for row in wrong]) < 0.1  # it can fail
 
 
 def test_its_table_of_a_large_model_is_the_committed_one():

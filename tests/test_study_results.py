@@ -66,6 +66,39 @@ def test_differences_are_paired_and_primary_ones_are_wider(found):
     assert "of 2 comparisons: none." in none and none.count("not decided") == 2
 
 
+def test_the_table_of_differences_holds_those_that_are_shown(found):
+    table = study_results.all_differences(found, C0)
+    assert set(table["method"]) == {"mixed_group"} and set(table["other"]) == {"outcome"}
+    place = ["part", "set", "method", "level", "measure"]
+    told = {0.95: table[table["confidence"] == 0.95].set_index(place).sort_index(),
+            1: table[table["confidence"] > 0.95].set_index(place).sort_index()}  # fmt: skip
+    ends = ["estimate", "low", "high"]
+    first = study_results.primary(found, C0).assign(set="test", level="all").set_index(place)
+    pd.testing.assert_frame_equal(told[1].loc[first.index, ends], first[ends])
+    names = {words: measure for measure, words in study_results.DRAWN.items()}
+    for shown in (study_results.differences(found, C0).assign(level="all"),
+                  study_results.by_level(found, C0).assign(set="test")):  # fmt: skip
+        shown = shown.assign(measure=shown["measure"].map(names)).set_index(place)
+        pd.testing.assert_frame_equal(told[0.95].loc[shown.index, ends], shown[ends])
+
+
+def test_rivals_are_compared_where_three_seeds_of_both_are_on_record():
+    models = made(dict.fromkeys(
+        ("base", "mixed_group", "mrt_star_cut", "star", "length_penalty", "budget_relative"), 0.0
+    ))  # fmt: skip
+    models = {key: own for key, own in models.items() if key[0] != "budget_relative" or key[1] < 2}
+    assert study_results.pairs(models) == [
+        ("mrt_star_cut", "star"), ("mixed_group", "length_penalty")
+    ]  # fmt: skip
+    table = study_results.all_differences([Found("middle", "test", models)], C0)
+    row = table.set_index(["method", "level", "measure", "confidence"]).sort_index()
+    got = row.loc[("mixed_group", "four", "regret", 0.95)]
+    gap = (values(models, "mixed_group", ("regret", C0))
+           - values(models, "length_penalty", ("regret", C0)))[:, 3:]  # fmt: skip
+    want = two_way(gap, np.array(LEVELS[3:]))
+    assert [got["low"], got["high"]] == pytest.approx([want.low, want.high])
+
+
 def test_what_stands_beside_the_rest_is_no_primary_comparison(found):
     assert set(study_results.primary(found, C0)["part"]) == {"short"}
     middle = [Found("middle", *rest) for _, *rest in found]

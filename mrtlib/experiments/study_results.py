@@ -24,13 +24,14 @@ from mrtlib.evaluation.results import (
 )
 from mrtlib.evaluation.tables import decided, written
 from mrtlib.experiments.measuring import SETS, measured, measurings
-from mrtlib.experiments.study import MAIN, compared
+from mrtlib.experiments.study import MAIN, REST, compared
 from mrtlib.experiments.study_logs import measures
 from mrtlib.stats import proportion, two_way
 
 MRT = tuple(method for method in MAIN if method not in ("outcome", "final_progress"))
 PRIMARY = ("natural_accuracy", "regret")  # at C0
 NAMED = {"natural_accuracy": "natural accuracy", "regret": "normalised regret"}
+OTHER_RL = tuple(method for method in REST if "star" not in method)
 FAMILY_LEVEL = 1 - 0.05 / len(MRT)  # of one of the primary intervals of an outcome
 PRIMARY_PARTS = ("long", "short")  # of the main methods
 FEWEST = 3  # seeds: an interval of two does not cover
@@ -192,6 +193,39 @@ def by_level(found: Sequence[Found], c0: int) -> pd.DataFrame:
     ]  # fmt: skip
     columns = ["part", "method", "level", "measure", "estimate", "low", "high", "seeds"]
     return decided(pd.DataFrame(rows, columns=columns))
+
+
+def all_differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
+    """Return every paired difference at C0 that a text may quote: the table of `differences.csv`.
+
+    Against outcome RL, of the forms of MRT (STaR) against STaR, and of the paper's form against its
+    rivals; each with 95 % and with the level of the primary comparisons (98.3 %).
+
+    Returns:
+        part, set, method, other, level (of the problems), measure, confidence, estimate, low, high,
+        seeds, decided.
+    """
+    rows = [
+        {"part": part, "set": name, "method": method, "other": other, "level": level,
+         "measure": measure, "confidence": confidence,
+         **difference(models, method, measure, c0, confidence, other, level)}
+        for part, name, models in found
+        for method, other in pairs(models)
+        for level in ("all", *level_names(models["base", 0][PRIMARY[0], c0]))
+        for measure in (*DRAWN, "tokens")
+        for confidence in (0.95, FAMILY_LEVEL)
+    ]  # fmt: skip
+    return decided(pd.DataFrame(rows, columns=["part", "set", "method", "other", "level", "measure",
+                                               "confidence", "estimate", "low", "high", "seeds"]))
+
+
+def pairs(models: Models) -> list[tuple[str, str]]:
+    """Return which method is compared with which: those with three seeds in common, or more."""
+    methods = dict.fromkeys(method for method, _ in models if method != "base")
+    asked = [(method, "outcome") for method in methods if method != "outcome"]
+    asked += [(method, "star") for method in methods if method.startswith("mrt_star")]
+    asked += [("mixed_group", method) for method in methods if method in OTHER_RL]
+    return [pair for pair in asked if len(paired_seeds(models, *pair)) >= FEWEST]
 
 
 def removed(found: Sequence[Found]) -> pd.DataFrame:
