@@ -41,10 +41,10 @@ def test_its_claims_are_the_committed_ones():
 def written_intervals(text: str) -> list[tuple[str, ...]]:
     """Return (estimate, low, high) as they stand in a text, code left out."""
     number = r"[+-]?\d+(?:\.\d+)?"
-    words = r"(?: ?%| times| points)?(?: [a-z ]{1,40})?"
-    form = rf"(?<![\d.,])({number}){words}\s\[({number})(?: %)?, ({number})(?: %)?\]"
+    words = r"(?: ?%)?(?: [A-Za-z][\w/ ]{0,40})?"
+    form = rf"(?<![\w.,])({number}){words} \[({number})(?: %)?, ({number})(?: %)?\]"
     plain = re.sub(r"```.*?```", "", text, flags=re.S).replace("−", "-").replace("**", "")
-    return re.findall(form, plain.replace("\n", " "))
+    return re.findall(form, " ".join(plain.split()))
 
 
 def intervals_on_record() -> np.ndarray:
