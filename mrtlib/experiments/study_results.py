@@ -115,8 +115,7 @@ def comparable(models: Models) -> Models:
 
 def paired_with_outcome(models: Models) -> list[str]:
     """Return the methods that share three seeds with `outcome`, or more."""
-    methods = [m for m in dict.fromkeys(m for m, _ in models) if m not in ("base", "outcome")]
-    return [m for m in methods if len(paired_seeds(models, m, "outcome")) >= FEWEST]
+    return [method for method, other in pairs(models) if other == "outcome"]
 
 
 def difference(

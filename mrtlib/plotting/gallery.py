@@ -80,7 +80,7 @@ CAPTIONS = {
     "study_curves": "Validation over tokens through the model, the study's runs from {model}; "
     "bands are cut where no curve is. " + SEEDS,
     "study_budgets": "Accuracy and normalised regret over the budget, long runs of the study; "
-    "beyond C0 of three to five seeds of some methods, where bands are wider for it. "
+    "beyond C0 over the seeds that were measured there, which may be fewer. "
     f"{TRAINED} {CROSSED}",
     "study_removed": "Share of outcome RL's regret that each method removes, paired, at equal "
     "tokens through the model; each over the seeds on record, which are not as many for all. "
