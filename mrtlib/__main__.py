@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
     command = commands.add_parser("study", help="work off the long study, here and on any machine")
     command.add_argument("--profile", default="study", help=", ".join(PROFILES))
-    command.add_argument("--stage", default="train", help="search, train, evaluate, vote or ablate")
+    command.add_argument("--stage", default="all", help="search, train, evaluate, vote, ablate; all if not said")
     command.add_argument("--workers", type=_count, help="processes; one for each core if not said")
     command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     command.set_defaults(run=study)
@@ -181,14 +181,14 @@ def study(options: argparse.Namespace) -> None:
     profile = load_profile(options.profile)
     from mrtlib.experiments import queue, stages
 
-    _known_stage(options.stage, tuple(stages.STAGES))
+    _known_stage(options.stage, (stages.ALL, *stages.STAGES))
     check_folder(profile.runs)
     tasks = stages.tasks_of(profile, options.stage)
     if options.worker:
         sys.exit(3 if queue.work_off(tasks, profile.runs) else 0)
     command = [sys.executable, "-m", "mrtlib", "study", "--profile", options.profile,
                "--stage", options.stage, "--worker"]  # fmt: skip
-    queue.run_workers(command, options.workers or os.cpu_count() or 1, tasks, profile.runs)
+    queue.run_workers(command, options.workers or len(queue.own_cores()), tasks, profile.runs)
     print(queue.state(tasks, profile.runs, 0.0, 0.0))
 
 

@@ -48,6 +48,16 @@ def test_waste_is_what_comes_after_the_stop_point():
     assert "0.50 [0.05, 0.95]" in tables.said(found.iloc[1])  # one problem says little
 
 
+def test_waste_of_traces_that_end_right_leaves_out_those_that_never_get_there():
+    rows = curve("a", [0.1, 0.9, 0.9, 0.9, 0.9]) + curve("b", [0.1, 0.1, 0.1, 0.1, 0.1])
+    value = episode_analysis.waste(pd.DataFrame(rows)).set_index("name")["estimate"]
+    assert value[episode_analysis.AFTER] == pytest.approx((3 / 4 + 1) / 2)
+    assert value[episode_analysis.AFTER_RIGHT] == pytest.approx(3 / 4)
+    wrong = episode_analysis.waste(pd.DataFrame(rows[5:]))
+    assert episode_analysis.AFTER_RIGHT not in set(wrong["name"])
+    assert "end right" not in episode_analysis.episodes_in_words(wrong)
+
+
 def test_the_telling_trace_gains_in_the_middle():
     rows = curve("flat", [0.5, 0.5, 0.5]) + curve("late", [0.1, 0.1, 0.9])
     rows += curve("middle", [0.1, 0.9, 0.9])

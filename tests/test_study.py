@@ -26,6 +26,13 @@ def test_every_method_is_in_the_study_and_the_main_ones_at_two_lengths(profile):
     assert len({run.name for run in runs}) == len(runs)
 
 
+def test_one_command_is_a_queue_of_every_stage(profile):
+    every = stages.tasks_of(profile, stages.ALL)
+    parts = [task.name for name in stages.STAGES for task in stages.tasks_of(profile, name)]
+    assert [task.name for task in every] == parts
+    assert len(set(parts)) == len(parts)  # a worker takes a task by its name
+
+
 def test_a_study_that_is_cut_short_has_whole_seeds(profile):
     first = stages.tasks_of(profile, "train")[: 2 * len(study.MAIN)]
     assert {(run.seed, run.method) for run in first} == {(s, m) for s in (0, 1) for m in study.MAIN}

@@ -12,7 +12,7 @@ from mrtlib.experiments import queue, stages, study, study_votes
 from mrtlib.experiments.measuring import Base
 from mrtlib.experiments.study_votes import GENERATED, Voting
 from mrtlib.rollouts import Rollout
-from mrtlib.stats import proportion
+from mrtlib.stats import proportion, two_way
 from mrtlib.tasks.countdown import countdown
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import load_problems
@@ -73,12 +73,33 @@ def test_efficiency_is_outcomes_tokens_over_those_at_its_best_vote():
     for seed in range(SEEDS):  # the same votes from half of the tokens
         half = models["mixed_group", seed] = dict(models["outcome", seed])
         half[GENERATED, C0] = half[GENERATED, C0].map(lambda v: v / 2)
-    table = study_votes.efficiency(models).set_index("method")
-    assert table.loc["mixed_group", "times_fewer"] == pytest.approx(2.0)
-    assert table.loc["base", "times_fewer"] == 0.0  # it does not get there
+    table = study_votes.efficiency(models).set_index(["method", "other"])
+    assert table.loc[("mixed_group", "outcome"), "times_fewer"] == pytest.approx(2.0)
+    assert table.loc[("outcome", "mixed_group"), "times_fewer"] == pytest.approx(0.5)
+    assert table.loc[("base", "outcome"), "times_fewer"] == 0.0  # it does not get there
+    assert 1.5 < table.loc[("outcome", "base"), "low"] < 4  # one vote or two, for the base's four
     better = voted({"outcome": 0.3, "mixed_group": 0.5})
     row = study_votes.efficiency(better).iloc[0]
     assert 1.5 < row["low"] <= row["times_fewer"] <= row["high"] < 4
+
+
+def test_what_a_vote_adds_is_paired_over_seeds_and_problems():
+    models = voted({"base": 0.1, "outcome": 0.3, "mixed_group": 0.5})
+    table = study_votes.differences(models).set_index("measure")
+    levels = np.array(["three"] * 20 + ["four"] * 20)
+
+    def gap(name: str) -> np.ndarray:
+        own, theirs = (np.array([[v[0] for v in models[m, s][name, C0]] for s in range(SEEDS)])
+                       for m in ("mixed_group", "outcome"))  # fmt: skip
+        return own - theirs
+
+    for name, values in {"maj@1": gap("maj@1"), "maj@4": gap("maj@4"),
+                         "gain": gap("maj@4") - gap("maj@1")}.items():  # fmt: skip
+        want = list(vars(two_way(values, levels)).values())
+        assert table.loc[name, ["estimate", "low", "high"]].tolist() == pytest.approx(want), name
+    assert table["seeds"].eq(SEEDS).all() and table.loc["maj@1", "decided"]
+    assert table.loc["gain", "high"] < 0  # what starts higher has less to gain
+    assert study_votes.differences({}).empty and study_votes.efficiency({}).empty
 
 
 def test_a_run_votes_once_and_its_votes_are_read_again(tmp_path, monkeypatch):

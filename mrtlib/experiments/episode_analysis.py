@@ -20,6 +20,8 @@ from mrtlib.stats import by_problem, proportion, two_way
 from mrtlib.store import TRACE
 from mrtlib.tasks.problems import Problem
 
+AFTER = "share of tokens after the stop point"
+AFTER_RIGHT = f"{AFTER}, traces that end right"  # a row of `waste` where there are any
 SEGMENTERS = {"official": "official rule", "markers": "every marker", "tokens": "equal tokens"}
 
 
@@ -151,7 +153,8 @@ def waste(progress: pd.DataFrame) -> pd.DataFrame:
     """Return what the base's thinking brings and wastes: name, estimate, low, high.
 
     Tokens after the stop point are those behind the first boundary from which J never rises by
-    more than 0.05 (`regret.stop_point`).
+    more than 0.05 (`regret.stop_point`). Of a trace that never finds the answer that is all of
+    them, so they are counted once more over the traces that end with it (J above one half).
     """
     found = []
     for key, trace in progress.sort_values("j").groupby(TRACE):
@@ -159,14 +162,14 @@ def waste(progress: pd.DataFrame) -> pd.DataFrame:
         stop = stop_point(J)
         found.append((*key[2:4], J[0], J[-1], 1 - t[stop] / max(t[-1], 1), J.max() - J[-1] > 0.05,
                       len(J) - 1))  # fmt: skip
-    names = ["J without thinking", "J at the end", "share of tokens after the stop point",
+    names = ["J without thinking", "J at the end", AFTER,
              "share of traces that end below their best J", "episodes"]  # fmt: skip
     table = pd.DataFrame(found, columns=["level", "problem", *names])
-    intervals = [proportion] * 4 + [two_way]  # episodes are a count
-    return pd.DataFrame([
-        {"name": name, **interval(*by_problem(table, name)).row()}
-        for name, interval in zip(names, intervals, strict=True)
-    ])  # fmt: skip
+    rows = [{"name": name, **proportion(*by_problem(table, name)).row()} for name in names[:-1]]
+    right = table[table["J at the end"] > 0.5]
+    if len(right):
+        rows.append({"name": AFTER_RIGHT, **proportion(*by_problem(right, AFTER)).row()})
+    return pd.DataFrame([*rows, {"name": names[-1], **two_way(*by_problem(table, "episodes")).row()}])
 
 
 def telling_trace(progress: pd.DataFrame) -> tuple[str, int]:
@@ -194,11 +197,17 @@ def episodes_in_words(found: pd.DataFrame) -> str:
         found: from `waste`.
     """
     value = found.set_index("name")
-    start, end, after, below, episodes = (value.loc[name] for name in value.index)
+    names = ("J without thinking", "J at the end", AFTER,
+             "share of traces that end below their best J", "episodes")  # fmt: skip
+    start, end, after, below, episodes = (value.loc[name] for name in names)
+    right = ""
+    if AFTER_RIGHT in value.index:
+        right = f" ({said(value.loc[AFTER_RIGHT])} in traces that end right)"
     return (
         f"**Answer.** A trace has {said(episodes)} episodes. J, the probability of a right answer "
         f"when the model is stopped, is {said(start)} without thinking and {said(end)} at the end. "
-        f"{said(after)} of the thinking tokens come after the point from which J no longer rises, "
+        f"{said(after)} of the thinking tokens come after the point from which J no longer rises"
+        f"{right}, "
         f"and {said(below)} of the traces end below their own best J. "
         "(95 % intervals, over problems.)"
     )

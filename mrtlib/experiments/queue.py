@@ -90,6 +90,13 @@ def _taken(task: Task, folder: Path, failed: list[str]) -> bool:
     return True
 
 
+def own_cores() -> list[int]:
+    """Return the cores that this process may use; where the system does not say, all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def run_workers(command: Sequence[str], count: int, tasks: Sequence[Task], folder: Path) -> None:
     """Start workers, say how far the queue is, and wait for them.
 
@@ -102,7 +109,7 @@ def run_workers(command: Sequence[str], count: int, tasks: Sequence[Task], folde
     Raises:
         QueueError: some tasks failed; their names, and where their tracebacks are.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = own_cores()
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     workers: list[subprocess.Popen] = []
     try:
@@ -137,7 +144,7 @@ def _worker(
             list(command), stdout=stream, stderr=stream, stdin=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-    if pinned:
+    if pinned and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(worker.pid, {core})
     return worker
 

@@ -17,6 +17,7 @@ def ablating(profile: Profile) -> list[Training | Measuring]:
     return [*runs, *[Measuring(run, ablations.SET) for run in first + runs]]
 
 
+ALL = "all"
 STAGES = {
     "search": lambda profile: trainings(profile, searched()),
     "train": lambda profile: trainings(profile, compared(profile)),
@@ -27,5 +28,7 @@ STAGES = {
 
 
 def tasks_of(profile: Profile, stage: str) -> Sequence[Task]:
-    """Return the tasks of a stage of the study, in the order in which they are done."""
+    """Return the tasks of a stage of the study, or of all, in the order in which they are done."""
+    if stage == ALL:
+        return [task for name in STAGES for task in STAGES[name](profile)]
     return STAGES[stage](profile)

@@ -15,13 +15,14 @@ from mrtlib.config import Profile, key_texts
 from mrtlib.evaluation.comparison import Models, times_fewer
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
 from mrtlib.evaluation.sweep import Evaluator
+from mrtlib.evaluation.tables import decided
 from mrtlib.evaluation.votes import maj_at_k
 from mrtlib.experiments.measuring import Base, OfRun, metrics_from
 from mrtlib.experiments.study import MAIN, compared, trainings
 from mrtlib.experiments.study_logs import measures
 from mrtlib.experiments.study_results import comparable, enough
 from mrtlib.rollouts import Rollout
-from mrtlib.stats import proportion
+from mrtlib.stats import proportion, two_way
 from mrtlib.store import content_key, file_hashes
 from mrtlib.tasks.grading import candidates
 from mrtlib.tasks.problems import load_problems
@@ -141,11 +142,15 @@ def curves(models: Models) -> pd.DataFrame:
     rows = []
     for method in dict.fromkeys(method for method, _ in models):
         seeds = sorted(seed for name, seed in models if name == method)
-        levels = level_of_each(models[method, seeds[0]]["maj@1", _c0(models)])
         for k, (tokens, values) in enumerate(zip(*_curve(models, method, seeds), strict=True), 1):
             rows.append({"method": method, "votes": k, "tokens": tokens,
-                         **proportion(values, levels).row()})  # fmt: skip
+                         **proportion(values, _levels(models)).row()})  # fmt: skip
     return pd.DataFrame(rows, columns=["method", "votes", "tokens", "estimate", "low", "high"])
+
+
+def _levels(models: Models) -> np.ndarray:
+    """Return the level of each problem, (P,): all models voted on the same ones."""
+    return level_of_each(next(iter(models.values()))["maj@1", _c0(models)])
 
 
 def _c0(models: Models) -> int:
@@ -153,21 +158,56 @@ def _c0(models: Models) -> int:
 
 
 def efficiency(models: Models) -> pd.DataFrame:
-    """Return with how many times fewer tokens each method has outcome RL's best vote accuracy.
+    """Return with how many times fewer tokens one method has the best vote accuracy of another.
 
-    Tokens used for k rollouts are k times the mean of one, taken as given. The base stands against
-    each seed of outcome RL.
+    Each method against outcome RL, and outcome RL against each: a method that never votes as well
+    as outcome RL has a best vote too, and this says who reaches that one first. Tokens used for k
+    rollouts are k times the mean of one, taken as given. The base stands against each seed of
+    outcome RL.
 
     Returns:
-        method, accuracy (outcome RL's), times_fewer, low, high: as from `comparison.times_fewer`.
+        method, other, accuracy (the other's), times_fewer, low, high: as from
+        `comparison.times_fewer`.
     """
     rows, models = [], comparable(models)
-    for method in dict.fromkeys(method for method, _ in models if method != "outcome"):
-        seeds = [0] if method == "base" else paired_seeds(models, method, "outcome")
-        rivals = sorted(s for m, s in models if m == "outcome") if method == "base" else seeds
-        mine, ours = _curve(models, method, seeds)
-        theirs, other = _curve(models, "outcome", rivals)
-        levels = level_of_each(models[method, seeds[0]]["maj@1", _c0(models)])
-        times = times_fewer(mine, np.broadcast_to(ours, other.shape), other, levels, theirs)
-        rows.append((method, other.mean((1, 2)).max(), *vars(times).values()))
-    return pd.DataFrame(rows, columns=["method", "accuracy", "times_fewer", "low", "high"])
+    for rival in dict.fromkeys(method for method, _ in models if method != "outcome"):
+        for method, other in ((rival, "outcome"), ("outcome", rival)):
+            mine, ours, theirs, best = _pair(models, method, other)
+            times = times_fewer(mine, ours, best, _levels(models), theirs)
+            rows.append((method, other, best.mean((1, 2)).max(), *vars(times).values()))
+    names = ["method", "other", "accuracy", "times_fewer", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _pair(
+    models: Models, method: str, other: str
+) -> tuple[list[float], np.ndarray, list[float], np.ndarray]:  # fmt: skip
+    """Return tokens (K,) and accuracies (K, S, P) of two methods, of the seeds that both have.
+
+    The base has no seeds: it stands against each of the other's.
+    """
+    seeds = {m: sorted(s for name, s in models if name == m) for m in (method, other)}
+    if "base" not in seeds:
+        seeds = dict.fromkeys(seeds, paired_seeds(models, method, other))
+    (mine, ours), (theirs, best) = (_curve(models, m, seeds[m]) for m in (method, other))
+    shape = np.broadcast_shapes(ours.shape, best.shape)
+    return mine, np.broadcast_to(ours, shape), theirs, np.broadcast_to(best, shape)
+
+
+def differences(models: Models) -> pd.DataFrame:
+    """Return what a vote of 1 and of K answers is worth against outcome RL's, and what it adds.
+
+    Returns:
+        method, measure ("maj@1", "maj@K", "gain" for the second less the first), estimate, low,
+        high (the method's less outcome RL's, paired over seeds and problems), seeds, decided.
+    """
+    rows, models = [], comparable(models)
+    for method in dict.fromkeys(m for m, _ in models if m not in ("base", "outcome")):
+        _, ours, _, theirs = _pair(models, method, "outcome")
+        gap = ours - theirs  # (K, S, P)
+        levels = _levels(models)
+        values = {"maj@1": gap[0], f"maj@{len(gap)}": gap[-1], "gain": gap[-1] - gap[0]}
+        rows += [{"method": method, "measure": name, **two_way(value, levels).row(),
+                  "seeds": gap.shape[1]} for name, value in values.items()]  # fmt: skip
+    names = ["method", "measure", "estimate", "low", "high", "seeds"]
+    return decided(pd.DataFrame(rows, columns=names))

@@ -15,6 +15,7 @@ from mrtlib.config import ROOT, Profile, load_profile
 from mrtlib.evaluation.comparison import Models
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds, problems_of
 from mrtlib.experiments import study_votes
+from mrtlib.experiments.episode_analysis import AFTER_RIGHT
 from mrtlib.experiments.study_results import (
     FEWEST,
     MRT,
@@ -25,15 +26,15 @@ from mrtlib.experiments.study_results import (
     removed,
     tokens,
 )
-from mrtlib.stats import fieller
+from mrtlib.stats import Interval, fieller, ratio
 from mrtlib.store import read_csv
 
 REPRODUCED, NOT, OPEN = "reproduced", "not reproduced", "not decided"
 UNTESTED = "cannot be tested at this scale"  # there is no interval
 NOT_RUN = "not run yet"
 COLUMNS = ("claim", "paper", "measured", "low", "high", "bound", "verdict", "command")
-STUDY = "python -m mrtlib study"
 TINY = "make reproduce"
+STUDY = f"python -m mrtlib study; {TINY}"  # the runs; then notebook 06, which reads them
 
 
 class About(NamedTuple):
@@ -121,12 +122,25 @@ def of_study(part: Found, c0: int) -> list[dict]:
             row(f"thinking is not longer than outcome RL's (tokens saved; {where})",
                 "about as long (figure 10)", minus(difference(models, method, "tokens", c0)),
                 0.0, STUDY),
+            *while_training(models, method, c0, where),
         ]  # fmt: skip
     rows.append(
         row(f"outcome RL has more regret than the base at C0 ({part.part} runs)",
             "at every budget (figure 9)", above_base(models, c0), 0.0, STUDY)
     )  # fmt: skip
     return rows
+
+
+def while_training(models: Models, method: str, c0: int, where: str) -> list[dict]:
+    """Return the two halves of a claim: the base's regret falls, and its length stays."""
+    left, long = (times_the_base(models, method, name, c0) for name in ("regret", "tokens"))
+    fallen = 1 - left.estimate, 1 - left.high, 1 - left.low
+    return [
+        row(f"training lowers regret at C0 (share of the base's removed; {where})",
+            "yes (figure 9)", fallen, 0.0, STUDY),
+        row(f"while length stays (thinking tokens, as a share of the base's; {where})",
+            "0.95 to 1.4 of its start (figure 10)", (long.estimate, long.low, long.high), 0.9, STUDY),
+    ]  # fmt: skip
 
 
 def _beyond(part: str, method: str, less: pd.DataFrame) -> dict[str, object]:
@@ -149,7 +163,8 @@ def of_votes(part: str, models: Models) -> list[dict]:
     Args:
         part, models: from `study_votes.voted`.
     """
-    table = study_votes.efficiency(models).set_index("method") if part else pd.DataFrame()
+    table = study_votes.efficiency(models) if part else pd.DataFrame(columns=["method", "other"])
+    table = table[table["other"] == "outcome"].set_index("method")
     return [
         row("fewer tokens at outcome RL's best vote accuracy (times; "
             f"{_where(Found(part, study_votes.SET, models), method)})",
@@ -184,6 +199,18 @@ def gains(
     return found.estimate, found.low, found.high
 
 
+def times_the_base(models: Models, method: str, measure: str, c0: int) -> Interval:
+    """Return a method's mean at C0 over the base's, paired over problems, with its interval.
+
+    The base has no seeds: it stands against each of the method's.
+    """
+    place, base = (measure, c0), models["base", 0][measure, c0]
+    own = [models[key][place] for key in sorted(models) if key[0] == method]
+    ours, theirs = (by_seed_and_problem(series, base, "all")
+                    for series in (own, [base] * len(own)))  # fmt: skip
+    return ratio(ours, theirs, level_of_each(base))
+
+
 def above_base(models: Models, c0: int) -> tuple[float, float, float]:
     """Return by how much the regret of outcome RL at C0 is larger than the base's."""
     seeds = sorted(seed for method, seed in models if method == "outcome")
@@ -204,15 +231,15 @@ def _table(profile: str, name: str) -> pd.DataFrame:
 def of_tiny() -> list[dict]:
     """Return the claims that the base's episodes speak of, and one of a control."""
     waste = _table("tiny", "tables/waste.csv").set_index("name")
-    share = waste.loc["share of tokens after the stop point", ["estimate", "low", "high"]]
+    share = waste.reindex([AFTER_RIGHT]).loc[AFTER_RIGHT, ["estimate", "low", "high"]]
     votes = _table("tiny", "tables/votes.csv")
     long = votes[(votes["place"] == "half-way") & (votes["votes"] == votes["votes"].max())
                  & (votes["bucket"] != "all")].iloc[-1]  # fmt: skip
     checks = _table("tiny", "claims/02_information_gain_reward.csv").set_index("claim")["value"]
     gap = checks["largest gap of shaped_constant to GRPO"]
     return [
-        row("base models do not minimise regret (share of tokens behind the last progress)",
-            "yes (figure 3)", share, 0.1, TINY),
+        row("base models do not minimise regret (share of tokens behind the last progress, traces "
+            "that end right)", "yes (figure 3)", share, 0.1, TINY),
         row(f"a vote of {long['votes']} half-way beats thinking on (the traces with most "
             "episodes, accuracy)", "yes (figure 3)", long[["estimate", "low", "high"]], 0.0, TINY),
         row("a constant bonus for right answers leaves GRPO as it is (how far the largest "
@@ -225,8 +252,7 @@ def of_backtracking() -> list[dict]:
     """Return the claims that the runs of backtracking search speak of."""
     progress = _table("backtrack", "progress_differences.csv")
     progress = progress[progress["part"] == "error line and new attempt"].set_index("method")
-    votes = _table("backtrack", "vote_efficiency.csv")
-    votes = votes[votes["counted"] == "generated"].set_index(["ours", "other"])
+    votes = _table("backtrack", "vote_efficiency.csv").set_index(["counted", "ours", "other"])
     numbers, times = ["estimate", "low", "high"], ["times_fewer", "low", "high"]
     names = {"mixed_group": "MRT (RL) over outcome RL", "mrt_star_cut": "MRT (STaR) over STaR"}
     rows = [
@@ -234,14 +260,18 @@ def of_backtracking() -> list[dict]:
             progress.loc[method, numbers], 0.0, TINY)
         for method in names
     ]  # fmt: skip
-    shares = {"MRT (RL) against outcome RL": ("mixed_group parallel", "outcome parallel", 1.6),
-              "MRT (STaR) against STaR": ("mrt_star_cut parallel", "star parallel", 1.7),
-              "MRT (STaR), one stream against many samples":
-                  ("mrt_star_cut linearised", "mrt_star_cut parallel", 1.0)}  # fmt: skip
+    stream = "mrt_star_cut linearised", "mrt_star_cut parallel"
+    shares = {
+        "MRT (RL) against outcome RL":
+            ("generated", "mixed_group parallel", "outcome parallel", 1.6),
+        "MRT (STaR) against STaR": ("generated", "mrt_star_cut parallel", "star parallel", 1.7),
+        "MRT (STaR), one stream against many samples": ("generated", *stream, 1.0),
+        "the same, with all tokens through the model": ("through the model", *stream, 1.0),
+    }  # fmt: skip
     return rows + [
         row(f"backtracking: fewer tokens at the best vote accuracy ({name})",
-            f"{bound:g} (figure 8)", votes.loc[(ours, other), times], bound, TINY)
-        for name, (ours, other, bound) in shares.items()
+            f"{bound:g} (figure 8)", votes.loc[tuple(place), times], bound, TINY)
+        for name, (*place, bound) in shares.items()
     ]  # fmt: skip
 
 
