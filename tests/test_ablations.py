@@ -34,7 +34,7 @@ def differences(one: dict, other: dict, at: str = "") -> set[str]:
 
 CHANGED = {
     "alpha-0.3": {"training.alpha"}, "alpha-3": {"training.alpha"},
-    "unquantised": {"model.quantization"},
+    "constant-rate": {"training.schedule"}, "unquantised": {"model.quantization"},
     "groups-of-4": {"training.group_size", "training.problems_per_step"},
     "groups-of-16": {"training.group_size", "training.problems_per_step"},
     "half-boundaries": {"thinking.group_size"},

@@ -45,7 +45,8 @@ def changed(part: str, **values: Any) -> Change:
 VARIANTS = {
     "alpha-0.3": Variant("α = 0.3", changed("training", alpha=0.3)),
     "alpha-3": Variant("α = 3", changed("training", alpha=3.0)),
-    "unquantised": Variant("base not quantised", changed("model", quantization="none")),
+    "constant-rate": Variant("rate not decayed", changed("training", schedule="constant")),
+    "unquantised": Variant("base in float32", changed("model", quantization="none")),
     "groups-of-4": Variant("groups of 4", changed("training", group_size=4, problems_per_step=16)),
     # Larger groups are more often of rollouts that are not all right or all wrong.
     "groups-of-16": Variant("groups of 16",
