@@ -1,5 +1,6 @@
 """Rollouts from stale prefixes, validation, token counts, and a method from outside the package."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -136,6 +137,24 @@ def test_a_run_from_prefixes_that_was_cut_ends_like_one_that_was_not(real, tmp_p
     whole = run(tmp_path / "whole", 3)
     run(tmp_path / "cut", 2)
     assert torch.allclose(whole, run(tmp_path / "cut", 3), atol=1e-5)
+
+
+def test_traces_that_a_killed_run_left_behind_are_paid_for_by_the_one_that_goes_on(real, tmp_path):
+    own = replace(real.training, most_steps=3, save_every=2, refresh_every=2, group_size=4,
+                  micro_batch=8)  # fmt: skip
+    long = replace(real, training=own)
+
+    def run() -> list[tuple]:
+        made = MRTTrainer(long, "stale_outcome", 0, tmp_path)
+        made.train(resume_from_checkpoint=any(tmp_path.glob("checkpoint-*")) or None)
+        return [tuple(log[name] for name in ("generated", *THROUGH))
+                for log in made.state.log_history if "generated" in log]  # fmt: skip
+
+    whole = run()
+    shutil.rmtree(tmp_path / "checkpoint-3", ignore_errors=True)
+    prefixes = Shards(tmp_path / "prefixes", "rollouts")
+    assert len(whole) == 3 and prefixes.has("iteration-0001")  # drawn behind checkpoint 2
+    assert run() == whole
 
 
 def test_what_is_behind_the_budget_does_not_count(real, tmp_path):

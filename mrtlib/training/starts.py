@@ -8,6 +8,7 @@ cut at an episode boundary that is drawn at random. T thinking tokens of a prefi
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from mrtlib.models.sampling import Sample
 from mrtlib.prover.probes import Termination
 from mrtlib.rollouts import Reader, Rollout, of_record
 from mrtlib.shards import Shards
+from mrtlib.store import read_json, write_json
 from mrtlib.tasks.grading import grade
 from mrtlib.tasks.problems import Problem
 from mrtlib.training.ranks import Ranks
@@ -63,6 +65,16 @@ def _first(sample: Sample, size: int) -> Sample:
     return Sample(sample.token_ids[:size], sample.logprobs[:size], finished=False)
 
 
+class Spent(NamedTuple):
+    """Tokens that a process spent on the traces of an outer iteration."""
+
+    generated: float
+    sampled: float  # through the model while it was sampled from
+
+
+NOTHING = Spent(0, 0)
+
+
 class StalePrefixes:
     """One trace for each problem of an outer iteration, as its first step's policy wrote it."""
 
@@ -77,31 +89,39 @@ class StalePrefixes:
         self.iteration, self.traces = -1, {}
 
     def refresh(
-        self, step: int, sample: Callable[[list[Problem]], list[Rollout]], row: Callable,
-        ranks: Ranks,
-    ) -> None:
-        """Bring the traces up to the step's outer iteration.
+        self, step: int, sample: Callable[[list[Problem]], tuple[list[Rollout], Spent]],
+        row: Callable, ranks: Ranks,
+    ) -> Spent:
+        """Bring the traces up to the step's outer iteration; return what they cost this process.
+
+        The step that an iteration begins with pays for its traces, also where it is made again by
+        a run that was cut and finds them there.
 
         Args:
             sample: draws a rollout for each of some problems from the present policy; processes
-                may share them, and each gets all.
+                may share them, and each gets all, with what it spent itself.
             row: turns a rollout into a record of the `rollouts` schema.
-            ranks: the processes of the run; one of them writes.
+            ranks: the processes of the run; one of them writes, and pays for all.
         """
         if step // self.every == self.iteration:
-            return
+            return NOTHING
         self.iteration = step // self.every
         first = self.iteration * self.every
         problems = {p.id: p for some in self.upcoming[first : first + self.every] for p in some}
         key = f"iteration-{self.iteration:04d}"
+        price = self.shards.directory / f"{key}.json"
         if not self.shards.has(key):  # for all processes alike: one writes when all have drawn
-            drawn = sample(list(problems.values()))
+            drawn, spent = sample(list(problems.values()))
+            whole = ranks.sums(spent._asdict())
             if ranks.writes:
+                write_json(price, whole)  # first: once the traces are there, so is their price
                 self.shards.write(key, [row(rollout) for rollout in drawn])
             ranks.wait()
         # A run that was cut reads what it has: its policy may be a later one by now.
         records = self.shards.read([key]).to_dict("records")
         self.traces = {r["problem"]: of_record(r, problems[r["problem"]]) for r in records}
+        pays = step == first and ranks.writes
+        return Spent(**read_json(price)) if pays else NOTHING
 
     def prefix(self, problem: Problem, seed: int) -> Rollout:
         """Return the problem's trace cut at t_0 or another boundary but its last, drawn by seed."""

@@ -40,7 +40,7 @@ from mrtlib.training.ranks import Ranks
 from mrtlib.training.schedule import rate_at, share_done, stage
 from mrtlib.training.served import ServedPolicy
 from mrtlib.training.source import Source
-from mrtlib.training.starts import StalePrefixes, Start, group_starts
+from mrtlib.training.starts import NOTHING, Spent, StalePrefixes, Start, group_starts
 
 # `rollout_func` is public but marked experimental; the version is pinned and its use is tested.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -74,7 +74,7 @@ class MRTTrainer(GRPOTrainer):
         rows *= self.source.times()
         self.step = Collected()
         # Tokens of the step: of stale prefixes, generated and through the model; of the correction.
-        self.refreshed = self.refreshing = self.scored = 0
+        self.traces, self.scored = NOTHING, 0
         self.compared = False  # exact with sampled J, once in a run
         self.comparison_file = folder / "comparison.json"
         self.ranks = Ranks.here()
@@ -143,7 +143,7 @@ class MRTTrainer(GRPOTrainer):
 
     def collect(self, questions: list[str]) -> Collected:
         """Draw the rollouts of a step, one for each question, and measure J where it is wanted."""
-        self.refreshed, self.refreshing, began = 0, 0, time.perf_counter()
+        self.traces, began = NOTHING, time.perf_counter()
         self.sampling_model(fresh=True)
         problems = [self.source.of_question[q] for q in questions]
         starts = self.starts_of(problems)
@@ -154,7 +154,7 @@ class MRTTrainer(GRPOTrainer):
             self._agree if self.needs_J else None,
         )  # fmt: skip
         self.step.sampling_s += waited
-        self.step.sampled += self.refreshing
+        self.step.sampled += self.traces.sampled
         return self.step
 
     def _outcome(self, prompts, completions, **_) -> list[float]:
@@ -183,7 +183,7 @@ class MRTTrainer(GRPOTrainer):
                   probing_s=step.probing_s + time.perf_counter() - began)  # fmt: skip
         found = step.found
         self.note_sums(
-            generated=step.written + self.refreshed + found.drawn, prover_read=found.read,
+            generated=step.written + self.traces.generated + found.drawn, prover_read=found.read,
             sampled=step.sampled, probed=found.read + found.drawn,
         )  # fmt: skip
         self.scored = sum(scored)
@@ -336,7 +336,7 @@ class MRTTrainer(GRPOTrainer):
         """Return where each row of a step begins; the rows of a problem stand together."""
         if not self.form.from_prefixes:
             return [Start(self.source.prompts[p.question]) for p in problems]
-        self.stale.refresh(
+        self.traces = self.stale.refresh(
             self.state.global_step, self._stale_traces,
             lambda rollout: self.reader.row(rollout, self.method, self.mrt_seed, 0), self.ranks,
         )  # fmt: skip
@@ -347,7 +347,7 @@ class MRTTrainer(GRPOTrainer):
             out += group_starts(prefix, size, answering, self._ending)
         return out
 
-    def _stale_traces(self, problems: list[Problem]) -> list[Rollout]:
+    def _stale_traces(self, problems: list[Problem]) -> tuple[list[Rollout], Spent]:
         """Sample a rollout of the present policy for each problem of an outer iteration."""
         first, own = self.ranks.own(problems)
         prompts = [self.source.prompts[p.question] for p in own]
@@ -355,9 +355,9 @@ class MRTTrainer(GRPOTrainer):
         collector = self.collector(max(1, len(starts)))
         before = collector.sampler.tokens
         drawn, _ = collector.draw(starts, self.draw_seed + STALE, self.present_budget, first)
-        self.refreshed = sum(len(sample.token_ids) for sample in drawn)
-        self.refreshing = collector.sampler.tokens - before
-        return self.ranks.joined(collector.read(starts, own, prompts, drawn))
+        spent = Spent(sum(len(sample.token_ids) for sample in drawn),
+                      collector.sampler.tokens - before)  # fmt: skip
+        return self.ranks.joined(collector.read(starts, own, prompts, drawn)), spent
 
     def _ending(self, prefix: Rollout) -> list[int]:
         """Return what the meta-prover reads behind a prefix."""
