@@ -38,9 +38,10 @@ def real(tmp_path, monkeypatch):
     return replace(base, training=small)
 
 
-def one_batch(profile, method, folder):
+def one_batch(profile, method, folder, **replaced):
     """Return a trainer and what it makes of the first batch that TRL would ask for."""
     made = MRTTrainer(profile, method, 0, folder)
+    vars(made).update(replaced)
     made.model.train()
     made.current_gradient_accumulation_steps = 1
     [first, *_] = made._upcoming()
@@ -81,6 +82,18 @@ def test_half_of_a_mixed_group_answers_at_the_prefix_that_the_other_half_goes_on
         found = out["advantages"][first : first + 6].numpy()
         assert np.allclose(found, expected[:, None], atol=1e-5)
     assert any(seen)
+
+
+@pytest.mark.parametrize("method", ["mixed_group", "stale_outcome", "termination_baseline"])
+def test_exact_and_sampled_J_are_compared_where_rollouts_begin_at_prefixes_too(
+    real, tmp_path, method
+):
+    made, out = one_batch(real, method, tmp_path / "a")
+    assert made.prover.compared.answers > 0 and made.comparison_file.is_file()
+    other, again = one_batch(real, method, tmp_path / "b", _agree=lambda _: None)
+    assert not other.comparison_file.is_file()  # and the rollouts do not hang on it
+    for name in ("completion_ids", "advantages"):
+        assert torch.equal(out[name], again[name])
 
 
 def test_prefixes_are_records_of_an_older_policy_and_change_when_they_are_refreshed(

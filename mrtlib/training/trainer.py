@@ -340,6 +340,7 @@ class MRTTrainer(GRPOTrainer):
             self.state.global_step, self._stale_traces,
             lambda rollout: self.reader.row(rollout, self.method, self.mrt_seed, 0), self.ranks,
         )  # fmt: skip
+        self._agree(list(self.stale.traces.values()))  # whole traces, as the other methods compare
         size, out = self.profile.training.group_size * self.form.wider, []
         answering = round(self.form.answering * size)
         for problem in problems[::size]:
