@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--profile", default="tiny", help=", ".join(PROFILES))
     command.set_defaults(run=scale)
     command = _add(commands, "tune", tune, "search the learning rate of every method")
-    command.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
+    command.add_argument("--rates", type=_rate, nargs="+", default=[1e-3, 3e-3, 1e-2])
     command.add_argument("--tokens", type=_count, help="generated in one run; the profile's if not")
     command.add_argument("--seeds", type=_count, default=1, help="how many training seeds")
     command = commands.add_parser("study", help="work off the long study, here and on any machine")
@@ -96,6 +96,16 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"needs a whole number from 1 on, got {text!r}")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 1e-12 <= rate <= 1:  # as in a profile; a nan is in no range
+        raise argparse.ArgumentTypeError(f"needs a rate from 1e-12 to 1, got {text!r}")
+    return rate
 
 
 def _hours(text: str) -> float:

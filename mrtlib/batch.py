@@ -348,7 +348,7 @@ def _of_study(profile: Profile) -> list[str]:
     """Return the primary comparisons of the study in words, and how far it is."""
     first = study_results.primary(study_results.recorded(profile), profile.thinking.budget)
     record, gaps = study_logs.on_record(profile), study_logs.gaps(study_logs.logs(profile))
-    return [f"Study ({profile.name}):", study_results.in_words(first),
+    return [f"Study ({profile.name}):", study_results.in_words(first, len(profile.training.seeds)),
             study_logs.in_words(record, gaps), ""]  # fmt: skip
 
 

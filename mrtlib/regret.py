@@ -25,8 +25,8 @@ def anytime(J: ArrayLike, t: ArrayLike, grid: ArrayLike) -> Array:
     """
     J, t = _checked(J, t)
     grid = np.asarray(grid, dtype=float)
-    if (grid < 0).any():
-        raise ValueError("a budget cannot be negative")
+    if not (grid >= 0).all():  # nor is a nan
+        raise ValueError("a budget is a number of tokens from 0 on")
     return J[np.searchsorted(t, grid, side="right") - 1]
 
 
@@ -41,6 +41,8 @@ def area(J: ArrayLike, t: ArrayLike, budget: ArrayLike) -> Array:
     """
     J, t = _checked(J, t)
     budget = np.asarray(budget, dtype=float)
+    if not np.isfinite(budget).all():
+        raise ValueError("an area needs a budget that is finite")
     left = np.maximum(0.0, budget[..., None] - t[1:])  # (..., k) tokens that a step lasts
     return budget * J[0] + left @ np.diff(J)
 
@@ -64,9 +66,7 @@ def normalised_regret(J: ArrayLike, t: ArrayLike, budget: ArrayLike) -> Array:
 
     Source: arXiv 2503.07572, definition 4.1 over tokens with comparator 1 (figure 9).
     """
-    budget = np.asarray(budget, dtype=float)
-    if (budget <= 0).any():
-        raise ValueError("normalised regret needs a positive budget")
+    budget = _positive(budget)
     return 1.0 - area(J, t, budget) / budget
 
 
@@ -88,9 +88,7 @@ def ramped_regret(accuracy: ArrayLike, tokens: ArrayLike, budget: ArrayLike) -> 
 
     Source: analysis/code/regret.ipynb of github.com/CMU-AIRe/MRT.
     """
-    budget = np.asarray(budget, dtype=float)
-    if (budget <= 0).any():
-        raise ValueError("normalised regret needs a positive budget")
+    budget = _positive(budget)
     y = np.concatenate([[0.0], np.asarray(accuracy, dtype=float)])
     x = np.concatenate([[0.0], np.asarray(tokens, dtype=float)])
     if x.shape != y.shape or (x < 0).any() or not np.isfinite([x, y]).all():
@@ -213,9 +211,17 @@ def _envelope(tokens: ArrayLike, accuracy: ArrayLike) -> tuple[Array, Array]:
     return x, np.maximum.accumulate(y, -1)
 
 
+def _positive(budget: ArrayLike) -> Array:
+    budget = np.asarray(budget, dtype=float)
+    if not (np.isfinite(budget) & (budget > 0)).all():
+        raise ValueError("normalised regret needs a budget that is positive and finite")
+    return budget
+
+
 def _checked(J: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
     J, t = np.asarray(J, dtype=float), np.asarray(t, dtype=float)
-    if J.ndim != 1 or len(J) == 0 or t.shape != J.shape or t[0] != 0 or (np.diff(t) < 0).any():
+    ordered = t.shape == J.shape and J.ndim == 1 and len(J) and (np.diff(t) >= 0).all()
+    if not ordered or t[0] != 0 or not np.isfinite(t).all():
         raise ValueError("J and t must both be (k + 1,), and t ascend from t_0 = 0")
     if not np.isfinite(J).all():
         raise ValueError(f"J must be finite, not {J}; leave out what was not measured")
@@ -231,5 +237,8 @@ def stop_point(J: Sequence[float], rise: float = 0.05) -> int:
     >>> stop_point([0.1, 0.7, 0.5, 0.72, 0.7])  # all after the first episode is waste
     1
     """
-    later = np.maximum.accumulate(np.asarray(J, dtype=float)[::-1])[::-1]
-    return int(np.argmax(later - np.asarray(J, dtype=float) <= rise))
+    J = np.asarray(J, dtype=float)
+    if J.ndim != 1 or not len(J) or not np.isfinite(J).all():
+        raise ValueError(f"J must be (k + 1,) and finite, not {J}; leave out what was not measured")
+    later = np.maximum.accumulate(J[::-1])[::-1]
+    return int(np.argmax(later - J <= rise))

@@ -136,7 +136,7 @@ def mean_squares(
     Args:
         values, strata: as in `mean_and_variance`.
     """
-    values = np.asarray(values, dtype=float)
+    values = _measured(values)
     if values.ndim < 2 or 0 in values.shape[-2:]:
         raise ValueError(f"values are (..., S, P), a seed and a problem at least; {values.shape}")
     seeds, problems = values.shape[-2:]
@@ -150,6 +150,13 @@ def mean_squares(
         seeds * of_problems / max(free[1], 1),
         rest / max(free[0] * free[1], 1),
     ), free
+
+
+def _measured(values: ArrayLike) -> Array:
+    values = np.asarray(values, dtype=float)
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite; leave out what was not measured")
+    return values
 
 
 def _groups(strata: ArrayLike | None, problems: int) -> list[NDArray[np.int64]]:
@@ -229,7 +236,8 @@ def proportion(values: ArrayLike, strata: ArrayLike | None = None, level: float 
     vary = variance > 1e-16  # less is rounding
     trials = np.full_like(mean, values.shape[-1])
     trials = np.divide(mean * (1 - mean), variance, out=trials, where=vary)
-    low, high = _score(mean, trials, np.where(vary, _t(df, level), ndtri((1 + level) / 2)))
+    few = quantile(df, values.shape[-2], level)
+    low, high = _score(mean, trials, np.where(vary, few, ndtri((1 + level) / 2)))
     bottom, top = (_poisson_bound(p, trials, level) for p in (mean, 1 - mean))
     return _interval(mean, np.minimum(low, bottom), np.maximum(high, 1 - top))
 
@@ -254,7 +262,8 @@ def root_mean_square(
     """
     mean, variance, df = mean_and_variance(squares, strata)
     positive = np.where(mean > 0, mean, 1.0)
-    times = np.exp(_t(df, level) * np.sqrt(variance) / positive)
+    few = quantile(df, np.shape(squares)[-2], level)
+    times = np.exp(few * np.sqrt(variance) / positive)
     return _interval(np.sqrt(mean), np.sqrt(mean / times), np.sqrt(mean * times))
 
 
@@ -270,7 +279,7 @@ def ratio(
 
     Source: Cochran (1977), Sampling Techniques, section 6.4 (the delta method).
     """
-    ours, other = np.asarray(ours, dtype=float), np.asarray(other, dtype=float)
+    ours, other = _measured(ours), _measured(other)
     if ours.shape != other.shape:
         raise ValueError(f"pairs need one shape (S, P), not {ours.shape} and {other.shape}")
     below = other.mean((-2, -1), keepdims=True)
@@ -294,7 +303,7 @@ def fieller(
 
     Source: Fieller (1954), J. R. Stat. Soc. B 16.
     """
-    ours, other = np.asarray(ours, dtype=float), np.asarray(other, dtype=float)
+    ours, other = _measured(ours), _measured(other)
     if not two_way(other, strata, level).low > 0:
         return Interval(np.nan, np.nan, np.nan)
     middle = ours.mean() / other.mean()

@@ -56,9 +56,10 @@ def test_means_are_of_each_problem_whatever_its_samples_and_its_place():
                                       names=["level", "problem"])  # fmt: skip
     ragged = pd.Series([np.array([1.0]), np.array([0.0, 1.0]), np.array([0.0, 0.0, 1.0])], index)
     means, fewer = pd.Series([0.5, 0.25, 1.0], index[::-1]), ragged[:2]
-    got = by_seed_and_problem([ragged, means, fewer], ragged, "all")
-    want = [[1.0, 0.5, 1 / 3], [1.0, 0.25, 0.5], [1.0, 0.5, np.nan]]
-    assert np.allclose(got, want, equal_nan=True)
+    got = by_seed_and_problem([ragged, means], ragged, "all")
+    assert np.allclose(got, [[1.0, 0.5, 1 / 3], [1.0, 0.25, 0.5]])
+    with pytest.raises(ValueError, match=r"1 of 3 problems .* \('four', 'c'\) first"):
+        by_seed_and_problem([ragged, fewer], ragged, "all")
     assert by_seed_and_problem([ragged, means], ragged["four"], "four").tolist() == [[1 / 3], [0.5]]
 
 

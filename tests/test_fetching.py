@@ -10,8 +10,14 @@ import pytest
 
 from mrtlib import __main__
 from mrtlib.tasks import fetching
-from mrtlib.tasks.fetching import SOURCES, as_problems, normalised, split, without
-from mrtlib.tasks.problems import Problem, ProblemError, check_splits, load_problems
+from mrtlib.tasks.fetching import SOURCES, as_problems, split, without
+from mrtlib.tasks.problems import (
+    Problem,
+    ProblemError,
+    check_splits,
+    load_problems,
+    normalised,
+)
 
 # Rows with the fields of each benchmark on the hub.
 SCHEMAS = {
@@ -146,6 +152,28 @@ def test_a_benchmark_is_read_at_a_commit_that_is_written_down(name, monkeypatch)
     _, commit = fetching.read_rows(source)
     assert asked == [(source.path, source.split, commit)]
     assert re.fullmatch("[0-9a-f]{40}", commit)
+
+
+def test_what_is_there_is_not_replaced_and_nothing_is_trained_on_that_is_held_out(
+    local, tmp_path, capsys
+):
+    write(tmp_path / "deepscaler.jsonl", rows_of("deepscaler", 30))
+    folder = tmp_path / "out"
+    fetch = f"problems fetch {{}} --into {folder} --validation 5 --test 3"
+    assert __main__.main(fetch.format("deepscaler").split()) == 0
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert __main__.main(fetch.format("deepscaler").split()) == 0  # the same once more
+    assert __main__.main(fetch.format("aime24").split()) == 2  # another test set
+    assert "is there with other problems" in capsys.readouterr().err
+    (folder / "test.jsonl").write_text("keep me")
+    assert __main__.main(fetch.format("aime24").split()) == 2
+    assert (folder / "test.jsonl").read_text() == "keep me"
+    (folder / "test.jsonl").unlink()
+    write(tmp_path / "aime24.jsonl", [{"problem": "train  9!", "answer": "1"}])
+    assert __main__.main(fetch.format("aime24").split()) == 2  # it asks what is trained on
+    assert "trained on" in capsys.readouterr().err
+    assert not (folder / "test.jsonl").exists()
+    assert {path: path.read_bytes() for path in folder.iterdir()}.items() <= before.items()
 
 
 def test_the_pieces():

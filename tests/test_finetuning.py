@@ -209,6 +209,15 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(profile, done, method, tm
             assert ours.dtype == torch.float32 and torch.equal(ours, theirs)
 
 
+def test_rounds_behind_one_that_is_lost_are_not_counted(profile, done, tmp_path):
+    work, rows = done["star"]
+    copytree(work, tmp_path, dirs_exist_ok=True)
+    run = FineTuning(profile, "star", 0, tmp_path)
+    assert run.rounds_done == ROUNDS and len(run.finished()) == len(rows)
+    (tmp_path / "steps" / "round-000.parquet").unlink()
+    assert run.rounds_done == 0 and run.finished() == []
+
+
 def test_each_round_starts_from_the_base_with_the_same_adapters(profile, done):
     """What a round leaves depends on what it kept alone: learn it again from the base."""
     work, _ = done["star"]

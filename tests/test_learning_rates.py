@@ -33,3 +33,5 @@ def test_every_run_is_in_the_table(toy_profile, tmp_path, monkeypatch):
     assert len(pd.read_csv(tmp_path / "smoke" / "tuning.csv")) == 4
     again = learning_rates.search(profile, (1e-3, 1e-2), (0,), 10)
     pd.testing.assert_frame_equal(table, again)
+    one = learning_rates.search(profile, (1e-3,), (0,), 10)  # a part of it anew
+    assert len(one) == 2 and len(pd.read_csv(tmp_path / "smoke" / "tuning.csv")) == 4

@@ -1,10 +1,11 @@
 """The queue: each task is done once, whoever works; the dead hold nothing; faults are told."""
 
 import os
-import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,18 +102,43 @@ def test_a_worker_that_is_killed_is_an_error(tmp_path):
         queue.run_workers([sys.executable, "-c", kill], 1, tasks(tmp_path, 1), tmp_path)
 
 
-def test_a_held_task_is_left_to_its_holder_and_a_dead_one_holds_nothing(tmp_path):
+def test_a_held_task_is_left_to_its_holder_and_a_dead_one_holds_nothing(tmp_path, monkeypatch):
     holder = subprocess.Popen(command(tmp_path, 1, 60.0))
     deadline = time.monotonic() + 60
     while locks.held(tmp_path) != ["toy-0"] and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert queue.work_off(tasks(tmp_path, 1), tmp_path) == []
-    assert not tasks(tmp_path, 1)[0].done(), "it is held"
-    holder.send_signal(signal.SIGKILL)
+    monkeypatch.setattr(queue, "WAIT", 0.05)
+    threading.Timer(1.0, holder.kill).start()
+    assert queue.work_off(tasks(tmp_path, 1), tmp_path) == []  # it waits, and then does it
     holder.wait()
-    assert queue.work_off(tasks(tmp_path, 1), tmp_path) == []
-    assert tasks(tmp_path, 1)[0].done()
-    assert locks.held(tmp_path) == []
+    assert tasks(tmp_path, 1)[0].record.read_text() == str(os.getpid())
+    assert order(tmp_path) == ["0", "0"] and locks.held(tmp_path) == []
+
+
+def test_what_hangs_on_a_task_that_another_holds_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(queue, "WAIT", 0.05)
+    every = [Toy(tmp_path, 2, 1.0), Toy(tmp_path, 1)]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(queue.work_off, every[:1], tmp_path)
+        while not locks.held(tmp_path):
+            time.sleep(0.01)
+        assert queue.work_off(every, tmp_path) == [] == first.result()
+    assert order(tmp_path) == ["2", "1"]
+
+
+def test_a_task_that_failed_at_another_worker_is_not_tried_again_in_this_queue(tmp_path):
+    queue.work_off(tasks(tmp_path, 4), tmp_path)
+    failure, later = tmp_path / "failed" / "toy-3.txt", time.time() + 3600
+    os.utime(failure, (later, later))  # as if another had failed while this one works
+    assert queue.work_off(tasks(tmp_path, 4), tmp_path) == []
+    os.utime(failure, (1, 1))
+    assert queue.work_off(tasks(tmp_path, 4), tmp_path) == ["toy-3"]
+    assert order(tmp_path).count("3") == 2
+
+
+def test_tasks_that_nothing_makes_ready_are_an_error(tmp_path):
+    with pytest.raises(queue.QueueError, match="1 of 1 tasks are not done, toy-1 first"):
+        queue.run_workers(["true"], 1, [Toy(tmp_path, 1)], tmp_path)
 
 
 def test_the_state_says_what_is_done_and_how_long_the_rest_takes(tmp_path):

@@ -141,6 +141,14 @@ def test_many_curves_at_once_are_those_one_by_one():
         lambda: regret.normalised_regret([0.1, np.nan, 0.3], T, 9),
         lambda: regret.tokens_to_reach([1, 2], [0.5, np.nan], 0.5),
         lambda: regret.anytime(J, T, -1),
+        lambda: regret.anytime(J, T, [5, np.nan]),
+        lambda: regret.anytime(J, [0, np.nan, 30], [5, 15]),
+        lambda: regret.normalised_regret(J, T, np.nan),
+        lambda: regret.normalised_regret(J, T, np.inf),
+        lambda: regret.ramped_regret(J, T, np.nan),
+        lambda: regret.area(J, T, np.nan),
+        lambda: regret.stop_point([0.1, 0.5, np.nan]),
+        lambda: regret.stop_point([]),
         lambda: regret.area(J, [1, 2, 3], 9),
         lambda: regret.area(J, [0, 2], 9),
         lambda: regret.extrapolate(J, T, [0.5], [1, 2]),
@@ -148,7 +156,7 @@ def test_many_curves_at_once_are_those_one_by_one():
     ],
 )
 def test_what_does_not_fit_is_refused(call):
-    with pytest.raises(ValueError, match="must|need|negative"):
+    with pytest.raises(ValueError, match="must|need|from 0 on"):
         call()
 
 

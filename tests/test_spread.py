@@ -126,6 +126,13 @@ def test_no_file_is_written_where_no_group_has_spread(profile, monkeypatch):
     assert not (profile.problems / "mine.jsonl").exists()
 
 
+@pytest.mark.parametrize("name", ["no/such", "../outside", "", ".hidden", "test", "train"])
+def test_a_name_is_checked_before_anything_is_sampled(name, monkeypatch):
+    monkeypatch.setattr(spread, "with_spread", lambda *_: pytest.fail("sampled"))
+    with pytest.raises(ProblemError, match="cannot be the name"):
+        spread.write_with_spread(load_profile("smoke"), 0, name)
+
+
 def test_the_committed_problems_with_spread_are_training_problems_of_both_levels():
     folder = load_profile("study").problems
     train = {p.id: p for p in load_problems(folder / "train.jsonl")}

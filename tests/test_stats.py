@@ -252,3 +252,24 @@ def test_a_ratio_may_be_whatever_the_test_does_not_refuse():
     wide, sure = stats.ratio(ours + 50, other + 50), stats.fieller(ours + 50, other + 50)
     assert [sure.low, sure.high] == pytest.approx([wide.low, wide.high], rel=1e-2)
     assert np.isnan(stats.fieller(ours, other - other.mean()).low)
+
+
+@pytest.mark.parametrize("way", [stats.two_way, stats.proportion, stats.root_mean_square,
+                                 lambda v: stats.ratio(v, np.ones_like(v)),
+                                 lambda v: stats.fieller(v, 1 + np.arange(v.size).reshape(v.shape)),
+                                 stats.over_seeds])  # fmt: skip
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_what_was_not_measured_is_no_value(way, lost):
+    values = np.full((3, 4), 0.5)
+    values[1, 2] = lost
+    with pytest.raises(ValueError, match="finite|shares lie in"):
+        way(values)
+
+
+def test_shares_beyond_95_percent_take_no_more_from_few_seeds_than_means_do():
+    values = 0.4 + 0.1 * rng().random((5, 300)) + np.linspace(-0.1, 0.1, 5)[:, None]
+    width = {}
+    for level in (0.95, 0.983):
+        share, mean = stats.proportion(values, level=level), stats.two_way(values, level=level)
+        width[level] = (share.high - share.low) / (mean.high - mean.low)
+    assert width[0.983] == pytest.approx(width[0.95], rel=0.1)  # alike at both levels

@@ -7,6 +7,8 @@ import pytest
 
 from mrtlib.config import TRAINED_METHODS, load_profile
 from mrtlib.experiments import stages, study
+from mrtlib.shards import Shards
+from mrtlib.store import KEY, is_of_key, write_json
 
 
 @pytest.fixture
@@ -55,6 +57,26 @@ def test_a_run_is_done_when_its_log_is_on_record_and_with_other_settings_it_is_n
     assert run.done()
     other = replace(profile, training=replace(profile.training, group_size=4, micro_batch=32))
     assert not stages.tasks_of(other, "search")[0].done()
+
+
+def test_a_run_whose_log_is_lost_is_made_again_though_its_adapter_is_there(profile, monkeypatch):
+    run = stages.tasks_of(profile, "search")[0]
+    run.adapter.mkdir(parents=True)
+    write_json(run.adapter / KEY, run.full_key)
+    trained = []
+
+    def train(settings, method, seed):
+        trained.append(is_of_key(run.adapter, run.full_key))
+        Shards(run.adapter, "steps").write("steps", [])
+        return run.adapter
+
+    monkeypatch.setattr(study, "train", train)
+    run.do()
+    run.do()
+    assert trained == [False, False] and run.done()
+    write_json(run.adapter / KEY, run.full_key)
+    run.do()
+    assert trained == [False, False, True]  # with its log it is what was trained
 
 
 def ended(**runs) -> pd.DataFrame:

@@ -56,14 +56,18 @@ def test_differences_are_paired_and_primary_ones_are_wider(found):
     assert wide["low"] < want.low < want.high < wide["high"]
     assert pytest.approx(1 - 0.05 / 3) == study_results.FAMILY_LEVEL
     assert first["decided"].all()
-    words = study_results.in_words(first)
+    words = study_results.in_words(first, SEEDS)
     assert "Natural accuracy at $C_0$" in words and "`mixed_group` +" in words
     assert "not decided" not in words
     both = ("`mixed_group` has more natural accuracy than outcome RL; "
             "`mixed_group` has less normalised regret than outcome RL.")  # fmt: skip
-    assert words.splitlines()[0] == f"- Decided after *short* runs, of 2 comparisons: {both}"
-    none = study_results.in_words(first.assign(decided=False))
-    assert "of 2 comparisons: none." in none and none.count("not decided") == 2
+    assert words.splitlines()[0] == (
+        f"- Decided after *short* runs, of 2 secondary comparisons: {both}"
+    )
+    none = study_results.in_words(first.assign(decided=False), SEEDS)
+    assert "of 2 secondary comparisons: none." in none and none.count("not decided") == 2
+    look = study_results.in_words(first.assign(part="long"), 10)
+    assert "of 2 primary comparisons, an interim look at 4 of 10 seeds or fewer: " in look
 
 
 def test_the_table_of_differences_holds_those_that_are_shown(found):

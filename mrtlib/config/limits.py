@@ -50,6 +50,9 @@ NOT_EMPTY = (
     "training.methods", "training.seeds", "training.budgets", "evaluation.budgets",
     "data.train_files",
 )  # fmt: skip
+NO_REPEATS = (  # each of them is done, or counted, once
+    "training.methods", "training.seeds", "data.levels", "data.train_files", "evaluation.budgets",
+)  # fmt: skip
 
 
 def check(profile: Profile) -> None:
@@ -57,6 +60,10 @@ def check(profile: Profile) -> None:
     for key in NOT_EMPTY:
         if not _value(profile, key):
             raise ProfileError(f"{key} is empty; give one or more")
+    for key in NO_REPEATS:
+        value = _value(profile, key)
+        if twice := [one for i, one in enumerate(value) if one in value[:i]]:
+            raise ProfileError(f"{key} has {twice[0]!r} twice; name each once")
     for key, ends in RANGES.items():
         _check_range(key, _value(profile, key), *ends)
     for key, known in CHOICES.items():
@@ -79,8 +86,8 @@ def _value(profile: Profile, key: str) -> Any:
 def _check_range(key: str, value: Any, least: float, most: float) -> None:
     many = value.values() if isinstance(value, dict) else value
     for one in many if isinstance(value, dict | tuple) else (value,):
-        if not least <= one <= most:  # nor is a nan
-            until = "" if most == math.inf else f" and at most {most:g}"
+        if not least <= one <= most or math.isinf(one):  # nor is a nan
+            until = " and finite" if most == math.inf else f" and at most {most:g}"
             raise ProfileError(f"{key} is {one}; it must be at least {least:g}{until}")
 
 

@@ -165,7 +165,8 @@ def _values(
     """Return a measure of a method, (S, P), of the seeds that `outcome` (or a rival) has too."""
     seeds = paired_seeds(models, method, rival or "outcome")
     series = [models[method, seed][place] for seed in seeds]
-    return by_seed_and_problem(series, series[0], "all")
+    index = next(iter(models.values()))[place]  # the same one for all, so that they are aligned
+    return by_seed_and_problem(series, index, "all")
 
 
 def regret_in_words(row: pd.Series) -> str:

@@ -179,7 +179,15 @@ def by_seed_and_problem(series: list[pd.Series], index: pd.Series, level: str) -
 
 
 def _means(values: pd.Series, index: pd.Index) -> np.ndarray:
-    """Return (P,): the mean over samples of each problem of an index; nan where it has none."""
+    """Return (P,): the mean over samples of each problem of an index.
+
+    Raises:
+        ValueError: a problem has none.
+    """
+    if missing := [] if values.index.equals(index) else list(index.difference(values.index)):
+        raise ValueError(f"{len(missing)} of {len(index)} problems were not measured by all of the "
+                         f"models that are compared, {missing[0]} first; measure them anew or "
+                         "leave the model out")  # fmt: skip
     aligned = values if values.index.equals(index) else values.reindex(index)
     if aligned.dtype != object:  # they are means already
         return aligned.to_numpy()

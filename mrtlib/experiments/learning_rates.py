@@ -13,7 +13,7 @@ from mrtlib.config import Profile
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, metrics_of
 from mrtlib.evaluation.sweep import evaluate, load_tables
 from mrtlib.stats import proportion
-from mrtlib.store import write_csv
+from mrtlib.store import read_csv, write_csv
 from mrtlib.training.runs import train
 
 
@@ -55,10 +55,12 @@ def search(
 
 
 def _write(rows: list[tuple], profile: Profile) -> pd.DataFrame:
-    names = ["method", "learning_rate", "seed", "generated",
-             "accuracy", "regret", "low", "high", "tokens"]  # fmt: skip
-    table = pd.DataFrame(rows, columns=names)
-    write_csv(profile.runs / "tuning.csv", table)
+    """Write the rows beside those of other runs that are in the file; return the rows alone."""
+    run = ["method", "learning_rate", "seed", "generated"]
+    table = pd.DataFrame(rows, columns=[*run, "accuracy", "regret", "low", "high", "tokens"])
+    path = profile.runs / "tuning.csv"
+    before = [read_csv(path)] if path.is_file() else []
+    write_csv(path, pd.concat([*before, table]).drop_duplicates(run, keep="last"))
     return table
 
 

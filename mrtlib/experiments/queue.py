@@ -21,6 +21,7 @@ from mrtlib.store import write_text
 
 FAILED, LOGS = "failed", "logs"
 SAY_EVERY = 30.0  # seconds from one line about the queue to the next
+WAIT = 5.0  # seconds until a worker looks again whether what others hold is free
 
 
 class QueueError(ValueError):
@@ -56,7 +57,9 @@ class Task(Protocol):
 def work_off(tasks: Sequence[Task], folder: Path) -> list[str]:
     """Do the tasks that are not done, in their order, until none is left that can be taken.
 
-    A task that raises is left out from then on, and its traceback is put in `failed/NAME.txt`.
+    While others hold tasks it waits: they may die, and what hangs on their tasks comes after them.
+    A task that raises is left out from then on, by all workers, and its traceback is put in
+    `failed/NAME.txt`; who starts later tries it again.
 
     Args:
         folder: of the queue; all workers of one queue name the same one.
@@ -65,20 +68,36 @@ def work_off(tasks: Sequence[Task], folder: Path) -> list[str]:
         The names of the tasks that failed here.
     """
     failed: list[str] = []
-    left = list(tasks)
+    left, began = list(tasks), time.time()
     while True:
-        left = [task for task in left if task.name not in failed and not task.done()]
+        left = [task for task in left if not (task.done() or _failed(task, folder, began))]
+        others = False
         for task in left:
-            if task.ready() and _taken(task, folder, failed):
-                break
+            if task.ready():
+                taken = _taken(task, folder, failed, began)
+                if taken:
+                    break
+                others = others or taken is None
         else:
-            return failed
+            if not others:
+                return failed
+            time.sleep(WAIT)
 
 
-def _taken(task: Task, folder: Path, failed: list[str]) -> bool:
-    """Do a task, unless another worker holds it or has just done it; say whether it was done."""
+def _failed(task: Task, folder: Path, since: float) -> bool:
+    """Say whether a task has failed, here or elsewhere, since a time."""
+    try:
+        return (folder / FAILED / f"{task.name}.txt").stat().st_mtime >= since
+    except OSError:
+        return False
+
+
+def _taken(task: Task, folder: Path, failed: list[str], began: float) -> bool | None:
+    """Do a task that nobody holds; say whether it was done here, or None where another holds it."""
     with holding(folder, task.name) as held:
-        if not held or task.done():
+        if not held:
+            return None
+        if task.done() or _failed(task, folder, began):  # by whoever has just let go of it
             return False
         try:
             task.do()
@@ -107,7 +126,7 @@ def run_workers(command: Sequence[str], count: int, tasks: Sequence[Task], folde
         command: of one worker: it calls `work_off` with the same tasks and folder.
 
     Raises:
-        QueueError: some tasks failed; their names, and where their tracebacks are.
+        QueueError: some tasks failed, or are left as they need what is not there.
     """
     cores = own_cores()
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -131,6 +150,11 @@ def run_workers(command: Sequence[str], count: int, tasks: Sequence[Task], folde
             f"{', '.join(map(str, codes)) or '-'} (below 0: killed by a signal, -9 if memory ran "
             f"out); tracebacks are in {folder / FAILED}, what was printed in {folder / LOGS}. The "
             "same command tries again"
+        )
+    if left:
+        raise QueueError(
+            f"{len(left)} of {len(tasks)} tasks are not done, {left[0].name} first: they need what "
+            "another stage makes, trained runs say; `--stage all` does all stages in their order"
         )
 
 

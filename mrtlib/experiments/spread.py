@@ -4,6 +4,7 @@ Of the others a group pays nothing for its outcome, as all its rollouts get the 
 2503.14476) samples on until a step has none of them; here they are left out once, before training.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from mrtlib.models.loading import work_keys
 from mrtlib.rollouts import Rollout
 from mrtlib.shards import Shards, complete
 from mrtlib.tasks.problems import (
+    SPLIT_NAMES,
     Problem,
     ProblemError,
     as_record,
@@ -89,9 +91,14 @@ def write_with_spread(profile: Profile, seed: int, name: str) -> dict[str, int]:
         name: of the file, without ".jsonl".
 
     Raises:
-        ProblemError: the file is there already and has other problems; or there are none to write,
-            as the base is right always or never.
+        ProblemError: the name is none of a file of training problems; the file is there already
+            and has other problems; or there are none to write, as the base is right always or
+            never.
     """
+    if not re.fullmatch(r"\w[\w.-]*", name) or name in SPLIT_NAMES:  # before hours of sampling
+        raise ProblemError(f"{name!r} cannot be the name of a file of training problems; give "
+                           "--name one of letters, digits, '.', '_' and '-', not one of "
+                           + ", ".join(SPLIT_NAMES))  # fmt: skip
     path = profile.problems / f"{name}.jsonl"
     problems = with_spread(profile, seed)
     if not problems:

@@ -33,7 +33,8 @@ PRIMARY = ("natural_accuracy", "regret")  # at C0
 NAMED = {"natural_accuracy": "natural accuracy", "regret": "normalised regret"}
 OTHER_RL = tuple(method for method in REST if "star" not in method)
 FAMILY_LEVEL = 1 - 0.05 / len(MRT)  # of one of the primary intervals of an outcome
-PRIMARY_PARTS = ("long", "short")  # of the main methods
+PRIMARY_PART = "long"  # where the primary comparisons are made
+MAIN_PARTS = (PRIMARY_PART, "short")  # of the main methods
 FEWEST = 3  # seeds: an interval of two does not cover
 # What is drawn of each method against outcome RL; the tokens as a share of the budget.
 DRAWN = {"natural_accuracy": "natural accuracy", "accuracy": "forced accuracy", "regret": "regret"}
@@ -141,9 +142,10 @@ def difference(
 
 
 def primary(found: Sequence[Found], c0: int) -> pd.DataFrame:
-    """Return the primary comparisons of the protocol, of each part of the main methods.
+    """Return the primary comparisons of the protocol, and the same ones after *short* runs.
 
-    Three comparisons share the error of an outcome, so each interval has 98.3 %.
+    Three comparisons share the error of an outcome, so each interval has 98.3 %. Those after short
+    runs are secondary.
 
     Returns:
         part, method, measure, estimate, low, high, seeds, decided.
@@ -151,7 +153,7 @@ def primary(found: Sequence[Found], c0: int) -> pd.DataFrame:
     rows = [
         {"part": part, "method": method, "measure": measure,
          **difference(models, method, measure, c0, FAMILY_LEVEL)}
-        for part, name, models in found if name == SETS[0] and part in PRIMARY_PARTS
+        for part, name, models in found if name == SETS[0] and part in MAIN_PARTS
         for measure in PRIMARY
         for method in paired_with_outcome(models) if method in MRT
     ]  # fmt: skip
@@ -287,17 +289,18 @@ def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
                      list(dict.fromkeys(mine["method"]))]  # fmt: skip
 
 
-def in_words(table: pd.DataFrame) -> str:
+def in_words(table: pd.DataFrame, planned: int) -> str:
     """Return the primary comparisons in words, whichever way they came out: a list in Markdown.
 
-    What is decided stands first, then every comparison with its interval.
+    What is decided stands first, then every comparison with its interval. With fewer seeds than
+    are planned it is an interim look, and its intervals are not corrected for there being more.
 
     Args:
         table: from `primary`.
+        planned: seeds of a method.
     """
-    said = [f"Decided after *{part}* runs, of {len(rows)} comparisons: "
-            + ("; ".join(_verdict(row) for row in rows[rows["decided"]].itertuples()) or "none")
-            + "." for part, rows in table.groupby("part", sort=False)]  # fmt: skip
+    said = [_decided_in_words(part, rows, planned)
+            for part, rows in table.groupby("part", sort=False)]  # fmt: skip
     for (part, measure), rows in table.groupby(["part", "measure"], sort=False):
         name = NAMED[measure]
         told = [f"`{row.method}` {100 * row.estimate:+z.1f} [{100 * row.low:z.1f}, "
@@ -308,6 +311,15 @@ def in_words(table: pd.DataFrame) -> str:
                     "outcome RL, in points (98.3 % intervals): "
                     + "; ".join(told) + ".")  # fmt: skip
     return "\n".join("- " + text[0].upper() + text[1:] for text in said)
+
+
+def _decided_in_words(part: str, rows: pd.DataFrame, planned: int) -> str:
+    """Say which comparisons of a part are decided, and by how many of the seeds."""
+    kind = "primary" if part == PRIMARY_PART else "secondary"
+    most = rows["seeds"].max()
+    look = f", an interim look at {most} of {planned} seeds or fewer" if most < planned else ""
+    told = "; ".join(_verdict(row) for row in rows[rows["decided"]].itertuples()) or "none"
+    return f"Decided after *{part}* runs, of {len(rows)} {kind} comparisons{look}: {told}."
 
 
 def _verdict(row: NamedTuple) -> str:

@@ -22,6 +22,7 @@ from mrtlib.experiments.study import MAIN, compared, trainings
 from mrtlib.experiments.study_logs import measures
 from mrtlib.experiments.study_results import comparable, enough
 from mrtlib.rollouts import Rollout
+from mrtlib.shards import Shards, complete
 from mrtlib.stats import proportion, two_way
 from mrtlib.store import content_key, file_hashes
 from mrtlib.tasks.grading import candidates
@@ -29,6 +30,7 @@ from mrtlib.tasks.problems import load_problems
 
 MOST = 10  # rollouts of a problem: K of the paper's figures
 SET = "test"
+PARTS = "votes"  # folder of the parts of what is being drawn
 GENERATED = "generated"  # tokens of a rollout, its answer included
 
 
@@ -66,16 +68,22 @@ class Voting(OfRun):
         return f"votes-{run.part.name}-{run.method}-{run.seed}-{key[:16]}"
 
     def do(self) -> None:
-        """Draw the rollouts of every problem; put their votes on record."""
+        """Draw the rollouts of every problem, part by part; put their votes on record."""
         run, settings = self.run, self.settings
         model = Evaluator.load(settings, run.method, run.seed, run.adapter)
         problems = load_problems(settings.problems / f"{SET}.jsonl", settings.data.test)
         labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": SET}
-        rows, size = [], settings.evaluation.shard
-        for start in range(0, len(problems), size):
-            for rollouts in model.rollouts(problems[start : start + size]):
-                rows += rows_of(rollouts, labels, settings)
-        self.record.write(self.key, rows)
+        size = settings.evaluation.shard
+        parts = [problems[start : start + size] for start in range(0, len(problems), size)]
+
+        def votes(i: int) -> dict[str, list[dict]]:
+            return {"measures": [row for rollouts in model.rollouts(parts[i])
+                                 for row in rows_of(rollouts, labels, settings)]}  # fmt: skip
+
+        shards = Shards(run.profile.runs / PARTS / "measures", "measures")
+        keys = [f"{self.key}-{i:03d}" for i in range(len(parts))]
+        complete({"measures": shards}, keys, votes, self.name)
+        self.record.write(self.key, shards.read(keys).to_dict("records"))
 
 
 def rows_of(rollouts: Sequence[Rollout], labels: dict, profile: Profile) -> list[dict]:

@@ -18,8 +18,8 @@ from mrtlib.experiments import study_votes
 from mrtlib.experiments.episode_analysis import AFTER_RIGHT
 from mrtlib.experiments.study_results import (
     FEWEST,
+    MAIN_PARTS,
     MRT,
-    PRIMARY_PARTS,
     Found,
     difference,
     paired_with_outcome,
@@ -92,7 +92,7 @@ def claims(profile: Profile, found: Sequence[Found]) -> pd.DataFrame:
         found: from `study_results.recorded`.
     """
     on_test, c0 = [f for f in found if f.set == "test"], profile.thinking.budget
-    rows = [claim for f in on_test if f.part in PRIMARY_PARTS for claim in of_study(f, c0)]
+    rows = [claim for f in on_test if f.part in MAIN_PARTS for claim in of_study(f, c0)]
     votes = of_votes(*study_votes.voted(profile))
     rest = of_rest(on_test, c0)
     return pd.DataFrame([*rows, *votes, *rest, *of_tiny(), *of_backtracking()], columns=COLUMNS)

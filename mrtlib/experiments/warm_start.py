@@ -186,6 +186,7 @@ def fine_tuned(profile: Profile, kind: str, seed: int) -> Path:
     others, _ = build_set(base, kind, [found[i] for i in order[-HELD_OUT:]], whole, size, 0)
     print(f"warm start, {kind}, seed {seed}: {facts}", flush=True)
     model, log = fine_tune(base, texts, others, seed, folder / "trainer", tuning)
+    (folder / KEY).unlink(missing_ok=True)  # of other settings, whose model is replaced now
     model.to(torch.bfloat16).save_pretrained(folder / "model", safe_serialization=True)
     load_tokenizer(base).save_pretrained(folder / "model")
     kept = {"kind": kind, "seed": seed, "stitching": asdict(settings), "tuning": asdict(tuning)}

@@ -7,7 +7,6 @@ left out and why.
 import json
 import logging
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ from mrtlib.tasks.problems import (
     SPLIT_NAMES,
     Problem,
     ProblemError,
+    load_problems,
+    normalised,
+    question_key,
     write_problems,
 )
 
@@ -105,12 +107,6 @@ def _commit(path: str) -> str | None:
     return HfApi().dataset_info(path).sha
 
 
-def normalised(question: str) -> str:
-    """Return a question as its letters and digits alone, by which equal ones are found."""
-    plain = unicodedata.normalize("NFKC", question).casefold()
-    return re.sub(r"[\W_]+", "", plain) or plain
-
-
 def as_problems(
     rows: Iterable[Mapping[str, Any]], source: Source, name: str, left_out: Counter[str]
 ) -> list[Problem]:
@@ -183,8 +179,8 @@ def without(
     problems: Sequence[Problem], tested: Sequence[Problem], left_out: Counter[str]
 ) -> list[Problem]:
     """Return the problems whose question is in no test set."""
-    asked = {normalised(p.question) for p in tested}
-    kept = [p for p in problems if normalised(p.question) not in asked]
+    known = {question_key(p) for p in tested}
+    kept = [p for p in problems if question_key(p) not in known]
     left_out[KNOWN] += len(problems) - len(kept)
     return kept
 
@@ -202,7 +198,8 @@ def fetch(
         validation, test: problems of each level; `test` where no source is tested on.
 
     Raises:
-        ProblemError: a data set cannot be read, or nothing of it is a problem. Nothing is written.
+        ProblemError: a data set cannot be read, or nothing of it is a problem; or the folder has
+            other problems, or ones that ask what is held out here. Nothing is written.
     """
     record: dict[str, Any] = {"seed": seed, "sources": {}}
     tested: list[Problem] = []
@@ -222,9 +219,30 @@ def fetch(
         }  # fmt: skip
     parts = split(trained, validation, 0 if tested else test, seed) if trained else {}
     parts = {**parts, "test": tested or parts.get("test", [])}
+    _check_beside(folder, parts)
     record["problems"] = {name: len(part) for name, part in parts.items() if part}
     _write(folder, parts, record)
     return record
+
+
+def _check_beside(folder: Path, parts: Mapping[str, list[Problem]]) -> None:
+    """Refuse to replace other problems, and to train on what is held out, of this call or before.
+
+    Runs may have been made with what is there.
+    """
+    files = {name: folder / f"{name}.jsonl" for name in SPLIT_NAMES}
+    there = {name: load_problems(file) for name, file in files.items() if file.is_file()}
+    for name, problems in there.items():
+        if parts.get(name) and parts[name] != problems:
+            raise ProblemError(f"{files[name]} is there with other problems, which runs may have "
+                               "been made with; name another folder with --into")  # fmt: skip
+    whole = {name: parts.get(name) or there.get(name, []) for name in SPLIT_NAMES}
+    trained = {question_key(p) for p in whole["train"]}
+    for name in SPLIT_NAMES[1:]:
+        if shared := [p.id for p in whole[name] if question_key(p) in trained]:
+            raise ProblemError(f"{len(shared)} problem(s) of {name} are trained on in {folder}, "
+                               f"{shared[0]!r} first; fetch both with one command, which leaves "
+                               "them out, into another folder")  # fmt: skip
 
 
 def _write(folder: Path, parts: Mapping[str, list[Problem]], record: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +79,20 @@ def as_record(problem: Problem) -> dict:
     return {name: getattr(problem, name) for name in Problem.__dataclass_fields__}
 
 
+def normalised(question: str) -> str:
+    """Return a question as its letters and digits alone, by which equal ones are found."""
+    plain = unicodedata.normalize("NFKC", question).casefold()
+    return re.sub(r"[\W_]+", "", plain) or plain
+
+
+def question_key(problem: Problem) -> str:
+    """Return what is alike of problems that ask the same.
+
+    Data sets of mathematics differ in spaces, signs and capitals; in Countdown signs part numbers.
+    """
+    return normalised(problem.question) if problem.family == "math" else problem.question
+
+
 def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
     """Read problems from a JSONL file, at most `limit` of each level.
 
@@ -115,9 +130,11 @@ def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """Write problems as a JSONL file, which `load_problems` reads."""
+    """Write problems as a JSONL file, which `load_problems` reads, whole or not at all."""
     lines = [json.dumps(as_record(problem), ensure_ascii=False) + "\n" for problem in problems]
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    part = path.with_name(f".{path.name}.tmp")
+    part.write_text("".join(lines), encoding="utf-8", newline="\n")
+    part.replace(path)
 
 
 def check_splits(folder: Path, train: Sequence[str] = SPLIT_NAMES[:1]) -> None:

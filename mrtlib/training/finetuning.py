@@ -16,6 +16,7 @@ closing and the opening of the answer as the model writes them when it ends its 
 and one answer that was drawn behind them. All tokens drawn count as generated.
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -88,6 +89,11 @@ def fine_tune(
     return run.policy(run.rounds_done), rows
 
 
+def round_name(number: int) -> str:
+    """Return what a round's records are called."""
+    return f"round-{number:03d}"
+
+
 class FineTuning:
     """One run: what lasts from round to round."""
 
@@ -101,8 +107,13 @@ class FineTuning:
 
     @property
     def rounds_done(self) -> int:
-        """The number of rounds that are whole."""
-        return len(self.steps.keys())
+        """The number of rounds that are whole, up to the first that is not."""
+        return len(self._whole())
+
+    def _whole(self) -> list[str]:
+        """Return the rounds up to the first that is missing: behind it another policy sampled."""
+        count = itertools.count()
+        return list(itertools.takewhile(self.steps.has, map(round_name, count)))
 
     def adapter(self, number: int) -> Path:
         """Return the folder of a round's adapters, rounds counted from 0."""
@@ -120,7 +131,7 @@ class FineTuning:
 
     def finished(self) -> list[dict[str, Any]]:
         """Return the rows of the rounds that are whole."""
-        table = self.steps.read(self.steps.keys())
+        table = self.steps.read(self._whole())
         return table.astype(object).where(table.notna(), None).to_dict("records")
 
     def share(self, rows: Sequence[dict[str, Any]], kept: Sequence[Rollout] = ()) -> float:
@@ -205,7 +216,7 @@ class FineTuning:
 
     def save_best(self) -> None:
         """Write the adapter of the best validation accuracy, the first of several, to `best`."""
-        rounds = [self.steps.read([key]) for key in sorted(self.steps.keys())]
+        rounds = [self.steps.read([key]) for key in self._whole()]
         found = np.array([table["validation"].iloc[-1] for table in rounds], dtype=float)
         if np.isfinite(found).any():
             copytree(self.adapter(int(np.nanargmax(found))), self.work / BEST, dirs_exist_ok=True)
@@ -218,7 +229,7 @@ class FineTuning:
         self, number: int, rows: list[dict], rollouts: list[Rollout], kept: list[Rollout]
     ) -> None:
         """Write a round's rollouts, those that were learned, and at last its rows."""
-        size, name = self.profile.training.group_size, f"round-{number:03d}"
+        size, name = self.profile.training.group_size, round_name(number)
         label = self.method, self.seed
         self.sampled.write(name, [self.source.reader.row(r, *label, i % size)
                                   for i, r in enumerate(rollouts)])  # fmt: skip

@@ -33,6 +33,7 @@ from mrtlib.training.validation import BEST, Validation
 GONE = re.compile(r"(?i)closed by (remote )?peer|reset by peer|broken pipe|timed out|NCCL|gloo")
 # What a run tries at its start, where it has a use: exact against sampled J, and short numbers.
 FOUND = ("comparison.json", "precision.json")
+LOG = "steps.parquet"  # beside the adapter
 # A policy, the rows of its `steps`, and what brings its weights together where they are spread.
 Trained = tuple[PreTrainedModel, list[dict], Callable[[], AbstractContextManager]]
 
@@ -106,7 +107,7 @@ def _estimate(known: Sequence[Path], left: int) -> str:
     """Return how long some trainings will take, by those on record, in words."""
     if not known:
         return ""
-    steps = [read_table(folder / "steps.parquet", "steps")[[*SECONDS]] for folder in known]
+    steps = [read_table(folder / LOG, "steps")[[*SECONDS]] for folder in known]
     minutes = sum(float(table.to_numpy().sum()) for table in steps) / len(known) / 60
     return f"; about {left * minutes:.0f} min, as those on record took {minutes:.1f} min each"
 
@@ -161,7 +162,7 @@ def _keep(
     for name in FOUND:
         for part in work.glob(name):
             shutil.copy(part, folder)
-    write_table(folder / "steps.parquet", "steps", rows)
+    write_table(folder / LOG, "steps", rows)
     write_json(folder / KEY, key)  # last: it marks the adapter as whole
 
 
