@@ -169,7 +169,8 @@ def waste(progress: pd.DataFrame) -> pd.DataFrame:
     right = table[table["J at the end"] > 0.5]
     if len(right):
         rows.append({"name": AFTER_RIGHT, **proportion(*by_problem(right, AFTER)).row()})
-    return pd.DataFrame([*rows, {"name": names[-1], **two_way(*by_problem(table, "episodes")).row()}])
+    count = two_way(*by_problem(table, names[-1]))
+    return pd.DataFrame([*rows, {"name": names[-1], **count.row()}])
 
 
 def telling_trace(progress: pd.DataFrame) -> tuple[str, int]:

@@ -132,14 +132,14 @@ def of_study(part: Found, c0: int) -> list[dict]:
 
 
 def while_training(models: Models, method: str, c0: int, where: str) -> list[dict]:
-    """Return the two halves of a claim: the base's regret falls, and its length stays."""
+    """Return the two halves of a claim: regret falls, and not because thinking is cut short."""
     left, long = (times_the_base(models, method, name, c0) for name in ("regret", "tokens"))
     fallen = 1 - left.estimate, 1 - left.high, 1 - left.low
     return [
         row(f"training lowers regret at C0 (share of the base's removed; {where})",
             "yes (figure 9)", fallen, 0.0, STUDY),
-        row(f"while length stays (thinking tokens, as a share of the base's; {where})",
-            "0.95 to 1.4 of its start (figure 10)", (long.estimate, long.low, long.high), 0.9, STUDY),
+        row(f"while thinking is not cut short (tokens, as a share of the base's; {where})",
+            "0.95 to 1.4 (figure 10)", (long.estimate, long.low, long.high), 0.9, STUDY),
     ]  # fmt: skip
 
 
