@@ -24,7 +24,7 @@ from matplotlib.text import Text
 from mrtlib import plotting, regret
 from mrtlib.config import COMPARED, LABELS, PROFILES, ROOT, load_profile
 from mrtlib.evaluation import tables
-from mrtlib.experiments import episode_analysis, forms
+from mrtlib.experiments import episode_analysis, forms, study_results
 from mrtlib.plotting import (
     backtracking,
     budget,
@@ -245,6 +245,18 @@ def some_study_votes():
                   ["method", "votes", "tokens"])  # fmt: skip
 
 
+def some_methods():
+    keys = itertools.product(("long",), METHODS[2:], study_results.SIDES, ("accuracy", "regret"),
+                             (56, 112, C0))  # fmt: skip
+    rows = [(*key, 0.8 * key[-1], 0.3 + key[-1] / 1000) for key in keys]
+    return banded(rows, ["part", "method", "series", "metric", "budget", "used"])
+
+
+def some_rivals():
+    keys = itertools.product(METHODS[1:], ("natural accuracy", "regret"))
+    return banded([(*key, 0.03) for key in keys], ["method", "measure"])
+
+
 def some_ablations():
     keys = itertools.product(("outcome RL", "α = 3", "groups of 4"), ("natural accuracy", "regret"))
     return banded([(*key, 0.03) for key in keys], ["variant", "measure"])
@@ -280,6 +292,9 @@ CASES = {
     "study_curves": ((some_study(),), some_study(), 6.75),
     "study_lengths": ((some_lengths(),), some_lengths(), 6.75),
     "study_removed": ((some_removed(),), some_removed(), 6.75),
+    "study_regret": ((some_methods(),), some_methods(), 6.75),
+    "study_tokens": ((some_methods(),), some_methods(), 6.75),
+    "study_rivals": ((some_rivals(),), some_rivals(), 6.75),
     "study_votes": ((some_study_votes(),), some_study_votes(), 3.25),
     "study_ablations": ((some_ablations(),), some_ablations(), 6.75),
     "study_differences": ((some_differences(),), some_differences(), 6.75),

@@ -103,6 +103,38 @@ def test_rivals_are_compared_where_three_seeds_of_both_are_on_record():
     assert [got["low"], got["high"]] == pytest.approx([want.low, want.high])
 
 
+def test_curves_of_every_method_are_of_its_longest_runs_beside_outcome_rl():
+    table = study_results.whole_table([
+        Found("short", "test", made({"base": -0.1, "outcome": 0.0, "mixed_group": 0.1,
+                                     "regret_to_go": 0.2})),
+        Found("long", "test", made({"base": -0.1, "outcome": 0.0, "mixed_group": 0.1}, 1)),
+        Found("long", "five", made({"base": -0.1, "outcome": 0.0, "regret_to_go": 0.1}, 2)),
+    ])  # fmt: skip
+    found = study_results.by_budget(table, C0)
+    assert dict(found.groupby("method")["part"].first()) == {
+        "mixed_group": "long", "regret_to_go": "short"
+    }  # fmt: skip
+    sides = found.groupby(["method", "metric", "budget"])["series"].agg(list)
+    assert all(tuple(names) == study_results.SIDES for names in sides)
+    assert (found["used"] == found["budget"] / 2).all()
+    [row] = found.query("method == 'mixed_group' and series == 'the method' and "
+                        "metric == 'regret' and budget == @C0").itertuples()  # fmt: skip
+    [want] = table.query("part == 'long' and method == 'mixed_group' and set == 'test' and "
+                         "metric == 'regret' and budget == @C0 and level == 'all'").itertuples()
+    assert (row.estimate, row.low, row.high) == (want.estimate, want.low, want.high)
+    assert study_results.by_budget(study_results.whole_table([]), C0).empty
+
+
+def test_the_rest_meets_the_papers_form_in_its_own_runs(found):
+    middle = made({"base": -0.1, "outcome": 0.0, "mixed_group": 0.1, "length_penalty": 0.05})
+    table = study_results.rivals([*found, Found("middle", "test", middle)], C0)
+    assert set(table["method"]) == {"outcome", "length_penalty"} and set(table["part"]) == {"middle"}
+    want = study_results.difference(middle, "length_penalty", "regret", C0, other="mixed_group")
+    [row] = table.query("method == 'length_penalty' and measure == 'regret'").itertuples()
+    assert (row.estimate, row.low, row.high) == (want["estimate"], want["low"], want["high"])
+    assert study_results.rivals(found, C0).empty
+
+
 def test_what_stands_beside_the_rest_is_no_primary_comparison(found):
     assert set(study_results.primary(found, C0)["part"]) == {"short"}
     middle = [Found("middle", *rest) for _, *rest in found]

@@ -10,7 +10,7 @@ budgets, S seeds, P problems, L levels.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -302,6 +302,24 @@ def faults(table: pd.DataFrame, way: str = "closed form") -> pd.DataFrame:
     decided, _ = wilson(rows["decided"] * rows["repetitions"], rows["repetitions"], LEVEL)
     above = (low > BAND[1]) & (rows["kind"] != "share of 99.7 %")
     return rows[above | (high < BAND[0]) | (decided > VERDICTS)]
+
+
+def of_looks(looks: Sequence[int], level: float, repetitions: int = 100_000) -> float:
+    """Return how often a t interval over seeds leaves out 0 at some look, where there is nothing.
+
+    Seeds are added one by one, and the interval is read whenever there are so many of them: with
+    several looks some of them errs more often than one does.
+
+    Args:
+        looks: numbers of seeds, two or more each.
+        level: of each interval.
+    """
+    values = np.random.default_rng(0).standard_normal((repetitions, max(looks)))
+    erred = np.zeros(repetitions, dtype=bool)
+    for seeds in looks:
+        found = stats.over_seeds(values[:, :seeds], level)
+        erred |= (found.low > 0) | (found.high < 0)
+    return float(erred.mean())
 
 
 def of_few_seeds(draws: int = 100_000, problems: int = 500, seed: int = 0) -> pd.DataFrame:

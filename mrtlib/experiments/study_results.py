@@ -22,7 +22,7 @@ from mrtlib.evaluation.results import (
     paired_seeds,
     problems_of,
 )
-from mrtlib.evaluation.tables import decided, written
+from mrtlib.evaluation.tables import decided, in_order, written
 from mrtlib.experiments.measuring import SETS, measured, measurings
 from mrtlib.experiments.study import MAIN, REST, compared
 from mrtlib.experiments.study_logs import measures
@@ -35,6 +35,9 @@ OTHER_RL = tuple(method for method in REST if "star" not in method)
 FAMILY_LEVEL = 1 - 0.05 / len(MRT)  # of one of the primary intervals of an outcome
 PRIMARY_PART = "long"  # where the primary comparisons are made
 MAIN_PARTS = (PRIMARY_PART, "short")  # of the main methods
+BY_LENGTH = (PRIMARY_PART, "middle", "short")
+SIDES = ("outcome RL", "the method", "base")  # of a method's panel, as they are drawn
+PAPERS = "mixed_group"  # the paper's form of MRT
 FEWEST = 3  # seeds: an interval of two does not cover
 # What is drawn of each method against outcome RL; the tokens as a share of the budget.
 DRAWN = {"natural_accuracy": "natural accuracy", "accuracy": "forced accuracy", "regret": "regret"}
@@ -178,6 +181,57 @@ def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
     return decided(pd.DataFrame(rows, columns=columns))
 
 
+def rivals(found: Sequence[Found], c0: int) -> pd.DataFrame:
+    """Return every method of the *middle* runs against the paper's form of MRT, test problems.
+
+    Of the two that stand beside the rest it is the one of which no run broke down.
+
+    Returns:
+        part, method, measure (as it is written), estimate, low, high, seeds, decided.
+    """
+    rows = [
+        {"part": part, "method": method, "measure": words,
+         **difference(models, method, measure, c0, other=PAPERS)}
+        for part, name, models in found if name == SETS[0] and part not in MAIN_PARTS
+        for method in dict.fromkeys(m for m, _ in models if m not in ("base", PAPERS))
+        if len(paired_seeds(models, method, PAPERS)) >= FEWEST
+        for measure, words in DRAWN.items()
+    ]  # fmt: skip
+    columns = ["part", "method", "measure", "estimate", "low", "high", "seeds"]
+    return decided(pd.DataFrame(rows, columns=columns))
+
+
+def by_budget(results: pd.DataFrame, c0: int) -> pd.DataFrame:
+    """Return accuracy and regret of every method over the budget, beside outcome RL and the base.
+
+    Each method is taken from its longest runs that are on record, on the test problems up to C0.
+
+    Args:
+        results: from `whole_table`.
+
+    Returns:
+        part, method (the one that the rows are about), series ("the method", "outcome RL" or
+        "base"), metric, budget, used (mean thinking tokens), estimate, low, high.
+    """
+    mine = results[(results["set"] == SETS[0]) & (results["level"] == "all")
+                   & (results["budget"] <= c0)]  # fmt: skip
+    place = ["part", "method", "budget"]
+    used = mine[mine["metric"] == "tokens"].set_index(place)["estimate"].rename("used")
+    mine = mine[mine["metric"].isin(("accuracy", "regret"))].join(used, on=place)
+    tables = []
+    for method in in_order(mine["method"]):
+        parts = set(mine.loc[mine["method"] == method, "part"])
+        part = next(p for p in BY_LENGTH if p in parts)
+        if method not in ("outcome", "base"):
+            series = dict(zip(("outcome", method, "base"), SIDES, strict=True))
+            rows = mine[(mine["part"] == part) & mine["method"].isin(series)]
+            rows = rows.assign(series=rows["method"].map(series), method=method)
+            tables.append(rows.sort_values("series", key=lambda s: s.map(SIDES.index),
+                                           kind="stable"))  # fmt: skip
+    names = ["part", "method", "series", "metric", "budget", "used", "estimate", "low", "high"]
+    return _joined(tables).reindex(columns=names)
+
+
 def by_level(found: Sequence[Found], c0: int) -> pd.DataFrame:
     """Return every method against outcome RL at C0 by the level of the test problems.
 
@@ -292,13 +346,14 @@ def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
 def in_words(table: pd.DataFrame, planned: int) -> str:
     """Return the primary comparisons in words, whichever way they came out: a list in Markdown.
 
-    What is decided stands first, then every comparison with its interval. With fewer seeds than
+    What is decided stands first, then every comparison with its interval; long runs first. With fewer seeds than
     are planned it is an interim look, and its intervals are not corrected for there being more.
 
     Args:
         table: from `primary`.
         planned: seeds of a method.
     """
+    table = table.sort_values("part", key=lambda part: part != PRIMARY_PART, kind="stable")
     said = [_decided_in_words(part, rows, planned)
             for part, rows in table.groupby("part", sort=False)]  # fmt: skip
     for (part, measure), rows in table.groupby(["part", "measure"], sort=False):

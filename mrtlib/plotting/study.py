@@ -99,6 +99,67 @@ def study_differences(
 
 
 @paper
+def study_rivals(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw each method's differences to the paper's form of MRT, a panel a measure.
+
+    The axes are as wide as the intervals of the others than outcome RL, whose own may be cut.
+
+    Args:
+        table: method, measure, estimate, low, high; as from `study_results.rivals`.
+    """
+    need(table, "method measure estimate low high", "study_rivals")
+    rows = table.assign(row=table["method"].map(LABELS), series="")
+    axes = _forest(rows, [LABELS[m] for m in in_order(table["method"])], axes)
+    others = table[table["method"] != "outcome"]
+    for ax, measure in zip(axes, table["measure"].unique(), strict=True):
+        mine = (others if len(others) else table).query("measure == @measure")
+        ax.set_xlim(around(100 * mine[["low", "high"]]))
+    return axes
+
+
+@paper
+def study_regret(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw the regret of every method over the budget, a panel a method beside outcome RL.
+
+    Panels are as high as their curves: of a wide band what lies beyond them is cut.
+
+    Args:
+        table: part, method, series, metric, budget, used, estimate, low, high; as from
+            `study_results.by_budget`.
+    """
+    return _beside_outcome(table, "regret", "budget", "budget (thinking tokens)",
+                           "normalised regret", axes)  # fmt: skip
+
+
+@paper
+def study_tokens(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
+    """Draw the accuracy of every method over the tokens that it used, a panel a method.
+
+    Args:
+        table: as for `study_regret`.
+    """
+    return _beside_outcome(table, "accuracy", "used", "thinking tokens used", "accuracy", axes)
+
+
+def _beside_outcome(
+    table: pd.DataFrame, metric: str, x: str, xlabel: str, ylabel: str, axes: Given
+) -> list[Axes]:
+    need(table, "part method series metric budget used estimate low high", f"study_{metric}")
+    rows = table[table["metric"] == metric]
+    rows = rows.assign(panel=rows["method"].map(LABELS) + ", " + rows["part"])
+    count = rows["panel"].nunique()
+    if axes is None:
+        axes = panels(None, count, height=1.5, width=WIDE, sharey=True, columns=3)
+    axes = curves(rows, "panel", "series", x, xlabel, ylabel, axes=axes)
+    axes[0].set_ylim(around(rows["estimate"], 0.15))  # of all, which share it
+    for i, ax in enumerate(axes):  # labels where nothing stands below, or to the left
+        place = ax.get_subplotspec()
+        last = i + place.get_gridspec().ncols >= count
+        ax.set(xlabel=xlabel if last else "", ylabel=ylabel if place.is_first_col() else "")
+    return axes
+
+
+@paper
 def study_ablations(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     """Draw what each variant gains over the form as it is, a panel a measure.
 
