@@ -113,3 +113,21 @@ def test_values_of_one_model_only_make_its_metrics():
     ])  # fmt: skip
     (key, series), = metrics_from(rows).items()
     assert key == ("accuracy", 56) and series["three", "q"] == 0.5
+
+
+@pytest.mark.parametrize("method", ["outcome", "mixed_group"])
+def test_committed_rollouts_of_a_seed_give_its_committed_measures(method, monkeypatch):
+    monkeypatch.delenv("MRT_RUNS", raising=False)
+    profile = load_profile("study")
+    [task] = [t for t in measuring.measurings(profile)
+              if (t.run.part.name, t.run.method, t.run.seed, t.set, t.beyond)
+              == ("long", method, 3, "test", True)]  # fmt: skip
+    settings = task.settings
+    tables = load_tables(settings.runs / "evaluation" / f"{method}-3")
+    assert len(tables["rollouts"]) == 2 * settings.data.test * settings.evaluation.samples
+    labels = {"part": "long", "method": method, "seed": 3, "set": "test"}
+    place = ["level", "problem", "measure", "budget"]
+    made = pd.DataFrame(rows_of(metrics_of(tables, settings), labels)).set_index(place)
+    kept = task.record.read([task.key]).set_index(place)
+    assert set(made.index) == set(kept.index)
+    assert np.allclose(made["value"], kept["value"].reindex(made.index), atol=2e-5)

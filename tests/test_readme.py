@@ -1,6 +1,7 @@
 """What the README shows is what is committed: its table, its figures, its notebooks."""
 
 import re
+import subprocess
 import textwrap
 
 import numpy as np
@@ -144,3 +145,9 @@ def test_every_column_of_the_records_is_explained():
     for name, columns in SCHEMAS.items():
         for column in columns.names:
             assert f"`{column}`" in told[name] + general, (name, column)
+
+
+def test_the_repository_stays_small():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 120e6
