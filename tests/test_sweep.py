@@ -163,14 +163,18 @@ def test_official_regret_counts_prompt_and_answer_and_ramps(profile, tables):
     found = metrics_of(tables, profile)
     rollouts = tables["rollouts"].set_index(PLACE)
     behind = [len(r.token_ids) - r.trace_tokens for r in rollouts.itertuples() if r.closed]
-    expected = []
+    expected, with_slips = [], []
     for key, trace in tables["progress"].sort_values("j").groupby(PLACE):
         at = len(rollouts.loc[key, "prompt_ids"]) + trace["tokens"] + np.mean(behind or [0.0])
         expected.append(regret.ramped_regret(trace["J"], at, 24))
+        answer = np.mean(behind or [0.0])
+        with_slips.append(regret.ramped_regret_with_quirks(trace["J"], at, answer, 24))
     ours = np.concatenate(found["official_regret", 24].tolist())
     assert np.mean(ours) == pytest.approx(np.mean(expected))
     plain = np.concatenate(found["regret", 24].tolist())
     assert np.mean(ours) > np.mean(plain)  # the first tokens are charged
+    slips = np.concatenate(found["official_regret_with_quirks", 24].tolist())
+    assert np.mean(slips) == pytest.approx(np.mean(with_slips))
 
 
 def test_differences_are_paired(profile, tables):

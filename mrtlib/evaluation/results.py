@@ -3,9 +3,10 @@
 One row a number: `method, seed, level, metric, budget, estimate, low, high, problems, samples`.
 `seed` is a training seed, or "all" for the aggregate over seeds and problems. A level is one of
 the data's, or "all". Metrics: accuracy, tokens used and regret at each budget, and official_regret,
-as the authors' notebook takes it; natural_accuracy, episodes, truncated, pass@4, maj@4 at C0; and
-`diff_to_outcome_*`, paired over seeds and problems, of the methods that were trained. Intervals
-are two-way (`stats.two_way`), of shares `stats.proportion`.
+as the authors' notebook takes it, with its slips too (official_regret_with_quirks);
+natural_accuracy, episodes, truncated, pass@4, maj@4 at C0; and `diff_to_outcome_*`, paired over
+seeds and problems, of the methods that were trained. Intervals are two-way (`stats.two_way`), of
+shares `stats.proportion`.
 """
 
 import numpy as np
@@ -85,7 +86,8 @@ def _official_regrets(
     """Regret along the authors' ramp, over all tokens: prompt, thinking, and a mean answer.
 
     Their points lie at the tokens of prompt, prefix, stop text and mean answer. What stands behind
-    a trace has the mean length of those that the model closed itself, as exact J draws none.
+    a trace has the mean length of those that the model closed itself, as exact J draws none. With
+    the two slips of their notebook it is a measure of its own.
     """
     place = ["level", "problem", "sample"]
     closed = rollouts[rollouts["closed"]]
@@ -95,11 +97,14 @@ def _official_regrets(
     found = []
     for key, trace in progress.sort_values("j").groupby(place):
         at = prompts[key] + trace["tokens"].to_numpy() + answer
-        left = regret.ramped_regret(trace["J"].to_numpy(), at, inside)
-        found += [(*key, b, value) for b, value in zip(inside, left, strict=True)]
-    table = pd.DataFrame(found, columns=[*place, "budget", "regret"])
-    return {("official_regret", int(b)): _samples(part, "regret")
-            for b, part in table.groupby("budget")}  # fmt: skip
+        J = trace["J"].to_numpy()
+        left = (regret.ramped_regret(J, at, inside),
+                regret.ramped_regret_with_quirks(J, at, answer, inside))  # fmt: skip
+        found += [(*key, *row) for row in zip(inside, *left, strict=True)]
+    names = ["official_regret", "official_regret_with_quirks"]
+    table = pd.DataFrame(found, columns=[*place, "budget", *names])
+    return {(name, int(b)): _samples(part, name)
+            for name in names for b, part in table.groupby("budget")}  # fmt: skip
 
 
 def _beyond(J: np.ndarray, t: np.ndarray, extra: pd.DataFrame) -> list[tuple[int, float]]:

@@ -278,7 +278,7 @@ def _gaps(last: pd.DataFrame, step: pd.Series) -> pd.DataFrame:
     """Return for each estimator, and for reward and regret, mean over seeds and gap to exact.
 
     The gap is the mean difference at the same seeds, low and high its 95 % t interval over them;
-    both are NaN with fewer than `FEWEST` seeds. `reward_least` is the reward of the worst seed,
+    both are NaN with fewer than `FEWEST` seeds, and the gap too where one has none. `reward_least` is the reward of the worst seed,
     where a run that collapsed shows.
     """
     rows = []
@@ -286,7 +286,8 @@ def _gaps(last: pd.DataFrame, step: pd.Series) -> pd.DataFrame:
         row: dict[str, object] = {"estimator": name, "step": step.loc[name].mean()}
         for quantity in QUANTITIES:
             gap = (last.loc[name, quantity] - last.loc[EXACT, quantity]).to_numpy()
-            middle, *ends = vars(over_seeds(gap)).values()
+            known = np.isfinite(gap).all()  # a seed may have no step by then
+            middle, *ends = vars(over_seeds(gap)).values() if known else (np.nan,) * 3
             low, high = ends if len(gap) >= FEWEST else (np.nan, np.nan)
             row |= {quantity: last.loc[name, quantity].mean(), f"{quantity}_gap": middle,
                     f"{quantity}_low": low, f"{quantity}_high": high}  # fmt: skip
