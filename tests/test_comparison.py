@@ -63,6 +63,18 @@ def test_means_are_of_each_problem_whatever_its_samples_and_its_place():
     assert by_seed_and_problem([ragged, means], ragged["four"], "four").tolist() == [[1 / 3], [0.5]]
 
 
+def test_models_whose_J_is_measured_in_two_ways_are_named(tables):
+    for found in tables.values():
+        found["progress"]["estimator"] = "exact"
+    assert comparison.estimators_in_words(tables) == ""
+    tables["outcome", 0]["progress"]["estimator"] = "sampled"
+    said = comparison.estimators_in_words(tables)
+    assert "J of `outcome` seed 0 is sampled" in said and "`base`" not in said
+    for found in tables.values():
+        found["progress"]["estimator"] = "sampled"
+    assert comparison.estimators_in_words(tables) == ""
+
+
 def test_regret_removed_is_signed_and_said(models):
     table = comparison.regret_removed(models, (C0,))
     assert list(table["method"]) == ["regret_to_go", "episode_progress"]

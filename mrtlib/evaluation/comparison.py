@@ -4,7 +4,7 @@ Everything here works on what `results.metrics_of` returns; no model is loaded.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -167,6 +167,24 @@ def _values(
     series = [models[method, seed][place] for seed in seeds]
     index = next(iter(models.values()))[place]  # the same one for all, so that they are aligned
     return by_seed_and_problem(series, index, "all")
+
+
+def estimators_in_words(records: Mapping[tuple[str, int], Mapping[str, pd.DataFrame]]) -> str:
+    """Say of which models J was sampled where that of others is exact; "" where all are alike.
+
+    Exact J adds up the answers that are listed, sampled J those that are graded right: where a run
+    falls back to the second, it is not to be compared with runs that did not.
+
+    Args:
+        records: the tables of each (method, training seed).
+    """
+    sampled = [f"`{method}` seed {seed}" for (method, seed), tables in records.items()
+               if set(tables["progress"]["estimator"]) != {"exact"}]  # fmt: skip
+    if len(sampled) in (0, len(records)):
+        return ""
+    return (f"**Not alike:** J of {', '.join(sampled)} is sampled, and that of the others exact: "
+            "differences between them are biased; `prover.estimator = \"sampled\"` measures all "
+            "of them in one way.")  # fmt: skip
 
 
 def regret_in_words(row: pd.Series) -> str:

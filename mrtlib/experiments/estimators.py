@@ -278,8 +278,8 @@ def _gaps(last: pd.DataFrame, step: pd.Series) -> pd.DataFrame:
     """Return for each estimator, and for reward and regret, mean over seeds and gap to exact.
 
     The gap is the mean difference at the same seeds, low and high its 95 % t interval over them;
-    both are NaN with fewer than `FEWEST` seeds, and the gap too where one has none. `reward_least` is the reward of the worst seed,
-    where a run that collapsed shows.
+    both are NaN with fewer than `FEWEST` seeds, and the gap too where one has none. `reward_least`
+    is the reward of the worst seed, where a run that collapsed shows.
     """
     rows = []
     for name in last.index.unique("estimator"):

@@ -346,8 +346,9 @@ def shown(table: pd.DataFrame, part: str, name: str, c0: int) -> pd.DataFrame:
 def in_words(table: pd.DataFrame, planned: int) -> str:
     """Return the primary comparisons in words, whichever way they came out: a list in Markdown.
 
-    What is decided stands first, then every comparison with its interval; long runs first. With fewer seeds than
-    are planned it is an interim look, and its intervals are not corrected for there being more.
+    What is decided stands first, then every comparison with its interval; long runs first. With
+    fewer seeds than are planned it is an interim look, and its intervals are not corrected for
+    there being more.
 
     Args:
         table: from `primary`.

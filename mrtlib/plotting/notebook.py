@@ -74,8 +74,8 @@ class Answer:
         self.shown = display(Markdown(text), display_id=True)
 
     def say(self, *paragraphs: str) -> None:
-        """Put the answer on the first screen, and on record."""
-        text = "\n\n".join(paragraphs)
+        """Put the answer on the first screen, and on record; empty paragraphs are left out."""
+        text = "\n\n".join(filter(None, paragraphs))
         write_text(self.file, text + "\n")
         if self.shown is not None:  # None outside of a notebook
             self.shown.update(Markdown(text))
