@@ -75,6 +75,6 @@ def test_the_study_is_made_once_and_then_read(tmp_path, monkeypatch):
 def test_several_looks_err_more_often_than_one():
     level = 1 - 0.05 / 3
     one = coverage.of_looks((10,), level)
-    assert abs(one - (1 - level)) < 4 * np.sqrt(level * (1 - level) / 100_000)
+    assert abs(one - (1 - level)) < 4 * math.sqrt(level * (1 - level) / 100_000)
     assert coverage.of_looks((6,), level) < coverage.of_looks((3, 6), level) < 3 * (1 - level)
     assert coverage.of_looks((3, 5, 6, 10), level) > 2 * one

@@ -110,10 +110,9 @@ def study_rivals(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     need(table, "method measure estimate low high", "study_rivals")
     rows = table.assign(row=table["method"].map(LABELS), series="")
     axes = _forest(rows, [LABELS[m] for m in in_order(table["method"])], axes)
-    others = table[table["method"] != "outcome"]
+    others = table[table["method"] != "outcome"] if table["method"].nunique() > 1 else table
     for ax, measure in zip(axes, table["measure"].unique(), strict=True):
-        mine = (others if len(others) else table).query("measure == @measure")
-        ax.set_xlim(around(100 * mine[["low", "high"]]))
+        ax.set_xlim(around(100 * others.loc[others["measure"] == measure, ["low", "high"]]))
     return axes
 
 
