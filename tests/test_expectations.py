@@ -61,6 +61,7 @@ def test_a_rival_of_the_same_length_of_run_is_compared_seed_by_seed():
     assert (row["low"], row["high"]) == pytest.approx((1 - want.high, 1 - want.low))
     assert row["verdict"] == "confirmed"
     assert said(table)["regret of budget_relative removed at C0"] == "not run yet"
+    assert f"{name}, by a tenth" in said(table)
     at = {budget: said(table)[f"regret of length_penalty removed at {budget}"]
           for budget in ("4 C0", "2 C0")}  # fmt: skip
     assert at == {"4 C0": "confirmed", "2 C0": "not run yet"}  # measured at one of them alone

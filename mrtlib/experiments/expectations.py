@@ -57,6 +57,8 @@ def of_method(models: Models, method: str, c0: int) -> list[dict]:
             rows += [_removed(models, method, rival, round(c0 * times),
                               _against_rival(rival, name), 0.0)
                      for name, times in BUDGETS.items()]  # fmt: skip
+            rows.append(_removed(models, method, rival, c0,
+                                 f"{_against_rival(rival)}, by a tenth", 0.1))  # fmt: skip
     if HARD in level_names(models["base", 0]["natural_accuracy", c0]):
         hard = gains(models, method, c0, HARD)
         rows.append(_row(f"gain over the base to outcome RL's, on `{HARD}`", hard, 2.0, seeds))
