@@ -147,3 +147,16 @@ def test_lengths_are_means_over_equal_shares_of_a_run():
     assert last.through == pytest.approx(np.mean([0.875, 0.875, 0.5]))
     two = study_logs.lengths(steps[steps["seed"] < 2], points=2)
     assert two["estimate"].notna().all() and two[["low", "high"]].isna().all(axis=None)
+
+
+def test_the_rule_is_said_to_bind_where_it_takes_another_rate_than_the_best():
+    table = pd.DataFrame([
+        {"method": method, "regret": regret, "chosen": chosen}
+        for method, rows in {"outcome": [(0.7, False), (0.6, True)],
+                             "star": [(0.7, True), (0.6, False)]}.items()
+        for regret, chosen in rows
+    ])  # fmt: skip
+    said = study_logs.rates_in_words(table)
+    assert said.startswith("4 runs of 2 methods are on record. For 1 of these ")
+    assert said.endswith(": `star`.")
+    assert "No run" in study_logs.rates_in_words(table[:0])

@@ -219,3 +219,18 @@ def in_words(record: pd.DataFrame, gaps: pd.DataFrame) -> str:
 def rates(profile: Profile) -> pd.DataFrame:
     """Return the search for peak rates as far as it is on record: `study.rates_tried`."""
     return rates_tried(trainings(profile, searched()), _logs(profile))
+
+
+def rates_in_words(table: pd.DataFrame) -> str:
+    """Return for which methods the rule took another rate than that of the least regret: Markdown.
+
+    Args:
+        table: from `rates`.
+    """
+    if table.empty:
+        return "No run of the search is on record."
+    least = table.loc[table.groupby("method")["regret"].idxmin()].set_index("method")
+    bound = [f"`{method}`" for method in least.index[~least["chosen"].astype(bool)]]
+    others = f": {', '.join(bound)}" if bound else ""
+    return (f"{len(table)} runs of {len(least)} methods are on record. For {len(bound)} of these "
+            f"the rule does not take the rate with the least regret{others}.")  # fmt: skip
