@@ -78,7 +78,7 @@ CAPTIONS = {
     "generated; a stream has the interval of its end (a line). Base model: {model}, with LoRA "
     "adapters of one training seed; some of the test problems ({levels}). " + PROBLEMS,
     "study_curves": "Validation over tokens through the model, the study's runs from {model}; "
-    "bands are cut where no curve is. " + SEEDS,
+    "bands are cut where no curve is, and left out where many methods share a panel. " + SEEDS,
     "study_budgets": "Accuracy and normalised regret over the budget, long runs of the study; "
     "beyond C0 over the seeds that were measured there, which may be fewer. "
     f"{TRAINED} {CROSSED}",

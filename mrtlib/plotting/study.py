@@ -19,12 +19,15 @@ from mrtlib.plotting.style import (
     paper,
 )
 
+CROWD = 6  # methods in a panel
+
 
 @paper
 def study_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     """Draw validation over tokens through the model: a row a length, accuracy left, regret right.
 
-    A panel is as high as its curves: of a wide band what lies beyond them is cut.
+    A panel is as high as its curves: of a wide band what lies beyond them is cut. A part of more
+    than `CROWD` methods has no bands: they would hide each other.
 
     Args:
         table: part, method, through (millions), quantity, estimate, low, high; as from
@@ -36,6 +39,8 @@ def study_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
              for quantity in ("natural accuracy", "normalised regret")]  # fmt: skip
     rows = shown.assign(panel=shown["quantity"] + ", " + shown["part"])
     rows = rows.sort_values("panel", key=lambda p: p.map(names.index), kind="stable")
+    crowded = rows.groupby("part")["method"].transform("nunique") > CROWD
+    rows.loc[crowded, ["low", "high"]] = np.nan
     if axes is None:
         axes = panels(None, len(names), columns=2)
     axes = curves(rows, "panel", "method", "through", "tokens through the model (millions)",
