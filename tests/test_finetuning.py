@@ -216,6 +216,8 @@ def test_rounds_behind_one_that_is_lost_are_not_counted(profile, done, tmp_path)
     assert run.rounds_done == ROUNDS and len(run.finished()) == len(rows)
     (tmp_path / "steps" / "round-000.parquet").unlink()
     assert run.rounds_done == 0 and run.finished() == []
+    run._record(0, rows[:1], [], [])  # what was sampled behind the lost round is another run's
+    assert run.rounds_done == 1 and run.steps.keys() == ["round-000"]
 
 
 def test_each_round_starts_from_the_base_with_the_same_adapters(profile, done):

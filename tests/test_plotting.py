@@ -561,6 +561,17 @@ def test_the_page_of_figures_is_in_order_and_names_model_and_levels(tmp_path):
     assert "![mine](mine.png)" in page and "C0 = 224 tokens" in page
 
 
+@pytest.mark.parametrize(("methods", "bands"), [(6, True), (7, False)])
+def test_many_methods_in_a_panel_have_no_bands(methods, bands):
+    names = list(plotting.METHODS)[:methods]
+    table = pd.concat([some_study().query("method == 'outcome'").assign(method=name)
+                       for name in names])  # fmt: skip
+    axes = plotting.study_curves(table)
+    drawn = [len(path.vertices) for ax in axes for band in ax.collections
+             for path in band.get_paths()]  # fmt: skip
+    assert (sum(drawn) > 0) == bands
+
+
 def test_every_figure_of_the_notebooks_has_a_caption():
     kept = set()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):

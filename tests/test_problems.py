@@ -21,7 +21,14 @@ from mrtlib.tasks.countdown import (
     reachable,
 )
 from mrtlib.tasks.grading import boxed, grade
-from mrtlib.tasks.problems import Problem, ProblemError, as_record, check_splits, load_problems
+from mrtlib.tasks.problems import (
+    Problem,
+    ProblemError,
+    as_record,
+    check_splits,
+    load_problems,
+    question_key,
+)
 
 PROBLEM = countdown((3, 5, 7), 22, "three")
 MATH = Problem("m", "math", "math", "What is 1/2 + 1/2?", ("1",))
@@ -30,6 +37,17 @@ FOLDER = ROOT / "data" / "problems"
 
 def box(answer: str) -> str:
     return f"Therefore \\boxed{{{answer}}}."
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("Find  $x$.", "find x", True), ("What is 3 + 5?", "what is 3+5", True),
+     ("What is 3 + 5?", "What is 3 - 5?", False), ("Solve x < 5", "Solve x > 5", False),
+     ("1.25 + 1", "12.5 + 1", False), ("$2^3$", "23", False)],
+)  # fmt: skip
+def test_problems_of_mathematics_ask_the_same_or_they_do_not(one, other, same):
+    asked = [question_key(Problem(q, "math", "math", q, ("1",))) for q in (one, other)]
+    assert (asked[0] == asked[1]) == same
 
 
 def test_every_reference_is_graded_right_and_says_so():

@@ -126,6 +126,21 @@ def test_what_hangs_on_a_task_that_another_holds_is_waited_for(tmp_path, monkeyp
     assert order(tmp_path) == ["2", "1"]
 
 
+def test_a_clock_that_is_ahead_of_the_file_systems_repeats_no_failure(tmp_path, monkeypatch):
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    monkeypatch.setattr(queue, "_now", lambda _: real() + 3600)
+    assert queue.work_off(tasks(tmp_path, 4), tmp_path) == ["toy-3"]
+    assert order(tmp_path).count("3") == 1
+
+
+def test_as_many_workers_as_cores_that_may_be_used(monkeypatch):
+    assert queue.own_cores() == sorted(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert queue.own_cores() == [0, 1, 2]
+
+
 def test_a_task_that_failed_at_another_worker_is_not_tried_again_in_this_queue(tmp_path):
     queue.work_off(tasks(tmp_path, 4), tmp_path)
     failure, later = tmp_path / "failed" / "toy-3.txt", time.time() + 3600

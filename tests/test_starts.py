@@ -168,6 +168,9 @@ def test_traces_that_a_killed_run_left_behind_are_paid_for_by_the_one_that_goes_
     prefixes = Shards(tmp_path / "prefixes", "rollouts")
     assert len(whole) == 3 and prefixes.has("iteration-0001")  # drawn behind checkpoint 2
     assert run() == whole
+    shutil.rmtree(tmp_path / "checkpoint-3", ignore_errors=True)
+    (tmp_path / "prefixes" / "iteration-0001.json").unlink()  # the price alone is lost
+    assert run() == whole
 
 
 def test_what_is_behind_the_budget_does_not_count(real, tmp_path):

@@ -7,8 +7,10 @@ import pytest
 
 from mrtlib.config import TRAINED_METHODS, load_profile
 from mrtlib.experiments import stages, study
+from mrtlib.experiments.measuring import Measuring
 from mrtlib.shards import Shards
-from mrtlib.store import KEY, is_of_key, write_json
+from mrtlib.store import KEY, write_json
+from mrtlib.training import runs
 
 
 @pytest.fixture
@@ -65,18 +67,27 @@ def test_a_run_whose_log_is_lost_is_made_again_though_its_adapter_is_there(profi
     write_json(run.adapter / KEY, run.full_key)
     trained = []
 
-    def train(settings, method, seed):
-        trained.append(is_of_key(run.adapter, run.full_key))
+    def again(*_) -> None:
+        trained.append(run.trained())  # its mark is not taken off before it is replaced
         Shards(run.adapter, "steps").write("steps", [])
-        return run.adapter
 
-    monkeypatch.setattr(study, "train", train)
+    monkeypatch.setattr(runs, "_train", again)
+    monkeypatch.setattr(runs, "adapter_is_whole", lambda _: True)
+    assert run.made() == run.adapter and trained == []  # to be measured it needs no log
     run.do()
+    assert trained == [True] and run.done()
     run.do()
-    assert trained == [False, False] and run.done()
-    write_json(run.adapter / KEY, run.full_key)
-    run.do()
-    assert trained == [False, False, True]  # with its log it is what was trained
+    assert trained == [True]
+
+
+def test_a_run_whose_adapter_was_left_out_is_made_again_to_be_measured(profile, monkeypatch):
+    run = stages.tasks_of(profile, "search")[0]
+    task, trained = Measuring(run, "test"), []
+    assert not task.ready()
+    run.record.write(run.key, [])
+    assert task.ready() and not run.trained()
+    monkeypatch.setattr(study, "train", lambda *asked: trained.append(asked[1:]))
+    assert run.made() == run.adapter and trained == [(run.method, run.seed)]
 
 
 def ended(**runs) -> pd.DataFrame:

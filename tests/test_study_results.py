@@ -62,12 +62,16 @@ def test_differences_are_paired_and_primary_ones_are_wider(found):
     both = ("`mixed_group` has more natural accuracy than outcome RL; "
             "`mixed_group` has less normalised regret than outcome RL.")  # fmt: skip
     assert words.splitlines()[0] == (
-        f"- Decided after *short* runs, of 2 secondary comparisons: {both}"
+        f"- Decided after *short* runs, of 2 secondary comparisons (6 are planned): {both}"
     )
     none = study_results.in_words(first.assign(decided=False), SEEDS)
-    assert "of 2 secondary comparisons: none." in none and none.count("not decided") == 2
+    assert "(6 are planned): none." in none and none.count("not decided") == 2
     look = study_results.in_words(first.assign(part="long"), 10)
-    assert "of 2 primary comparisons, an interim look at 4 of 10 seeds or fewer: " in look
+    assert "of 2 primary comparisons (6 are planned), an interim look at 4 of 10 seeds: " in look
+    uneven = first.assign(part="long", seeds=[10, 3])
+    assert "an interim look at 3 to 10 of 10 seeds: " in study_results.in_words(uneven, 10)
+    six = pd.concat([first.assign(part="long", seeds=10)] * 3)
+    assert "of 6 primary comparisons: " in study_results.in_words(six, 10)
 
 
 def test_the_table_of_differences_holds_those_that_are_shown(found):

@@ -11,7 +11,7 @@ from test_study_votes import voted
 from mrtlib.config import load_profile
 from mrtlib.experiments import verdicts
 from mrtlib.experiments.study_results import Found
-from mrtlib.stats import fieller
+from mrtlib.stats import fieller, ratio
 
 PLACES = ("tokens", C0), ("regret", 4 * C0)
 
@@ -67,6 +67,22 @@ def test_what_lies_beyond_the_budget_is_of_the_pairs_measured_there(without, ver
     assert row["verdict"] == verdict.rpartition(", ")[2]
     assert verdict.rpartition(", ")[0] in row["claim"]
     assert rows.loc["less regret than outcome RL at C0", "verdict"] == "reproduced"
+
+
+def test_length_and_regret_while_training_are_ratios_to_the_base():
+    found = models(0.15)
+    for metrics in found.values():
+        metrics["tokens", C0] = metrics["tokens", C0].map(lambda v: v + 50)
+    found["mixed_group", 9] = found["base", 0]  # a seed without its pair
+    regret, long = verdicts.while_training(found, "mixed_group", C0, "here")
+    for row, name in ((regret, "regret"), (long, "tokens")):
+        own, base = (np.array([[float(v[0]) for v in found[m, s][name, C0]] for s in seeds])
+                     for m, seeds in (("mixed_group", range(4)), ("base", [0] * 4)))  # fmt: skip
+        want = ratio(own, base, np.array(["three"] * 3 + ["four"] * 3))
+        ends = (1 - want.estimate, 1 - want.high, 1 - want.low) if name == "regret" else (
+            want.estimate, want.low, want.high)  # fmt: skip
+        assert [row[n] for n in ("measured", "low", "high")] == pytest.approx(list(ends))
+    assert regret["verdict"] == "reproduced" and long["bound"] == 0.95
 
 
 def test_gains_over_the_base_are_a_ratio_of_paired_means():

@@ -93,6 +93,13 @@ class Base:
         """Return True."""
         return True
 
+    def done(self) -> bool:
+        """Return True."""
+        return True
+
+    def made(self) -> None:
+        """Return no adapter."""
+
 
 @dataclass(frozen=True)
 class OfRun:
@@ -110,8 +117,8 @@ class OfRun:
         return self.record.has(self.key)
 
     def ready(self) -> bool:
-        """Say whether there is an adapter to measure."""
-        return self.run.trained()
+        """Say whether there is an adapter to measure, or a run on record that can be made again."""
+        return self.run.trained() or self.run.done()
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ class Measuring(OfRun):
     def do(self) -> None:
         """Measure the run, from the parts that are there on; put the measures on record."""
         run, settings = self.run, self.settings
-        tables = load_tables(evaluate(settings, run.method, run.seed, run.adapter, self.set))
+        tables = load_tables(evaluate(settings, run.method, run.seed, run.made(), self.set))
         labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": self.set}
         self.record.write(self.key, rows_of(metrics_of(tables, settings), labels))
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def work_off(tasks: Sequence[Task], folder: Path) -> list[str]:
     """Do the tasks that are not done, in their order, until none is left that can be taken.
 
     While others hold tasks it waits: they may die, and what hangs on their tasks comes after them.
-    A task that raises is left out from then on, by all workers, and its traceback is put in
+    A task that raises is left out from then on by all who are at work, and its traceback is put in
     `failed/NAME.txt`; who starts later tries it again.
 
     Args:
@@ -68,9 +69,10 @@ def work_off(tasks: Sequence[Task], folder: Path) -> list[str]:
         The names of the tasks that failed here.
     """
     failed: list[str] = []
-    left, began = list(tasks), time.time()
+    left, began = list(tasks), _now(folder)
     while True:
-        left = [task for task in left if not (task.done() or _failed(task, folder, began))]
+        left = [task for task in left if task.name not in failed
+                and not task.done() and not _failed(task, folder, began)]  # fmt: skip
         others = False
         for task in left:
             if task.ready():
@@ -82,6 +84,13 @@ def work_off(tasks: Sequence[Task], folder: Path) -> list[str]:
             if not others:
                 return failed
             time.sleep(WAIT)
+
+
+def _now(folder: Path) -> float:
+    """Return the time by the clock of the file system, which machines that share it share too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _failed(task: Task, folder: Path, since: float) -> bool:

@@ -14,8 +14,8 @@ import pandas as pd
 
 from mrtlib.config import TRAINED_METHODS, Profile
 from mrtlib.shards import Shards
-from mrtlib.store import KEY, is_of_key
-from mrtlib.training.runs import LOG, train, training_key
+from mrtlib.store import is_of_key
+from mrtlib.training.runs import train, training_key
 
 # Compared with ten seeds and at two lengths; the rest with five, at one.
 MAIN = ("outcome", "final_progress", "mixed_group", "episode_progress", "regret_to_go")
@@ -118,6 +118,12 @@ class Training:
         """Say whether the adapter is there, whole, and of these settings."""
         return is_of_key(self.adapter, self.full_key)
 
+    def made(self) -> Path:
+        """Return the folder of the adapter, trained again where its log alone is on record."""
+        if not self.trained():
+            train(self.settings, self.method, self.seed)
+        return self.adapter
+
     @property
     def record(self) -> Shards:
         """Return the logs of all runs of the study."""
@@ -132,12 +138,7 @@ class Training:
         return True
 
     def do(self) -> None:
-        """Train, or go on from the last checkpoint; put the log on record.
-
-        Adapters may have been handed on without their logs: a run whose log is lost is made again.
-        """
-        if not (self.adapter / LOG).is_file():
-            (self.adapter / KEY).unlink(missing_ok=True)
+        """Train, or go on from the last checkpoint; put the log on record."""
         folder = train(self.settings, self.method, self.seed)
         steps = Shards(folder, "steps").read(["steps"])
         rows = steps.astype(object).where(steps.notna(), None).to_dict("records")

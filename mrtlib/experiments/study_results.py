@@ -184,7 +184,8 @@ def differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
 def rivals(found: Sequence[Found], c0: int) -> pd.DataFrame:
     """Return every method of the *middle* runs against the paper's form of MRT, test problems.
 
-    Of the two that stand beside the rest it is the one of which no run broke down.
+    Outcome RL is one of them. Where a run of it broke down, as it may, what the others differ from
+    it by has intervals too wide to decide anything; against this form they have not.
 
     Returns:
         part, method, measure (as it is written), estimate, low, high, seeds, decided.
@@ -372,8 +373,10 @@ def in_words(table: pd.DataFrame, planned: int) -> str:
 def _decided_in_words(part: str, rows: pd.DataFrame, planned: int) -> str:
     """Say which comparisons of a part are decided, and by how many of the seeds."""
     kind = "primary" if part == PRIMARY_PART else "secondary"
-    most = rows["seeds"].max()
-    look = f", an interim look at {most} of {planned} seeds or fewer" if most < planned else ""
+    fewest, most, every = rows["seeds"].min(), rows["seeds"].max(), len(MRT) * len(PRIMARY)
+    seeds = f"{fewest} to {most}" if fewest < most else f"{most}"
+    look = f" ({every} are planned)" if len(rows) < every else ""
+    look += f", an interim look at {seeds} of {planned} seeds" if fewest < planned else ""
     told = "; ".join(_verdict(row) for row in rows[rows["decided"]].itertuples()) or "none"
     return f"Decided after *{part}* runs, of {len(rows)} {kind} comparisons{look}: {told}."
 

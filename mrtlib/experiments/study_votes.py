@@ -70,7 +70,7 @@ class Voting(OfRun):
     def do(self) -> None:
         """Draw the rollouts of every problem, part by part; put their votes on record."""
         run, settings = self.run, self.settings
-        model = Evaluator.load(settings, run.method, run.seed, run.adapter)
+        model = Evaluator.load(settings, run.method, run.seed, run.made())
         problems = load_problems(settings.problems / f"{SET}.jsonl", settings.data.test)
         labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": SET}
         size = settings.evaluation.shard

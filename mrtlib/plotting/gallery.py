@@ -100,8 +100,8 @@ CAPTIONS = {
     "thinking is cut at each budget up to C0 = {c0} tokens, beside outcome RL and the base; each "
     f"from its longest runs on record. Wide bands are cut. {TRAINED} {CROSSED}",
     "study_rivals": "Every method of the middle runs against the paper's form of MRT at C0, "
-    "paired, at equal tokens through the model. Outcome RL, of which a run broke down, may have "
-    f"intervals that are cut. {TRAINED} {CROSSED}",
+    "paired, at equal tokens through the model. Where outcome RL's intervals are wider than all "
+    f"others they are cut. {TRAINED} {CROSSED}",
     "study_sets": "Differences to outcome RL at equal tokens through the model, short runs, "
     "paired, on the test problems and on two sets of kinds that were not trained on, of which "
     "hardly any is solved. Base model: {model}, with LoRA adapters trained on it. " + CROSSED,

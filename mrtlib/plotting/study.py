@@ -148,7 +148,8 @@ def study_tokens(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
 def _beside_outcome(
     table: pd.DataFrame, metric: str, x: str, xlabel: str, ylabel: str, axes: Given
 ) -> list[Axes]:
-    need(table, "part method series metric budget used estimate low high", f"study_{metric}")
+    name = "study_tokens" if x == "used" else "study_regret"
+    need(table, "part method series metric budget used estimate low high", name)
     rows = table[table["metric"] == metric]
     rows = rows.assign(panel=rows["method"].map(LABELS) + ", " + rows["part"])
     count = rows["panel"].nunique()

@@ -179,8 +179,8 @@ def without(
     problems: Sequence[Problem], tested: Sequence[Problem], left_out: Counter[str]
 ) -> list[Problem]:
     """Return the problems whose question is in no test set."""
-    known = {question_key(p) for p in tested}
-    kept = [p for p in problems if question_key(p) not in known]
+    known = {normalised(p.question) for p in tested}  # rather one too many
+    kept = [p for p in problems if normalised(p.question) not in known]
     left_out[KNOWN] += len(problems) - len(kept)
     return kept
 

@@ -86,11 +86,14 @@ def normalised(question: str) -> str:
 
 
 def question_key(problem: Problem) -> str:
-    """Return what is alike of problems that ask the same.
+    """Return what is alike of problems that ask the same, and of no others.
 
-    Data sets of mathematics differ in spaces, signs and capitals; in Countdown signs part numbers.
+    Data sets of mathematics differ in spaces, capitals, dollar signs and the last full stop.
     """
-    return normalised(problem.question) if problem.family == "math" else problem.question
+    if problem.family != "math":
+        return problem.question
+    plain = unicodedata.normalize("NFKC", problem.question).casefold()
+    return re.sub(r"[\s$]+", "", plain).rstrip(".?!")
 
 
 def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:

@@ -234,6 +234,9 @@ class FineTuning:
         self.sampled.write(name, [self.source.reader.row(r, *label, i % size)
                                   for i, r in enumerate(rollouts)])  # fmt: skip
         self.learned.write(name, [self.source.reader.row(r, *label, i) for i, r in enumerate(kept)])
+        behind = [key for key in self.steps.keys() if key > name]  # of the round that was lost
+        for key in behind:
+            self.steps.path(key).unlink()
         self.steps.write(name, rows)
 
     def _say(self, number: int, words: str) -> None:

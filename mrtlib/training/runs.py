@@ -56,14 +56,14 @@ def train(profile: Profile, method: str, seed: int) -> Path:
     """
     folder = profile.adapter(method, seed)
     key = training_key(profile, method, seed)
-    if is_trained(folder, key):
+    if _is_whole(folder, key):
         return folder
     ranks = Ranks.here()
     with ExitStack() as stack:
         if ranks.writes:  # several processes are one run
             stack.enter_context(alone(profile.runs, f"adapters-{method}-{seed}"))
         ranks.wait()
-        if not is_trained(folder, key):  # by whoever was waited for
+        if not _is_whole(folder, key):  # by whoever was waited for
             with _together(ranks):
                 _train(profile, method, seed, folder, key, ranks)
     return folder
@@ -120,6 +120,11 @@ def is_trained(folder: Path, key: str) -> bool:
         return True
     set_aside(folder)
     return False
+
+
+def _is_whole(folder: Path, key: str) -> bool:
+    """Say whether a folder has all that a training leaves: adapters are handed on without logs."""
+    return is_trained(folder, key) and (folder / LOG).is_file()
 
 
 @contextmanager

@@ -110,7 +110,8 @@ class StalePrefixes:
         problems = {p.id: p for some in self.upcoming[first : first + self.every] for p in some}
         key = f"iteration-{self.iteration:04d}"
         price = self.shards.directory / f"{key}.json"
-        if not self.shards.has(key):  # for all processes alike: one writes when all have drawn
+        paid = price.is_file() or step != first
+        if not (self.shards.has(key) and paid):  # for all processes alike: one writes for all
             drawn, spent = sample(list(problems.values()))
             whole = ranks.sums(spent._asdict())
             if ranks.writes:
