@@ -16,6 +16,7 @@ closing and the opening of the answer as the model writes them when it ends its 
 and one answer that was drawn behind them. All tokens drawn count as generated.
 """
 
+import bisect
 import itertools
 import time
 from collections.abc import Sequence
@@ -234,8 +235,8 @@ class FineTuning:
         self.sampled.write(name, [self.source.reader.row(r, *label, i % size)
                                   for i, r in enumerate(rollouts)])  # fmt: skip
         self.learned.write(name, [self.source.reader.row(r, *label, i) for i, r in enumerate(kept)])
-        behind = [key for key in self.steps.keys() if key > name]  # of the round that was lost
-        for key in behind:
+        known = self.steps.keys()
+        for key in known[bisect.bisect(known, name) :]:  # behind a round that was lost
             self.steps.path(key).unlink()
         self.steps.write(name, rows)
 
