@@ -189,14 +189,15 @@ def _means(values: pd.Series, index: pd.Index) -> np.ndarray:
     Raises:
         ValueError: a problem has none.
     """
-    if missing := [] if values.index.equals(index) else list(index.difference(values.index)):
-        raise ValueError(f"{len(missing)} of {len(index)} problems were not measured by all of the "
-                         f"models that are compared, {missing[0]} first; measure them anew or "
-                         "leave the model out")  # fmt: skip
-    aligned = values if values.index.equals(index) else values.reindex(index)
-    if aligned.dtype != object:  # they are means already
-        return aligned.to_numpy()
-    cells = [np.atleast_1d(cell) for cell in aligned]
+    if not values.index.equals(index):
+        if len(missing := index.difference(values.index)):
+            raise ValueError(f"{len(missing)} of {len(index)} problems were not measured by all of "
+                             f"the models that are compared, {missing[0]} first; measure them anew "
+                             "or leave the model out")  # fmt: skip
+        values = values.reindex(index)
+    if values.dtype != object:  # they are means already
+        return values.to_numpy()
+    cells = [np.atleast_1d(cell) for cell in values]
     sizes = np.array([len(cell) for cell in cells])
     return np.add.reduceat(np.concatenate(cells), np.cumsum(sizes) - sizes) / sizes
 

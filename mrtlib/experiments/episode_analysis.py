@@ -20,6 +20,9 @@ from mrtlib.stats import by_problem, proportion, two_way
 from mrtlib.store import TRACE
 from mrtlib.tasks.problems import Problem
 
+START, END, BELOW, EPISODES = (
+    "J without thinking", "J at the end", "share of traces that end below their best J", "episodes",
+)  # fmt: skip
 AFTER = "share of tokens after the stop point"
 AFTER_RIGHT = f"{AFTER}, traces that end right"  # a row of `waste` where there are any
 SEGMENTERS = {"official": "official rule", "markers": "every marker", "tokens": "equal tokens"}
@@ -162,15 +165,14 @@ def waste(progress: pd.DataFrame) -> pd.DataFrame:
         stop = stop_point(J)
         found.append((*key[2:4], J[0], J[-1], 1 - t[stop] / max(t[-1], 1), J.max() - J[-1] > 0.05,
                       len(J) - 1))  # fmt: skip
-    names = ["J without thinking", "J at the end", AFTER,
-             "share of traces that end below their best J", "episodes"]  # fmt: skip
-    table = pd.DataFrame(found, columns=["level", "problem", *names])
-    rows = [{"name": name, **proportion(*by_problem(table, name)).row()} for name in names[:-1]]
-    right = table[table["J at the end"] > 0.5]
+    shares = [START, END, AFTER, BELOW]
+    table = pd.DataFrame(found, columns=["level", "problem", *shares, EPISODES])
+    rows = [{"name": name, **proportion(*by_problem(table, name)).row()} for name in shares]
+    right = table[table[END] > 0.5]
     if len(right):
         rows.append({"name": AFTER_RIGHT, **proportion(*by_problem(right, AFTER)).row()})
-    count = two_way(*by_problem(table, names[-1]))
-    return pd.DataFrame([*rows, {"name": names[-1], **count.row()}])
+    count = two_way(*by_problem(table, EPISODES))
+    return pd.DataFrame([*rows, {"name": EPISODES, **count.row()}])
 
 
 def telling_trace(progress: pd.DataFrame) -> tuple[str, int]:
@@ -198,9 +200,9 @@ def episodes_in_words(found: pd.DataFrame) -> str:
         found: from `waste`.
     """
     value = found.set_index("name")
-    names = ("J without thinking", "J at the end", AFTER,
-             "share of traces that end below their best J", "episodes")  # fmt: skip
-    start, end, after, below, episodes = (value.loc[name] for name in names)
+    start, end, after, below, episodes = (
+        value.loc[name] for name in (START, END, AFTER, BELOW, EPISODES)
+    )
     right = ""
     if AFTER_RIGHT in value.index:
         right = f" ({said(value.loc[AFTER_RIGHT])} in traces that end right)"

@@ -280,7 +280,7 @@ def pairs(models: Models) -> list[tuple[str, str]]:
     methods = dict.fromkeys(method for method, _ in models if method != "base")
     asked = [(method, "outcome") for method in methods if method != "outcome"]
     asked += [(method, "star") for method in methods if method.startswith("mrt_star")]
-    asked += [("mixed_group", method) for method in methods if method in OTHER_RL]
+    asked += [(PAPERS, method) for method in methods if method in OTHER_RL]
     return [pair for pair in asked if len(paired_seeds(models, *pair)) >= FEWEST]
 
 

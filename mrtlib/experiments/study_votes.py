@@ -149,7 +149,7 @@ def curves(models: Models) -> pd.DataFrame:
     """Return maj@k of each method: method, votes, tokens (of k rollouts), estimate, low, high."""
     rows = []
     for method in dict.fromkeys(method for method, _ in models):
-        seeds = sorted(seed for name, seed in models if name == method)
+        seeds = paired_seeds(models, method, method)
         for k, (tokens, values) in enumerate(zip(*_curve(models, method, seeds), strict=True), 1):
             rows.append({"method": method, "votes": k, "tokens": tokens,
                          **proportion(values, _levels(models)).row()})  # fmt: skip
@@ -194,7 +194,7 @@ def _pair(
 
     The base has no seeds: it stands against each of the other's.
     """
-    seeds = {m: sorted(s for name, s in models if name == m) for m in (method, other)}
+    seeds = {m: paired_seeds(models, m, m) for m in (method, other)}
     if "base" not in seeds:
         seeds = dict.fromkeys(seeds, paired_seeds(models, method, other))
     (mine, ours), (theirs, best) = (_curve(models, m, seeds[m]) for m in (method, other))

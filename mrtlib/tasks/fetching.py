@@ -21,9 +21,9 @@ from mrtlib.tasks.problems import (
     SPLIT_NAMES,
     Problem,
     ProblemError,
+    asked_again,
     load_problems,
     normalised,
-    question_key,
     write_problems,
 )
 
@@ -237,9 +237,8 @@ def _check_beside(folder: Path, parts: Mapping[str, list[Problem]]) -> None:
             raise ProblemError(f"{files[name]} is there with other problems, which runs may have "
                                "been made with; name another folder with --into")  # fmt: skip
     whole = {name: parts.get(name) or there.get(name, []) for name in SPLIT_NAMES}
-    trained = {question_key(p) for p in whole["train"]}
     for name in SPLIT_NAMES[1:]:
-        if shared := [p.id for p in whole[name] if question_key(p) in trained]:
+        if shared := asked_again(whole[name], whole["train"]):
             raise ProblemError(f"{len(shared)} problem(s) of {name} are trained on in {folder}, "
                                f"{shared[0]!r} first; fetch both with one command, which leaves "
                                "them out, into another folder")  # fmt: skip

@@ -96,6 +96,12 @@ def question_key(problem: Problem) -> str:
     return re.sub(r"[\s$]+", "", plain).rstrip(".?!")
 
 
+def asked_again(held: Sequence[Problem], trained: Sequence[Problem]) -> list[str]:
+    """Return the ids of problems that are held out and ask what is trained on."""
+    known = {question_key(problem) for problem in trained}
+    return [problem.id for problem in held if question_key(problem) in known]
+
+
 def load_problems(path: Path | str, limit: int | None = None) -> list[Problem]:
     """Read problems from a JSONL file, at most `limit` of each level.
 

@@ -14,7 +14,7 @@ from mrtlib.models.loading import check_context
 from mrtlib.models.tokens import load_tokenizer, prompt_ids
 from mrtlib.prover.probes import check_problems
 from mrtlib.rollouts import Reader
-from mrtlib.tasks.problems import SPLIT_NAMES, Problem, ProblemError, load_problems, question_key
+from mrtlib.tasks.problems import SPLIT_NAMES, Problem, ProblemError, asked_again, load_problems
 
 HELD_OUT = SPLIT_NAMES[1:]
 TERMINATION = 32  # tokens at most of the text that stands before an answer
@@ -42,10 +42,9 @@ def training_problems(profile: Profile) -> list[Problem]:
 
 
 def _check_held_out(problems: Sequence[Problem], folder: Path) -> None:
-    trained = {question_key(p) for p in problems}
     for path in (folder / f"{name}.jsonl" for name in HELD_OUT):
         held = load_problems(path) if path.is_file() else []
-        if shared := [p.id for p in held if question_key(p) in trained]:
+        if shared := asked_again(held, problems):
             raise ProblemError(
                 f"{len(shared)} problem(s) of {path.name} are trained on, {shared[0]!r} first; "
                 "take them out of the files in data.train_files"
