@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("study", help="work off the long study, here and on any machine")
     command.add_argument("--profile", default="study", help=", ".join(PROFILES))
     command.add_argument("--stage", default="all",
-                         help="search, train, evaluate, vote, ablate; all if not said")  # fmt: skip
+                         help="search, train, evaluate, vote, reach or ablate; all if not said")
     command.add_argument("--workers", type=_count, help="processes; one for each core if not said")
     command.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     command.set_defaults(run=study)

@@ -279,14 +279,23 @@ def ratio(
 
     Source: Cochran (1977), Sampling Techniques, section 6.4 (the delta method).
     """
+    return two_way(linearised(ours, other), strata, level)
+
+
+def linearised(ours: ArrayLike, other: ArrayLike) -> Array:
+    """Return values (..., S, P) whose mean is mean(ours) / mean(other), and varies as that does.
+
+    r + (ours - r · other) / mean(other) for the ratio r. Those of two ratios may be subtracted.
+
+    Args:
+        ours, other: as in `ratio`, whose source this has.
+    """
     ours, other = _measured(ours), _measured(other)
     if ours.shape != other.shape:
         raise ValueError(f"pairs need one shape (S, P), not {ours.shape} and {other.shape}")
     below = other.mean((-2, -1), keepdims=True)
     times = ours.mean((-2, -1), keepdims=True) / below
-    around = two_way((ours - times * other) / below, strata, level)
-    times = times[..., 0, 0]
-    return _interval(times, times + around.low, times + around.high)
+    return times + (ours - times * other) / below
 
 
 def fieller(

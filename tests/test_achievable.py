@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mrtlib.experiments.achievable import area_of_larger, areas, regret_by_episodes
+from mrtlib.experiments.achievable import area_of_larger, areas, by_trace, regret_by_episodes
 
 
 def table(problem: str, *points: tuple[float, ...]) -> pd.DataFrame:
@@ -47,3 +47,12 @@ def test_traces_with_nothing_to_reach_are_left_out_and_short_ones_count_as_far_a
     found = regret_by_episodes(votes, [1, 5])
     assert found["problems"].tolist() == [1, 1]
     assert found["estimate"].tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_areas_of_a_trace_add_up_to_its_end_and_no_further():
+    votes = table("p", (0.4, 0.8, 0.8, 0.8), (0.6, 0.6, 0.6, 0.6), (0.9, 0.9, 0.9, 0.9))
+    best, own = areas(votes)
+    found = by_trace(votes, [1, 2, 5]).set_index("budget")
+    assert found["reachable"].tolist() == pytest.approx([best[0], best.sum(), best.sum()])
+    missed = best - own
+    assert found["missed"].tolist() == pytest.approx([missed[0], missed.sum(), missed.sum()])

@@ -245,6 +245,11 @@ def some_study_votes():
                   ["method", "votes", "tokens"])  # fmt: skip
 
 
+def some_reach():
+    keys = itertools.product(METHODS, range(1, 9))
+    return banded([(*key, 0.1) for key in keys], ["method", "budget"])
+
+
 def some_methods():
     keys = itertools.product(("long",), METHODS[2:], study_results.SIDES, ("accuracy", "regret"),
                              (56, 112, C0))  # fmt: skip
@@ -296,6 +301,7 @@ CASES = {
     "study_tokens": ((some_methods(),), some_methods(), 6.75),
     "study_rivals": ((some_rivals(),), some_rivals(), 6.75),
     "study_votes": ((some_study_votes(),), some_study_votes(), 3.25),
+    "study_reach": ((some_reach(),), some_reach(), 3.25),
     "study_ablations": ((some_ablations(),), some_ablations(), 6.75),
     "study_differences": ((some_differences(),), some_differences(), 6.75),
     "backtrack_progress": ((some_shares(),), some_shares(), 6.75),

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from test_study_reach import reached
 from test_study_results import C0, made
 from test_study_votes import voted
 
 from mrtlib.config import load_profile
-from mrtlib.experiments import verdicts
+from mrtlib.experiments import study_reach, verdicts
 from mrtlib.experiments.study_results import Found
 from mrtlib.stats import fieller, ratio
 
@@ -151,3 +152,15 @@ def test_a_method_of_the_rest_is_compared_where_its_rival_is_beside_it():
     assert kept.verdict == "reproduced" and "(middle runs, 3 seeds)" in kept.claim
     ours = verdicts.difference(found, "mrt_star_keep", "regret", C0, other="star")
     assert kept.measured == pytest.approx(-ours["estimate"])
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.1, "reproduced"), (0.5, "not reproduced")])
+def test_what_could_be_reached_is_claimed_of_the_papers_form_at_the_largest_budget(share, expected):
+    models = reached({"base": 0.1, "outcome": 0.3, "mixed_group": share})
+    table = study_reach.differences(models)
+    [claim] = verdicts.of_reach(table)
+    last = table[(table["method"] == "mixed_group") & (table["budget"] == 8)].iloc[0]
+    assert claim["verdict"] == expected and "3 seeds, mixed_group" in claim["claim"]
+    assert [claim[name] for name in ("measured", "low", "high")] == [
+        -last["estimate"], -last["high"], -last["low"]]  # fmt: skip
+    assert verdicts.of_reach(study_reach.differences({})) == []

@@ -64,6 +64,24 @@ def areas(votes: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return np.array(best), np.array(own)
 
 
+def by_trace(votes: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+    """Return what each trace could reach over its first b episodes, and what it missed of that.
+
+    Areas in episodes of accuracy: a trace that has ended adds nothing.
+
+    Args:
+        votes: from `voting.vote_table`.
+
+    Returns:
+        TRACE, budget, reachable (area under the comparator), missed (less that under the trace).
+    """
+    mine, rows = votes[votes["rule"] == RULE], []
+    for key, trace in mine.groupby(TRACE):
+        best, own = areas(trace)
+        rows += [(*key, b, best[:b].sum(), (best[:b] - own[:b]).sum()) for b in budgets]
+    return pd.DataFrame(rows, columns=[*TRACE, "budget", "reachable", "missed"])
+
+
 def regret_by_episodes(votes: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
     """Return regret against the achievable comparator at budgets in episodes.
 
@@ -79,14 +97,9 @@ def regret_by_episodes(votes: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFr
     Source: arXiv 2503.07572, appendix E; the authors' code takes five episodes for one point, and
     here each is one.
     """
-    mine, rows = votes[votes["rule"] == RULE], []
-    for key, trace in mine.groupby(TRACE):
-        best, own = areas(trace)
-        for budget in budgets:
-            if (area := best[:budget].sum()) > 0:
-                missed = 1 - own[:budget].sum() / area
-                rows.append((*key, budget, missed))
-    table = pd.DataFrame(rows, columns=[*TRACE, "budget", "regret"])
+    table = by_trace(votes, budgets)
+    table = table[table["reachable"] > 0]
+    table = table.assign(regret=table["missed"] / table["reachable"])
     return pd.DataFrame([
         {"budget": budget, **proportion(*crossed(part, "regret")).row(),
          "problems": part["problem"].nunique()}

@@ -4,7 +4,7 @@ Whole rollouts of a hundred runs would be a hundred megabytes. The mean over a p
 all that the results table, its paired differences and their intervals are made of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from mrtlib.evaluation.results import Metrics, metrics_of
 from mrtlib.evaluation.sweep import evaluate, load_tables
 from mrtlib.experiments.study import Part, Training, compared, trainings
 from mrtlib.models.loading import work_key
-from mrtlib.shards import Shards
+from mrtlib.shards import Shards, complete
 from mrtlib.store import Row, content_key, file_hashes
 from mrtlib.tasks.problems import load_problems
 
@@ -116,6 +116,38 @@ class OfRun:
         """Say whether what it measures is on record, under its `key`."""
         return self.record.has(self.key)
 
+    def hash_of(self, sections: str, set_: str, count: int | None) -> str:
+        """Return what tells a record from others of the run: its settings and its problems.
+
+        Args:
+            sections: of the profile that the measure hangs on, beside the run.
+            count: of the set's problems, those that are taken of each level; None for all.
+        """
+        settings = self.settings
+        files = file_hashes([settings.problems / f"{set_}.jsonl"], settings.problems)
+        return content_key(run=self.run.key, **key_texts(settings, sections), problems=files,
+                           count=count)[:16]  # fmt: skip
+
+    def labels(self, set_: str) -> Row:
+        """Return the labels of the run's rows: part, method, seed, set."""
+        run = self.run
+        return {"part": run.part.name, "method": run.method, "seed": run.seed, "set": set_}
+
+    def in_parts(
+        self, folder: str, count: int, measures: Callable[[int], Sequence[Row]]
+    ) -> None:
+        """Put on record what is measured part by part; a task that was stopped goes on.
+
+        Args:
+            folder: of the parts, in the study's.
+            count: how many parts there are.
+            measures: returns the rows of the i-th.
+        """
+        parts = Shards(self.run.profile.runs / folder / "measures", "measures")
+        keys = [f"{self.key}-{i:03d}" for i in range(count)]
+        complete({"measures": parts}, keys, lambda i: {"measures": measures(i)}, self.name)
+        self.record.write(self.key, parts.read(keys).to_dict("records"))
+
     def ready(self) -> bool:
         """Say whether there is an adapter to measure, or a run on record that can be made again."""
         return self.run.trained() or self.run.done()
@@ -154,21 +186,15 @@ class Measuring(OfRun):
     @cached_property
     def key(self) -> str:
         """Return the name of its record: the run's, the set's, and how it is measured."""
-        run, settings = self.run, self.settings
-        file = settings.problems / f"{self.set}.jsonl"
-        key = content_key(
-            run=run.key, **key_texts(settings, "evaluation thinking prover"),
-            problems=file_hashes([file], settings.problems), count=_few(settings, self.set),
-        )  # fmt: skip
-        part = run.part.name.replace("/", "-")
-        return f"{part}-{run.method}-{run.seed}-{self.set}-{key[:16]}"
+        run, part = self.run, self.run.part.name.replace("/", "-")
+        own = self.hash_of("evaluation thinking prover", self.set, _few(self.settings, self.set))
+        return f"{part}-{run.method}-{run.seed}-{self.set}-{own}"
 
     def do(self) -> None:
         """Measure the run, from the parts that are there on; put the measures on record."""
         run, settings = self.run, self.settings
         tables = load_tables(evaluate(settings, run.method, run.seed, run.made(), self.set))
-        labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": self.set}
-        self.record.write(self.key, rows_of(metrics_of(tables, settings), labels))
+        self.record.write(self.key, rows_of(metrics_of(tables, settings), self.labels(self.set)))
 
 
 def _few(profile: Profile, name: str) -> int | None:

@@ -7,6 +7,7 @@ from mrtlib.experiments import ablations
 from mrtlib.experiments.measuring import Measuring, measurings
 from mrtlib.experiments.queue import Task
 from mrtlib.experiments.study import Training, compared, searched, trainings
+from mrtlib.experiments.study_reach import reachings
 from mrtlib.experiments.study_votes import votings
 
 
@@ -23,6 +24,7 @@ STAGES = {
     "train": lambda profile: trainings(profile, compared(profile)),
     "evaluate": measurings,
     "vote": votings,
+    "reach": reachings,
     "ablate": ablating,
 }
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from mrtlib.config import Profile, key_texts
+from mrtlib.config import Profile
 from mrtlib.evaluation.comparison import Models, times_fewer
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
 from mrtlib.evaluation.sweep import Evaluator
@@ -22,9 +22,7 @@ from mrtlib.experiments.study import MAIN, compared, trainings
 from mrtlib.experiments.study_logs import measures
 from mrtlib.experiments.study_results import comparable, enough
 from mrtlib.rollouts import Rollout
-from mrtlib.shards import Shards, complete
 from mrtlib.stats import proportion, two_way
-from mrtlib.store import content_key, file_hashes
 from mrtlib.tasks.grading import candidates
 from mrtlib.tasks.problems import load_problems
 
@@ -59,31 +57,22 @@ class Voting(OfRun):
     @cached_property
     def key(self) -> str:
         """Return the name of its record: the run's, and how it votes."""
-        run, settings = self.run, self.settings
-        file = settings.problems / f"{SET}.jsonl"
-        key = content_key(
-            run=run.key, **key_texts(settings, "evaluation thinking"),
-            problems=file_hashes([file], settings.problems), count=settings.data.test,
-        )  # fmt: skip
-        return f"votes-{run.part.name}-{run.method}-{run.seed}-{key[:16]}"
+        run, own = self.run, self.hash_of("evaluation thinking", SET, self.settings.data.test)
+        return f"votes-{run.part.name}-{run.method}-{run.seed}-{own}"
 
     def do(self) -> None:
         """Draw the rollouts of every problem, part by part; put their votes on record."""
         run, settings = self.run, self.settings
         model = Evaluator.load(settings, run.method, run.seed, run.made())
         problems = load_problems(settings.problems / f"{SET}.jsonl", settings.data.test)
-        labels = {"part": run.part.name, "method": run.method, "seed": run.seed, "set": SET}
         size = settings.evaluation.shard
         parts = [problems[start : start + size] for start in range(0, len(problems), size)]
 
-        def votes(i: int) -> dict[str, list[dict]]:
-            return {"measures": [row for rollouts in model.rollouts(parts[i])
-                                 for row in rows_of(rollouts, labels, settings)]}  # fmt: skip
+        def votes(i: int) -> list[dict]:
+            return [row for rollouts in model.rollouts(parts[i])
+                    for row in rows_of(rollouts, self.labels(SET), settings)]  # fmt: skip
 
-        shards = Shards(run.profile.runs / PARTS / "measures", "measures")
-        keys = [f"{self.key}-{i:03d}" for i in range(len(parts))]
-        complete({"measures": shards}, keys, votes, self.name)
-        self.record.write(self.key, shards.read(keys).to_dict("records"))
+        self.in_parts(PARTS, len(parts), votes)
 
 
 def rows_of(rollouts: Sequence[Rollout], labels: dict, profile: Profile) -> list[dict]:

@@ -14,12 +14,13 @@ import pandas as pd
 from mrtlib.config import ROOT, Profile, load_profile
 from mrtlib.evaluation.comparison import Models
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds, problems_of
-from mrtlib.experiments import study_votes
+from mrtlib.experiments import study_reach, study_votes
 from mrtlib.experiments.episode_analysis import AFTER_RIGHT
 from mrtlib.experiments.study_results import (
     FEWEST,
     MAIN_PARTS,
     MRT,
+    PRIMARY_PART,
     Found,
     difference,
     paired_with_outcome,
@@ -94,8 +95,10 @@ def claims(profile: Profile, found: Sequence[Found]) -> pd.DataFrame:
     on_test, c0 = [f for f in found if f.set == "test"], profile.thinking.budget
     rows = [claim for f in on_test if f.part in MAIN_PARTS for claim in of_study(f, c0)]
     votes = of_votes(*study_votes.voted(profile))
+    reach = of_reach(study_reach.differences(study_reach.reached(profile)))
     rest = of_rest(on_test, c0)
-    return pd.DataFrame([*rows, *votes, *rest, *of_tiny(), *of_backtracking()], columns=COLUMNS)
+    rows += [*votes, *reach, *rest, *of_tiny(), *of_backtracking()]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def of_study(part: Found, c0: int) -> list[dict]:
@@ -170,6 +173,21 @@ def of_votes(part: str, models: Models) -> list[dict]:
             f"{_where(Found(part, study_votes.SET, models), method)})",
             "1.6 (figure 7)", table.loc[method, ["times_fewer", "low", "high"]], 1.6, STUDY)
         for method in MRT if method in table.index
+    ]  # fmt: skip
+
+
+def of_reach(table: pd.DataFrame) -> list[dict]:
+    """Return the claims about regret against what votes could reach, over all of the episodes.
+
+    Args:
+        table: from `study_reach.differences`.
+    """
+    whole = table[(table["budget"] == study_reach.BUDGETS[-1]) & table["method"].isin(MRT)]
+    return [
+        row("less regret than outcome RL against what votes could reach (share; "
+            f"{study_reach.BUDGETS[-1]} episodes; {PRIMARY_PART} runs, {found['seeds']} seeds, "
+            f"{found['method']})", "yes (appendix E)", minus(found), 0.0, STUDY)
+        for found in whole.to_dict("records")
     ]  # fmt: skip
 
 

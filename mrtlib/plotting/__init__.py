@@ -40,6 +40,7 @@ from mrtlib.plotting.study import (
     study_curves,
     study_differences,
     study_lengths,
+    study_reach,
     study_regret,
     study_removed,
     study_rivals,
@@ -65,8 +66,7 @@ __all__ = [
     "official_regret_by_budget", "one_column", "page_rows", "progress_by_episode",
     "reasoner_card", "reasoner_page", "regret_by_budget", "render", "results_table", "save",
     "search_curves", "seed_curves", "start", "study_ablations", "study_budgets",
-    "study_curves", "study_differences", "study_lengths", "study_regret", "study_removed",
-    "study_rivals", "study_tokens", "study_votes",
-    "trace_html",
+    "study_curves", "study_differences", "study_lengths", "study_reach", "study_regret",
+    "study_removed", "study_rivals", "study_tokens", "study_votes", "trace_html",
     "vote_or_think", "votes_by_tokens", "warm_start_loss",
 ]  # fmt: skip

@@ -89,6 +89,9 @@ CAPTIONS = {
     "figure 10), the study's runs from {model}. " + SEEDS,
     "study_votes": "Accuracy of the vote of 1 to 10 rollouts over all their tokens (the paper's "
     "figure 7), long runs, each method over the seeds on record. " f"{TRAINED} {CROSSED}",
+    "study_reach": "Regret against the better of thinking on and voting, over the first episodes "
+    "of a trace (the paper's appendix E), long runs, each method over the seeds on record. "
+    f"{TRAINED} {CROSSED}",
     "study_ablations": "What one change of the settings does to `episode_progress`, short runs, "
     "paired, on the validation problems. Base model: {model}. " + CROSSED,
     "study_differences": "Differences to outcome RL at equal tokens through the model, paired, by "

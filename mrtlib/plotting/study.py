@@ -212,3 +212,18 @@ def study_votes(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
                    axes=panels(ax))  # fmt: skip
     ax.set_title("")
     return ax
+
+
+@paper
+def study_reach(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the share of what could be reached by voting that each method misses, by episodes.
+
+    Args:
+        table: method, budget (episodes), estimate, low, high; as from `study_reach.regrets`.
+    """
+    need(table, "method budget estimate low high", "study_reach")
+    rows = table.assign(panel="")
+    (ax,) = curves(rows, "panel", "method", "budget", "budget (episodes)",
+                   "share missed of what could be reached", axes=panels(ax))  # fmt: skip
+    ax.set_title("")
+    return ax
