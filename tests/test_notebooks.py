@@ -56,6 +56,12 @@ def noise(book) -> list[str]:
     return re.findall(f"{signed}|{tiny}", "\n".join(texts))
 
 
+def cut_short(book) -> list[str]:
+    """Return the cells that show a table of which rows are left out."""
+    return [cell.id for cell in code_cells(book) for output in cell.outputs
+            if re.search(r"\d rows [x\u00d7] \d", output.get("data", {}).get("text/html", ""))]
+
+
 def parameters(book) -> dict:
     """Return the parameters of a notebook: plain literals of the one cell with the tag."""
     (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
@@ -86,11 +92,20 @@ def test_the_form_check_can_fail():
         assert fault in found
 
 
-def test_committed_copies_show_no_noise():
+def test_committed_copies_show_no_noise_and_whole_tables():
     for path in BOOKS:
         folder = ROOT / "data" / "runs" / batch.profile_of(path, TINY).name
         copy = nbformat.read(folder / path.name, as_version=4)
         assert noise(copy) == [], path.stem
+        assert cut_short(copy) == [], path.stem
+
+
+def test_a_table_that_is_cut_short_is_seen():
+    for rows, expected in ((60, []), (61, ["cell"])):
+        html = pd.DataFrame({"x": range(rows)})._repr_html_()
+        shown = nbformat.v4.new_output("display_data", {"text/html": html})
+        cell = nbformat.v4.new_code_cell(outputs=[shown], id="cell")
+        assert cut_short(nbformat.v4.new_notebook(cells=[cell])) == expected
 
 
 def test_noise_is_seen():

@@ -197,3 +197,16 @@ def test_levels_stand_side_by_side(records):
     metrics = list(dict.fromkeys(metric for metric, _ in shown.index))
     assert metrics == ["natural_accuracy", "diff_to_outcome_natural_accuracy",
                        "regret", "diff_to_outcome_regret"]  # fmt: skip
+
+
+def test_differences_stand_in_one_table_in_the_order_in_which_they_come():
+    rows = [("long", "b", 56, 0.04, 0.02, 0.06), ("long", "b", 224, -0.032, -0.055, -0.0004),
+            ("long", "a", 56, 0.1, -0.2, 0.4)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["part", "method", "budget", "estimate", "low", "high"])
+    shown = tables.in_points(table, ["part", "method"], ["budget"])
+    assert shown.index.tolist() == [("long", "b"), ("long", "a")]
+    assert shown.columns.tolist() == [56, 224]
+    assert shown.loc[("long", "b"), 224] == "\u22123.20 [\u22125.50, \u22120.04]"
+    assert shown.loc[("long", "a"), 224] == ""
+    one = tables.in_points(table[table["method"] == "a"], ["method"], ["part", "budget"])
+    assert one.to_dict() == {("long", 56): {"a": "+10.0 [\u221220.0, 40.0]"}}

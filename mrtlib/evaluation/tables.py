@@ -149,6 +149,25 @@ def by_level(results: pd.DataFrame, metrics: Sequence[str], budget: int) -> pd.D
     return table.loc[order, list(dict.fromkeys(rows["level"]))]
 
 
+def in_points(table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Return shares and their intervals as readers see them, where a row each would be too many.
+
+    Args:
+        rows, columns: names whose values are the labels of the rows, and of the columns.
+
+    Returns:
+        Labels in the order in which they come, cells such as `+3.3 [−5.5, 12.1]`, in points.
+    """
+    cells = [" ".join(written(row.estimate, row.low, row.high, 1, 100, "+"))
+             for row in table.itertuples()]  # fmt: skip
+    wide = table.assign(cell=cells).pivot(index=list(rows), columns=list(columns), values="cell")
+    order = (list(dict.fromkeys(table[list(names)].itertuples(index=False, name=None)))
+             for names in (rows, columns))  # fmt: skip
+    down, across = ([place[0] for place in found] if len(names) == 1 else found
+                    for found, names in zip(order, (rows, columns), strict=True))  # fmt: skip
+    return wide.loc[down, across].fillna("")
+
+
 def results_markdown(results: pd.DataFrame, c0: int) -> str:
     """Return the results table as Markdown: number [interval], differences in the last rows."""
     numbers = results_rows(results, c0)
