@@ -568,12 +568,12 @@ def test_the_page_of_figures_is_in_order_and_names_model_and_levels(tmp_path):
 
 
 @pytest.mark.parametrize(("methods", "bands"), [(6, True), (7, False)])
-def test_many_methods_in_a_panel_have_no_bands(methods, bands):
+@pytest.mark.parametrize(("draw", "table"), [(plotting.study_curves, some_study()),
+                                             (plotting.study_lengths, some_lengths())])  # fmt: skip
+def test_many_methods_in_a_panel_have_no_bands(draw, table, methods, bands):
     names = list(plotting.METHODS)[:methods]
-    table = pd.concat([some_study().query("method == 'outcome'").assign(method=name)
-                       for name in names])  # fmt: skip
-    axes = plotting.study_curves(table)
-    drawn = [len(path.vertices) for ax in axes for band in ax.collections
+    table = pd.concat([table.query("method == 'outcome'").assign(method=name) for name in names])
+    drawn = [len(path.vertices) for ax in draw(table) for band in ax.collections
              for path in band.get_paths()]  # fmt: skip
     assert (sum(drawn) > 0) == bands
 

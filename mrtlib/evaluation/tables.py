@@ -161,11 +161,13 @@ def in_points(table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) 
     cells = [" ".join(written(row.estimate, row.low, row.high, 1, 100, "+"))
              for row in table.itertuples()]  # fmt: skip
     wide = table.assign(cell=cells).pivot(index=list(rows), columns=list(columns), values="cell")
-    order = (list(dict.fromkeys(table[list(names)].itertuples(index=False, name=None)))
-             for names in (rows, columns))  # fmt: skip
-    down, across = ([place[0] for place in found] if len(names) == 1 else found
-                    for found, names in zip(order, (rows, columns), strict=True))  # fmt: skip
-    return wide.loc[down, across].fillna("")
+    return wide.loc[_as_they_come(table, rows), _as_they_come(table, columns)].fillna("")
+
+
+def _as_they_come(table: pd.DataFrame, names: Sequence[str]) -> pd.Index:
+    """Return the distinct labels of some columns in the order in which they come."""
+    found = table[list(names)].drop_duplicates()
+    return pd.MultiIndex.from_frame(found) if len(names) > 1 else pd.Index(found[names[0]])
 
 
 def results_markdown(results: pd.DataFrame, c0: int) -> str:

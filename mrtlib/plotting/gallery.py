@@ -86,7 +86,7 @@ CAPTIONS = {
     "tokens through the model; each over the seeds on record, which are not as many for all. "
     f"{TRAINED} {CROSSED}",
     "study_lengths": "Thinking tokens of the rollouts while each method trains (the paper's "
-    "figure 10), the study's runs from {model}. " + SEEDS,
+    "figure 10), the study's runs from {model}; many methods in a panel have no bands. " + SEEDS,
     "study_votes": "Accuracy of the vote of 1 to 10 rollouts over all their tokens (the paper's "
     "figure 7), long runs, each method over the seeds on record. " f"{TRAINED} {CROSSED}",
     "study_reach": "Regret against the better of thinking on and voting, over the first episodes "

@@ -39,27 +39,33 @@ def study_curves(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
              for quantity in ("natural accuracy", "normalised regret")]  # fmt: skip
     rows = shown.assign(panel=shown["quantity"] + ", " + shown["part"])
     rows = rows.sort_values("panel", key=lambda p: p.map(names.index), kind="stable")
-    crowded = rows.groupby("part")["method"].transform("nunique") > CROWD
-    rows.loc[crowded, ["low", "high"]] = np.nan
     if axes is None:
         axes = panels(None, len(names), columns=2)
-    axes = curves(rows, "panel", "method", "through", "tokens through the model (millions)",
-                  axes=axes)  # fmt: skip
+    axes = curves(_bare_in_a_crowd(rows), "panel", "method", "through",
+                  "tokens through the model (millions)", axes=axes)  # fmt: skip
     for ax, name in zip(axes, names, strict=True):
         ax.set_ylim(around(rows.loc[rows["panel"] == name, "estimate"], 0.15))
     return axes
+
+
+def _bare_in_a_crowd(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return what is drawn without the bands of parts that have more than `CROWD` methods."""
+    crowded = rows.groupby("part")["method"].transform("nunique") > CROWD
+    return rows.assign(low=rows["low"].mask(crowded), high=rows["high"].mask(crowded))
 
 
 @paper
 def study_lengths(table: pd.DataFrame, axes: Given = None) -> list[Axes]:
     """Draw the thinking tokens of the rollouts while each method trains: a panel a length of run.
 
+    As in `study_curves`, a part of many methods has no bands.
+
     Args:
         table: part, method, through (millions), estimate, low, high; as from
             `study_logs.lengths`.
     """
     need(table, "part method through estimate low high", "study_lengths")
-    rows = table.assign(panel=table["part"] + " runs")
+    rows = _bare_in_a_crowd(table.assign(panel=table["part"] + " runs"))
     if axes is None:
         axes = panels(None, rows["panel"].nunique(), width=WIDE)
     return curves(rows, "panel", "method", "through", "tokens through the model (millions)",
@@ -224,6 +230,6 @@ def study_reach(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     need(table, "method budget estimate low high", "study_reach")
     rows = table.assign(panel="")
     (ax,) = curves(rows, "panel", "method", "budget", "budget (episodes)",
-                   "share missed of what could be reached", axes=panels(ax))  # fmt: skip
+                   "share of the reachable missed", axes=panels(ax))  # fmt: skip
     ax.set_title("")
     return ax
