@@ -1,107 +1,143 @@
 """Regret against what a trace could have reached by voting: the paper's appendix E.
 
-Instead of an oracle that is right from the first token, the comparator is the better of two things
-that can be done from where the trace is: think on, or stop and vote. The budget is counted in
-episodes, and a further vote counts as one.
+Instead of an oracle that is right from the first token, the comparator does at each boundary the
+better of two things: think on for one more episode, or stop and let one more answer vote. Which is
+better it tells from some of the drawn answers, and what it reaches is measured on the others.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from mrtlib.evaluation.votes import maj_at_k
 from mrtlib.experiments.backtracking import crossed
-from mrtlib.stats import proportion
+from mrtlib.experiments.voting import likelihood
+from mrtlib.stats import ratio
 from mrtlib.store import TRACE
+from mrtlib.tasks.grading import candidates
 
-RULE = "likelihood"  # of the votes, as in the authors' code
-
-
-def area_of_larger(x: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
-    """Return the area under the larger of two lines of pieces.
-
-    Args:
-        x: (n,) places where either may bend, ascending.
-        a, b: (n,) the values of both there.
-    """
-    x, a, b = (np.asarray(v, dtype=float) for v in (x, a, b))
-    total = 0.0
-    for (x0, x1), (d0, d1), (b0, b1) in zip(
-        pairwise(x), pairwise(a - b), pairwise(b), strict=True
-    ):
-        width, total = x1 - x0, total + (x1 - x0) * (b0 + b1) / 2
-        if d0 * d1 >= 0:  # one of them is above all along
-            total += width * max(d0 + d1, 0.0) / 2
-        else:  # a triangle above the line b
-            top = max(d0, d1)
-            total += width * top**2 / abs(d0 - d1) / 2
-    return float(total)
+AREAS = ("reachable", "missed", "at_most")
+FEWEST = 4  # answers at a boundary: a vote of two, and as many that it is judged by
 
 
-def areas(votes: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each episode of one trace the area under the comparator, and under the trace.
+class Gain(NamedTuple):
+    """What a vote of two is worth over thinking on, where the better of the two is taken."""
 
-    From boundary j the trace goes straight from [maj@1]_j to [maj@1]_{j+1}, one episode later.
-    Votes go from [maj@1]_j to [maj@2]_j, one episode later.
+    missed: float  # chosen by half of the answers and measured on the rest
+    at_most: float  # chosen and measured by all of them
+
+
+def gain(wins: ArrayLike, on: float) -> Gain:
+    """Return what the better of a vote of two and thinking on gains over thinking on.
+
+    A maximum of estimates is too large on average, by the noise of what it is taken of. So one
+    half of the K answers chooses, and the other says what that brings: without bias the gain of a
+    comparator that knows K/2 graded answers, and at most that of one which knows the chances.
+    `at_most` lets all answers choose and is measured on them: on average at least the latter.
 
     Args:
-        votes: from `voting.vote_table`, one trace and one rule.
-
-    Returns:
-        (k,) and (k,).
+        wins: (K, K) symmetric, the outcome of a vote of answers a and b; the diagonal is not read.
+        on: the chance of a right answer after the next episode.
     """
-    table = votes.pivot(index="j", columns="votes", values="accuracy").sort_index()
-    places, one = [p - 1 for p in table.columns], table[1].to_numpy()
-    best, own = [], []
-    for j, (here, there) in enumerate(pairwise(one)):
-        at = sorted({0.0, 1.0, *(x for x in places if x < 1)})
-        on = np.interp(at, [0, 1], [here, there])
-        voted = np.interp(at, places, table.iloc[j].to_numpy())
-        best.append(area_of_larger(at, on, voted))
-        own.append((here + there) / 2)
-    return np.array(best), np.array(own)
+    wins, k = np.asarray(wins, dtype=float), len(wins)
+    off = wins * (1 - np.eye(k))
+    halves = np.array([[a in half for a in range(k)] for half in combinations(range(k), k // 2)])
+    chosen, other = (_mean_of_pairs(off, some) for some in (halves, ~halves))
+    both = np.concatenate([(chosen > on) * (other - on), (other > on) * (chosen - on)])
+    whole = float(_mean_of_pairs(off, np.ones((1, k), dtype=bool))[0])
+    return Gain(float(both.mean()), max(whole - on, 0.0))
 
 
-def by_trace(votes: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+def _mean_of_pairs(off: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Return the mean of a matrix over the pairs of distinct answers in each subset, (N,)."""
+    count = some.sum(1)
+    return np.einsum("na,ab,nb->n", some, off, some) / (count * (count - 1))
+
+
+def votes_of_two(spot: pd.DataFrame, family: str) -> np.ndarray:
+    """Return the outcomes of all votes of two of a boundary's K answers, (K, K) symmetric.
+
+    The likelier of two different answers wins, as in the authors' code.
+
+    Args:
+        spot: records of the `answers` schema.
+        family: of the problem.
+    """
+    texts, right, weights = candidates(spot["answer"], family), spot["correct"], likelihood(spot)
+    right, wins = right.tolist(), np.zeros((len(spot), len(spot)))
+    for a, b in combinations(range(len(spot)), 2):
+        wins[a, b] = wins[b, a] = maj_at_k(
+            [texts[a], texts[b]], [right[a], right[b]], 2, weights=weights[[a, b]]
+        )
+    return wins
+
+
+def by_trace(
+    answers: pd.DataFrame, progress: pd.DataFrame, family: str, budgets: Sequence[int]
+) -> pd.DataFrame:  # fmt: skip
     """Return what each trace could reach over its first b episodes, and what it missed of that.
 
-    Areas in episodes of accuracy: a trace that has ended adds nothing.
+    From boundary j thinking on goes straight from J_j to J_{j+1}, one episode later, and a vote of
+    two from J_j to [maj@2]_j. Areas are in episodes of accuracy; a trace that has ended adds
+    nothing. J is exact, so chance is in the votes alone.
 
     Args:
-        votes: from `voting.vote_table`.
+        answers: records of the `answers` schema, K >= FEWEST at each boundary.
+        progress: records of the `progress` schema, of these traces.
+        family: of their problems.
 
     Returns:
-        TRACE, budget, reachable (area under the comparator), missed (less that under the trace).
+        TRACE, budget, reachable (area under the comparator), missed (less that under the trace;
+        below 0 where the comparator chose wrongly), at_most (in place of `missed`; see `gain`).
+
+    Raises:
+        ValueError: too few answers at a boundary, or a trace whose J is not known.
     """
-    mine, rows = votes[votes["rule"] == RULE], []
-    for key, trace in mine.groupby(TRACE):
-        best, own = areas(trace)
-        rows += [(*key, b, best[:b].sum(), (best[:b] - own[:b]).sum()) for b in budgets]
-    return pd.DataFrame(rows, columns=[*TRACE, "budget", "reachable", "missed"])
+    known = {key: own.sort_values("j")["J"].to_numpy() for key, own in progress.groupby(TRACE)}
+    rows = []
+    for key, trace in answers.sort_values(["j", "k"]).groupby(TRACE):
+        if key not in known or len(known[key]) != trace["j"].nunique():
+            raise ValueError(f"J of {dict(zip(TRACE, key, strict=True))} is not known at each of "
+                             "its boundaries; take answers and J of one evaluation")  # fmt: skip
+        J = known[key]
+        found = [_at(spot, family, J[j + 1]) for j, spot in trace.groupby("j") if j + 1 < len(J)]
+        missed, at_most = (np.array([getattr(g, name) for g in found]) / 2
+                           for name in ("missed", "at_most"))  # fmt: skip
+        own = (J[:-1] + J[1:]) / 2
+        rows += [(*key, b, (own + missed)[:b].sum(), missed[:b].sum(), at_most[:b].sum())
+                 for b in budgets]  # fmt: skip
+    return pd.DataFrame(rows, columns=[*TRACE, "budget", *AREAS])
 
 
-def regret_by_episodes(votes: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+def _at(spot: pd.DataFrame, family: str, on: float) -> Gain:
+    if len(spot) < FEWEST:
+        raise ValueError(f"a boundary has {len(spot)} answers, {FEWEST} are needed; draw more")
+    return gain(votes_of_two(spot, family), on)
+
+
+def regret_by_episodes(areas: pd.DataFrame) -> pd.DataFrame:
     """Return regret against the achievable comparator at budgets in episodes.
 
-    The share of the comparator's area that the trace misses, over its first b episodes; traces
-    whose comparator has no area are left out, as nothing can be reached there.
+    The share of the area under the comparators that traces miss, all of them together. (The
+    authors average the shares of single traces, which leaves out those that reach nothing.)
 
     Args:
-        votes: from `voting.vote_table`.
+        areas: from `by_trace`.
 
     Returns:
-        budget, estimate, low, high (over problems), problems.
+        budget, estimate, low, high (over problems), at_most (see `gain`), problems.
 
-    Source: arXiv 2503.07572, appendix E; the authors' code takes five episodes for one point, and
-    here each is one.
+    Source: arXiv 2503.07572, appendix E. The authors' code takes five episodes for one point, here
+    each is one; and it takes the larger of two estimates, here see `gain`.
     """
-    table = by_trace(votes, budgets)
-    table = table[table["reachable"] > 0]
-    table = table.assign(regret=table["missed"] / table["reachable"])
-    return pd.DataFrame([
-        {"budget": budget, **proportion(*crossed(part, "regret")).row(),
-         "problems": part["problem"].nunique()}
-        for budget, part in table.groupby("budget")
-    ])  # fmt: skip
+    rows = []
+    for budget, part in areas.groupby("budget"):
+        (missed, levels), (reachable, _) = (crossed(part, n) for n in ("missed", "reachable"))
+        own, above = (reachable - missed).sum(), part["at_most"].sum()
+        rows.append({"budget": budget, **ratio(missed, reachable, levels).row(),
+                     "at_most": above / (own + above), "problems": part["problem"].nunique()})
+    return pd.DataFrame(rows)

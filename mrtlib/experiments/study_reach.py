@@ -1,8 +1,8 @@
 """Regret of the study's runs against what their traces could have reached by voting.
 
 The paper's appendix E, of trained models beside the base: at every boundary of a trace it is better
-to think on, or to stop and vote (`experiments.achievable`). One trace a problem, with answers
-drawn at each of its boundaries.
+to think on for an episode, or to let one more answer vote (`experiments.achievable`). One trace a
+problem, with answers drawn at each of its boundaries.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,19 @@ from mrtlib.evaluation.comparison import Models
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
 from mrtlib.evaluation.sweep import Evaluator, evaluate, load_tables
 from mrtlib.evaluation.tables import decided
-from mrtlib.experiments.achievable import by_trace
+from mrtlib.experiments.achievable import AREAS, by_trace
 from mrtlib.experiments.answers import SHARD, draw_answers, draw_seed, first_rollouts
 from mrtlib.experiments.measuring import Base, Measuring, OfRun, metrics_from
 from mrtlib.experiments.study import BESIDE, compared, trainings
 from mrtlib.experiments.study_logs import measures
 from mrtlib.experiments.study_results import FEWEST, PRIMARY_PART, enough, paired_with_outcome
-from mrtlib.experiments.voting import vote_table
 from mrtlib.stats import linearised, two_way
-from mrtlib.store import Row
+from mrtlib.store import Row, content_key
 
 SET = "test"
 PARTS = "reach"  # folder of the parts of what is being drawn
 BUDGETS = tuple(range(1, 9))  # in episodes
-MEASURES = ("reachable", "missed")
+ESTIMATOR = "half of the answers chooses"  # of what is missed: records of another are not read
 DIGITS = 5  # of an area: more is rounding, and takes room
 
 
@@ -61,8 +60,9 @@ class Reaching(OfRun):
     def key(self) -> str:
         """Return the name of its record: the run's, and how it is measured."""
         run, settings = self.run, self.settings
-        own = self.hash_of("evaluation thinking prover", SET, settings.data.test)
-        return f"reach-{run.part.name}-{run.method}-{run.seed}-{own}"
+        of_run = self.hash_of("evaluation thinking prover", SET, settings.data.test)
+        own = content_key(run=of_run, estimator=ESTIMATOR, budgets=list(BUDGETS))
+        return f"reach-{run.part.name}-{run.method}-{run.seed}-{own[:16]}"
 
     def do(self) -> None:
         """Draw answers at every boundary, part by part; put the areas on record."""
@@ -70,6 +70,7 @@ class Reaching(OfRun):
         adapter = run.made()
         tables = load_tables(evaluate(settings, run.method, run.seed, adapter, SET))
         some = first_rollouts(settings, tables["rollouts"], settings.data.test)
+        progress = tables["progress"][tables["progress"]["sample"] == 0]
         model = Evaluator.load(settings, run.method, run.seed, adapter)
         parts = [some[i : i + SHARD] for i in range(0, len(some), SHARD)]
 
@@ -77,14 +78,14 @@ class Reaching(OfRun):
             places = [range(len(ends) + 1) for ends in parts[i]["boundaries"]]
             drawn = draw_answers(model, parts[i], places, settings.prover.samples,
                                  draw_seed(settings, parts[i], run.seed))  # fmt: skip
-            votes = vote_table(pd.DataFrame(drawn), settings.data.family)
-            return rows_of(by_trace(votes, BUDGETS), self.labels(SET))
+            found = by_trace(pd.DataFrame(drawn), progress, settings.data.family, BUDGETS)
+            return rows_of(found, self.labels(SET))
 
         self.in_parts(PARTS, len(parts), areas)
 
 
 def rows_of(areas: pd.DataFrame, labels: Row) -> list[Row]:
-    """Return the rows of `measures` of some traces: both areas at every budget in episodes.
+    """Return the rows of `measures` of some traces: the areas at every budget in episodes.
 
     Args:
         areas: from `achievable.by_trace`.
@@ -93,7 +94,7 @@ def rows_of(areas: pd.DataFrame, labels: Row) -> list[Row]:
     return [
         {**labels, "level": row["level"], "problem": row["problem"], "measure": name,
          "budget": row["budget"], "value": round(float(row[name]), DIGITS), "n": 1}
-        for row in areas.to_dict("records") for name in MEASURES
+        for row in areas.to_dict("records") for name in AREAS
     ]  # fmt: skip
 
 
@@ -111,36 +112,41 @@ def reached(profile: Profile) -> Models:
                    for task in reachings(profile) if record.has(task.key)})  # fmt: skip
 
 
+def _areas(models: Models, method: str, seeds: Sequence[int], budget: int) -> list[np.ndarray]:
+    """Return what AREAS names, (S, P) each: all models met the same problems."""
+    index = next(iter(models.values()))[AREAS[0], budget]
+    return [by_seed_and_problem([models[method, s][name, budget] for s in seeds], index, "all")
+            for name in AREAS]  # fmt: skip
+
+
 def _shares(models: Models, method: str, seeds: Sequence[int], budget: int) -> np.ndarray:
     """Return values (S, P) whose mean is the share of the reachable area that is missed."""
-    places = [(name, budget) for name in MEASURES]
-    index = next(iter(models.values()))[places[0]]  # all models met the same problems
-    reachable, missed = (
-        by_seed_and_problem([models[method, s][place] for s in seeds], index, "all")
-        for place in places
-    )
+    reachable, missed, _ = _areas(models, method, seeds, budget)
     return linearised(missed, reachable)
 
 
 def regrets(models: Models) -> pd.DataFrame:
     """Return regret against the achievable comparator by method and budget in episodes.
 
-    The area that all traces of a method miss, over the area under their comparators. (The authors
-    average the shares of single traces, as notebook 01 does for the base, which leaves out traces
-    that reach nothing: other ones for each method.)
+    The share of the area under the comparators that traces miss, as from
+    `achievable.regret_by_episodes`.
 
     Returns:
-        method, budget, estimate, low, high, seeds.
+        method, budget, estimate, low, high, at_most, seeds.
 
     Source: arXiv 2503.07572, appendix E.
     """
     rows = []
     for method in dict.fromkeys(method for method, _ in models):
         seeds, levels = paired_seeds(models, method, method), _levels(models)
-        rows += [{"method": method, "budget": budget, "seeds": len(seeds),
-                  **two_way(_shares(models, method, seeds, budget), levels).row()}
-                 for budget in BUDGETS]  # fmt: skip
-    return pd.DataFrame(rows, columns=["method", "budget", "estimate", "low", "high", "seeds"])
+        for budget in BUDGETS:
+            reachable, missed, above = _areas(models, method, seeds, budget)
+            most = above.sum() / ((reachable - missed).sum() + above.sum())
+            share = two_way(_shares(models, method, seeds, budget), levels)
+            rows.append({"method": method, "budget": budget, **share.row(), "at_most": most,
+                         "seeds": len(seeds)})  # fmt: skip
+    columns = ["method", "budget", "estimate", "low", "high", "at_most", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def differences(models: Models) -> pd.DataFrame:
@@ -168,4 +174,4 @@ def differences(models: Models) -> pd.DataFrame:
 
 def _levels(models: Models) -> np.ndarray:
     """Return the level of each problem, (P,)."""
-    return level_of_each(next(iter(models.values()))[MEASURES[0], BUDGETS[0]])
+    return level_of_each(next(iter(models.values()))[AREAS[0], BUDGETS[0]])
