@@ -78,3 +78,13 @@ def test_several_looks_err_more_often_than_one():
     assert abs(one - (1 - level)) < 4 * math.sqrt(level * (1 - level) / 100_000)
     assert coverage.of_looks((6,), level) < coverage.of_looks((3, 6), level) < 3 * (1 - level)
     assert coverage.of_looks((3, 5, 6, 10), level) > 2 * one
+
+
+def test_looking_at_the_best_of_several_forms_errs_more_often_than_at_one():
+    level = 1 - 0.05 / 3
+    alone = coverage.of_looks_at_the_best((3, 6), level, forms=1)
+    assert alone == pytest.approx(coverage.of_looks((3, 6), level), abs=0.003)
+    once = coverage.of_looks_at_the_best((10,), level)
+    assert 1 - level < once <= 0.05 + 0.003  # Bonferroni holds for the three of one outcome
+    often = coverage.of_looks_at_the_best((3, 5, 6, 10), level)
+    assert max(once, coverage.of_looks((3, 5, 6, 10), level)) < often < 3 * 0.052

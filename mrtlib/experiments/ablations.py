@@ -53,7 +53,7 @@ VARIANTS = {
                             changed("training", group_size=16, problems_per_step=4)),
     "half-boundaries": Variant("half of the boundaries", changed("thinking", group_size=2)),
     "sampled": Variant("J sampled, K = 4", changed("prover", estimator="sampled", samples=4)),
-    "centred": Variant("baseline by position", method="episode_progress_centred"),
+    "centred": Variant("centred progress", method="episode_progress_centred"),
     "half-budget-first": Variant("budget C0/2, then C0", changed("training", budgets=(0.5, 1.0))),
     "spread": Variant("problems with spread alone", changed("data", train_files=("spread",))),
 }  # fmt: skip

@@ -28,7 +28,8 @@ from mrtlib.experiments.study import MAIN, REST, compared
 from mrtlib.experiments.study_logs import measures
 from mrtlib.stats import proportion, two_way
 
-MRT = tuple(method for method in MAIN if method not in ("outcome", "final_progress"))
+CONTROL = "final_progress"  # of MRT: the same prover, and one scalar a trace
+MRT = tuple(method for method in MAIN if method not in ("outcome", CONTROL))
 PRIMARY = ("natural_accuracy", "regret")  # at C0
 NAMED = {"natural_accuracy": "natural accuracy", "regret": "normalised regret"}
 OTHER_RL = tuple(method for method in REST if "star" not in method)
@@ -254,8 +255,9 @@ def by_level(found: Sequence[Found], c0: int) -> pd.DataFrame:
 def all_differences(found: Sequence[Found], c0: int) -> pd.DataFrame:
     """Return every paired difference at C0 that a text may quote: the table of `differences.csv`.
 
-    Against outcome RL, of the forms of MRT (STaR) against STaR, and of the paper's form against its
-    rivals; each with 95 % and with the level of the primary comparisons (98.3 %).
+    Against outcome RL, of the forms of MRT (STaR) against STaR, of the paper's form against its
+    rivals, and of the forms of MRT against the control of one scalar a trace; each with 95 % and
+    with the level of the primary comparisons (98.3 %).
 
     Returns:
         part, set, method, other, level (of the problems), measure, confidence, estimate, low, high,
@@ -281,6 +283,7 @@ def pairs(models: Models) -> list[tuple[str, str]]:
     asked = [(method, "outcome") for method in methods if method != "outcome"]
     asked += [(method, "star") for method in methods if method.startswith("mrt_star")]
     asked += [(PAPERS, method) for method in methods if method in OTHER_RL]
+    asked += [(method, CONTROL) for method in methods if method in MRT]
     return [pair for pair in asked if len(paired_seeds(models, *pair)) >= FEWEST]
 
 
