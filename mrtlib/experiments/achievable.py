@@ -105,8 +105,7 @@ def by_trace(
                              "its boundaries; take answers and J of one evaluation")  # fmt: skip
         J = known[key]
         found = [_at(spot, family, J[j + 1]) for j, spot in trace.groupby("j") if j + 1 < len(J)]
-        missed, at_most = (np.array([getattr(g, name) for g in found]) / 2
-                           for name in ("missed", "at_most"))  # fmt: skip
+        missed, at_most = np.array(found).reshape(-1, 2).T / 2
         own = (J[:-1] + J[1:]) / 2
         rows += [(*key, b, (own + missed)[:b].sum(), missed[:b].sum(), at_most[:b].sum())
                  for b in budgets]  # fmt: skip
@@ -137,7 +136,14 @@ def regret_by_episodes(areas: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for budget, part in areas.groupby("budget"):
         (missed, levels), (reachable, _) = (crossed(part, n) for n in ("missed", "reachable"))
-        own, above = (reachable - missed).sum(), part["at_most"].sum()
+        above, _ = crossed(part, "at_most")
         rows.append({"budget": budget, **ratio(missed, reachable, levels).row(),
-                     "at_most": above / (own + above), "problems": part["problem"].nunique()})
+                     "at_most": share_at_most(reachable, missed, above),
+                     "problems": part["problem"].nunique()})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def share_at_most(reachable: np.ndarray, missed: np.ndarray, at_most: np.ndarray) -> float:
+    """Return the share that is missed if it is `at_most`, of areas of traces (AREAS)."""
+    own, above = (reachable - missed).sum(), at_most.sum()
+    return float(above / (own + above))

@@ -48,12 +48,13 @@ def on_record(profile: Profile) -> pd.DataFrame:
         rows.append({
             "part": part.name, "tokens": part.settings(profile).training.tokens / 1e6,
             "methods": len(part.methods), "seeds": len(part.seeds), "planned": len(runs),
-            "done": sum(_logs(profile).has(run.key) for run in runs),
+            "done": sum(log_shards(profile).has(run.key) for run in runs),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _logs(profile: Profile) -> Shards:
+def log_shards(profile: Profile) -> Shards:
+    """Return the logs of a study's runs that are on record."""
     return Shards(home(profile) / "steps", "steps")
 
 
@@ -64,8 +65,8 @@ def logs(profile: Profile) -> pd.DataFrame:
     """
     parts = []
     for run in sorted(trainings(profile, compared(profile)), key=lambda run: run.size):
-        if _logs(profile).has(run.key):
-            steps = _logs(profile).read([run.key]).sort_values("step")
+        if log_shards(profile).has(run.key):
+            steps = log_shards(profile).read([run.key]).sort_values("step")
             through = steps[list(THROUGH)].sum(axis=1).cumsum() / 1e6
             parts.append(steps.assign(part=run.part.name, through=through))
     if not parts:
@@ -218,7 +219,7 @@ def in_words(record: pd.DataFrame, gaps: pd.DataFrame) -> str:
 
 def rates(profile: Profile) -> pd.DataFrame:
     """Return the search for peak rates as far as it is on record: `study.rates_tried`."""
-    return rates_tried(trainings(profile, searched()), _logs(profile))
+    return rates_tried(trainings(profile, searched()), log_shards(profile))
 
 
 def rates_in_words(table: pd.DataFrame) -> str:

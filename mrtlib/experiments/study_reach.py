@@ -17,7 +17,7 @@ from mrtlib.evaluation.comparison import Models
 from mrtlib.evaluation.results import by_seed_and_problem, level_of_each, paired_seeds
 from mrtlib.evaluation.sweep import Evaluator, evaluate, load_tables
 from mrtlib.evaluation.tables import decided
-from mrtlib.experiments.achievable import AREAS, by_trace
+from mrtlib.experiments.achievable import AREAS, by_trace, share_at_most
 from mrtlib.experiments.answers import SHARD, draw_answers, draw_seed, first_rollouts
 from mrtlib.experiments.measuring import Base, Measuring, OfRun, metrics_from
 from mrtlib.experiments.study import BESIDE, compared, trainings
@@ -141,7 +141,7 @@ def regrets(models: Models) -> pd.DataFrame:
         seeds, levels = paired_seeds(models, method, method), _levels(models)
         for budget in BUDGETS:
             reachable, missed, above = _areas(models, method, seeds, budget)
-            most = above.sum() / ((reachable - missed).sum() + above.sum())
+            most = share_at_most(reachable, missed, above)
             share = two_way(_shares(models, method, seeds, budget), levels)
             rows.append({"method": method, "budget": budget, **share.row(), "at_most": most,
                          "seeds": len(seeds)})  # fmt: skip

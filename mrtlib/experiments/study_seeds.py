@@ -6,11 +6,11 @@ import pandas as pd
 
 from mrtlib.config import Profile
 from mrtlib.evaluation.comparison import Models
+from mrtlib.evaluation.results import by_seed_and_problem, level_names, problems_of
 from mrtlib.experiments.measuring import SETS
 from mrtlib.experiments.study import compared, trainings
-from mrtlib.experiments.study_logs import home
+from mrtlib.experiments.study_logs import log_shards
 from mrtlib.experiments.study_results import PRIMARY, Found
-from mrtlib.shards import Shards
 
 BEYOND = "beyond C0"
 
@@ -25,7 +25,7 @@ def counted(profile: Profile, found: Sequence[Found]) -> pd.DataFrame:
     Returns:
         part, method, planned, trained, a column for each test set, and beyond C0: seeds.
     """
-    logs, rows = Shards(home(profile) / "steps", "steps"), []
+    logs, rows = log_shards(profile), []
     models = {(f.part, f.set): f.models for f in found}
     for part in compared(profile):
         runs = trainings(profile, [part])
@@ -59,11 +59,10 @@ def ends(found: Sequence[Found], c0: int) -> pd.DataFrame:
     rows = []
     for part, name, models in found:
         for (method, seed), metrics in models.items() if name == SETS[0] else ():
-            means = {m: metrics[m, c0].map(lambda v: float(pd.Series(v).mean())) for m in PRIMARY}
-            levels = list(dict.fromkeys(means[PRIMARY[0]].index.get_level_values("level")))
-            for level in ("all", *levels):
-                own = {m: v if level == "all" else v.xs(level, level="level")
-                       for m, v in means.items()}  # fmt: skip
-                rows.append({"part": part, "method": method, "seed": seed, "level": level,
-                             **{m: v.mean() for m, v in own.items()}})  # fmt: skip
+            index = metrics[PRIMARY[0], c0]
+            for level in ("all", *level_names(index)):
+                asked = problems_of(index, level)
+                means = {m: by_seed_and_problem([metrics[m, c0]], asked, level).mean()
+                         for m in PRIMARY}  # fmt: skip
+                rows.append({"part": part, "method": method, "seed": seed, "level": level, **means})
     return pd.DataFrame(rows, columns=["part", "method", "seed", "level", *PRIMARY])
